@@ -1,0 +1,3 @@
+//! The `lowtide` command.
+
+fn main() {}
