@@ -1,0 +1,149 @@
+//! The 8-bit dynamic maps of bitsandbytes: a code book of 256 levels in \[−1, 1\] with about the
+//! same relative precision over seven decades, and one absmax for each block of [`BLOCK`] values.
+//!
+//! Optimizer states live in this form: the first moment in the [`SIGNED`] map, the second in the
+//! [`UNSIGNED`] one. Reference: Dettmers et al., "8-bit Optimizers via Block-wise Quantization"
+//! (2022); the levels and the codes are those of bitsandbytes to the bit.
+
+/// Values that share an absmax. Blocks start anew at each tensor; its last one may be shorter.
+pub const BLOCK: usize = 256;
+
+/// Levels for values of either sign: ascending, zero at code 127, one at code 255. The most
+/// negative is −0.99297.
+pub static SIGNED: [f32; 256] = signed();
+
+/// Levels for values that are never negative: ascending, zero at code 0, one at code 255.
+pub static UNSIGNED: [f32; 256] = unsigned();
+
+/// How many blocks, and so how many absmax values, a tensor of `len` values has.
+pub const fn blocks(len: usize) -> usize {
+    len.div_ceil(BLOCK)
+}
+
+/// Replaces each value of a block by the code of the nearest level of `map` after division by the
+/// block's absmax, which it returns. A value on the midpoint of two levels gets the lower code.
+///
+/// A block of zeros has absmax 0 and code 0 throughout. A block that holds a NaN or an infinity
+/// has an absmax that is not finite, so that it does not decode to plausible numbers.
+///
+/// `map` is ascending, such as [`SIGNED`] or [`UNSIGNED`].
+///
+/// # Panics
+/// If `x` and `codes` differ in length.
+pub fn encode_block(x: &[f32], map: &[f32; 256], codes: &mut [u8]) -> f32 {
+    assert!(x.len() == codes.len(), "{} values for {} codes", x.len(), codes.len());
+    let absmax = absmax(x);
+    if absmax == 0.0 {
+        codes.fill(0);
+        return 0.0;
+    }
+    let midpoints = midpoints(map);
+    for (x, code) in x.iter().zip(codes) {
+        *code = nearest(*x / absmax, &midpoints);
+    }
+    absmax
+}
+
+/// Puts `map[code] * absmax` for each code of a block; exact zeros where `absmax` is zero.
+///
+/// # Panics
+/// If `codes` and `out` differ in length.
+pub fn decode_block(codes: &[u8], absmax: f32, map: &[f32; 256], out: &mut [f32]) {
+    assert!(codes.len() == out.len(), "{} codes for {} values", codes.len(), out.len());
+    if absmax == 0.0 {
+        out.fill(0.0);
+        return;
+    }
+    for (code, y) in codes.iter().zip(out) {
+        *y = map[usize::from(*code)] * absmax;
+    }
+}
+
+/// The largest magnitude, or NaN if there is one.
+fn absmax(x: &[f32]) -> f32 {
+    let mut max = 0.0f32;
+    let mut nan = false;
+    for x in x {
+        max = max.max(x.abs());
+        nan |= x.is_nan();
+    }
+    if nan { f32::NAN } else { max }
+}
+
+/// Entry `i` lies halfway between levels `i` and `i + 1`; nothing lies above the last level.
+fn midpoints(map: &[f32; 256]) -> [f32; 256] {
+    let mut mid = [f32::INFINITY; 256];
+    for i in 0..255 {
+        mid[i] = (map[i] + map[i + 1]) / 2.0;
+    }
+    mid
+}
+
+/// The number of midpoints below `v`, by binary search without branches.
+fn nearest(v: f32, midpoints: &[f32; 256]) -> u8 {
+    let mut code = 0u8;
+    for bit in [128u8, 64, 32, 16, 8, 4, 2, 1] {
+        let below = midpoints[usize::from(code | (bit - 1))] < v;
+        code |= bit * u8::from(below);
+    }
+    code
+}
+
+/// Decades of the map: decade `i` covers `[0.1, 1] * 10^(i - 6)`.
+const DECADES: usize = 7;
+
+/// Powers of ten that the decades end at.
+const POWERS: [f32; DECADES] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
+
+const fn signed() -> [f32; 256] {
+    let mut map = [0.0; 256];
+    let mut n = 0;
+    let mut i = 0;
+    while i < DECADES {
+        let mut k = 0;
+        while k < 1 << i {
+            let level = level(i, k, 1 << i);
+            map[128 + n] = level;
+            map[126 - n] = -level;
+            n += 1;
+            k += 1;
+        }
+        i += 1;
+    }
+    map[255] = 1.0;
+    map
+}
+
+const fn unsigned() -> [f32; 256] {
+    let mut map = [0.0; 256];
+    let mut n = 1;
+    let mut i = 0;
+    while i < DECADES {
+        let mut k = 0;
+        while k < 2 << i {
+            map[n] = level(i, k, 2 << i);
+            n += 1;
+            k += 1;
+        }
+        i += 1;
+    }
+    map[255] = 1.0;
+    map
+}
+
+/// The middle of interval `k` of the `intervals` equal ones that decade `i` is cut into.
+const fn level(i: usize, k: usize, intervals: usize) -> f32 {
+    POWERS[i] * ((boundary(k, intervals) + boundary(k + 1, intervals)) / 2.0)
+}
+
+/// Boundary `k` of `intervals` equal intervals of `[0.1, 1]`, in the roundings that the published
+/// levels carry: the step in single precision, each boundary reckoned from the nearer end and
+/// rounded once.
+const fn boundary(k: usize, intervals: usize) -> f32 {
+    let step = ((1.0f32 - 0.1f32) / intervals as f32) as f64;
+    if k < intervals.div_ceil(2) {
+        (0.1f32 as f64 + step * k as f64) as f32
+    } else {
+        (1.0 - step * (intervals - k) as f64) as f32
+    }
+}

@@ -1,0 +1,72 @@
+//! Q4_1: 32 codes of 4 bits above a minimum, and a scale.
+
+use super::nibbles::{self, CODES, LEN, reciprocal, scale, scale_bytes};
+use crate::{BlockFormat, block_count};
+
+/// 32 values in 20 bytes, 5 bits a value: scale `d` (f16), minimum `m` (f16), then 16 bytes of
+/// codes `q` in the order of [`Q4_0`](super::Q4_0); `x = d q + m`.
+///
+/// Encoding takes `m` = the smallest value, `d` = (largest − smallest) / 15 and
+/// `q = min(15, ⌊(x − m) / d + 0.5⌋)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Q4_1;
+
+const BYTES: usize = 4 + CODES;
+
+impl BlockFormat for Q4_1 {
+    fn name(&self) -> &'static str {
+        "Q4_1"
+    }
+
+    fn ggml_type(&self) -> Option<u32> {
+        Some(3)
+    }
+
+    fn block_len(&self) -> usize {
+        LEN
+    }
+
+    fn block_bytes(&self) -> usize {
+        BYTES
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) {
+        block_count(self, bytes.len(), out.len());
+        for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+            decode_block(block, y);
+        }
+    }
+
+    fn encode(&self, x: &[f32], out: &mut [u8]) {
+        block_count(self, out.len(), x.len());
+        for (x, block) in x.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+            *block = encode_block(x);
+        }
+    }
+}
+
+fn decode_block(block: &[u8; BYTES], out: &mut [f32; LEN]) {
+    let [d0, d1, m0, m1, codes @ ..] = block;
+    let (d, m) = (scale([*d0, *d1]), scale([*m0, *m1]));
+    for (y, q) in out.iter_mut().zip(nibbles::unpack(codes)) {
+        *y = d * f32::from(q) + m;
+    }
+}
+
+fn encode_block(x: &[f32; LEN]) -> [u8; BYTES] {
+    let (mut min, mut max) = (x[0], x[0]);
+    let mut nan = false;
+    for x in x {
+        min = min.min(*x);
+        max = max.max(*x);
+        nan |= x.is_nan();
+    }
+    let d = if nan { f32::NAN } else { (max - min) / 15.0 };
+    let inverse = reciprocal(d);
+    let q = x.map(|x| (((x - min) * inverse + 0.5) as u8).min(15));
+    let mut block = [0; BYTES];
+    block[..2].copy_from_slice(&scale_bytes(d));
+    block[2..4].copy_from_slice(&scale_bytes(min));
+    block[4..].copy_from_slice(&nibbles::pack(&q));
+    block
+}
