@@ -1,0 +1,132 @@
+//! Memory reserved once, charged, and owned by nobody else.
+
+use bytemuck::Pod;
+
+use crate::{ByCategory, Charge, Ledger, OverBudget};
+
+/// A zeroed block of memory, charged to a ledger for as long as it lives.
+///
+/// With the `std` feature it is a mapping of its own: pages count once they are touched, and are
+/// back with the system when the slab is released. Without, it is one heap block.
+#[derive(Debug)]
+pub struct Slab {
+    memory: Memory,
+    bytes: usize,
+    charge: Charge,
+}
+
+impl Slab {
+    /// Charges `bytes` and maps their sum.
+    ///
+    /// # Errors
+    /// [`OverBudget`] when the ledger refuses; nothing is mapped then.
+    ///
+    /// # Panics
+    /// When the system has no address space left for the mapping.
+    pub fn reserve(ledger: &mut Ledger, bytes: ByCategory) -> Result<Self, OverBudget> {
+        let charge = ledger.charge(bytes)?;
+        let bytes = usize::try_from(bytes.held()).expect("a slab fits the address space");
+        Ok(Self { memory: Memory::zeroed(bytes), bytes, charge })
+    }
+
+    /// Gives the memory back to the system and the charge back to the ledger.
+    pub fn release(self, ledger: &mut Ledger) {
+        drop(self.memory);
+        ledger.release(self.charge);
+    }
+
+    /// What it is charged as.
+    #[must_use]
+    pub fn charged(&self) -> ByCategory {
+        self.charge.bytes()
+    }
+
+    /// The memory as elements of a plain type.
+    ///
+    /// # Panics
+    /// When the slab's size is not a multiple of the element's.
+    #[must_use]
+    pub fn get<T: Pod>(&self) -> &[T] {
+        // The empty slice has no address to be aligned at.
+        if self.bytes == 0 { &[] } else { bytemuck::cast_slice(&self.memory.bytes()[..self.bytes]) }
+    }
+
+    /// The memory as mutable elements of a plain type.
+    ///
+    /// # Panics
+    /// When the slab's size is not a multiple of the element's.
+    #[must_use]
+    pub fn get_mut<T: Pod>(&mut self) -> &mut [T] {
+        let len = self.bytes;
+        if len == 0 {
+            &mut []
+        } else {
+            bytemuck::cast_slice_mut(&mut self.memory.bytes_mut()[..len])
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+#[derive(Debug)]
+struct Memory(Option<memmap2::MmapMut>);
+
+#[cfg(feature = "std")]
+impl Memory {
+    fn zeroed(bytes: usize) -> Self {
+        // A mapping of length zero is refused by the system; an empty slab maps nothing.
+        Self(
+            (bytes > 0).then(|| {
+                memmap2::MmapMut::map_anon(bytes).expect("the system maps anonymous memory")
+            }),
+        )
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or(&[])
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.as_deref_mut().unwrap_or(&mut [])
+    }
+}
+
+#[cfg(not(feature = "std"))]
+#[derive(Debug)]
+struct Memory(alloc::vec::Vec<u128>);
+
+#[cfg(not(feature = "std"))]
+impl Memory {
+    fn zeroed(bytes: usize) -> Self {
+        Self(alloc::vec![0; bytes.div_ceil(size_of::<u128>())])
+    }
+
+    fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Slab;
+    use crate::{Budget, ByCategory, Category, Ledger};
+
+    #[test]
+    fn a_slab_is_zeroed_charged_and_released() {
+        let mut ledger = Ledger::new(Budget::of(64));
+        let bytes = ByCategory::of(Category::Adapter, 24).with(Category::Optimizer, 40);
+        let mut slab = Slab::reserve(&mut ledger, bytes).unwrap();
+        assert_eq!(slab.get::<f32>(), [0.0; 16]);
+        slab.get_mut::<f64>()[7] = 1.0;
+        assert_eq!(slab.get::<u64>()[7], 1.0_f64.to_bits());
+        assert!(Slab::reserve(&mut ledger, ByCategory::of(Category::Head, 1)).is_err());
+        slab.release(&mut ledger);
+        assert_eq!((ledger.live().held(), ledger.peak()), (0, 64));
+        let empty = Slab::reserve(&mut ledger, ByCategory::new()).unwrap();
+        assert_eq!(empty.get::<f32>().len(), 0);
+        empty.release(&mut ledger);
+    }
+}
