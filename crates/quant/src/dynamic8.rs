@@ -5,6 +5,8 @@
 //! [`UNSIGNED`] one. Reference: Dettmers et al., "8-bit Optimizers via Block-wise Quantization"
 //! (2022); the levels and the codes are those of bitsandbytes to the bit.
 
+use crate::absmax::absmax;
+
 /// Values that share an absmax. Blocks start anew at each tensor; its last one may be shorter.
 pub const BLOCK: usize = 256;
 
@@ -37,9 +39,9 @@ pub fn encode_block(x: &[f32], map: &[f32; 256], codes: &mut [u8]) -> f32 {
         codes.fill(0);
         return 0.0;
     }
-    let midpoints = midpoints(map);
+    let midpoints = Midpoints::new(map);
     for (x, code) in x.iter().zip(codes) {
-        *code = nearest(*x / absmax, &midpoints);
+        *code = midpoints.code(*x / absmax);
     }
     absmax
 }
@@ -59,34 +61,32 @@ pub fn decode_block(codes: &[u8], absmax: f32, map: &[f32; 256], out: &mut [f32]
     }
 }
 
-/// The largest magnitude, or NaN if there is one.
-fn absmax(x: &[f32]) -> f32 {
-    let mut max = 0.0f32;
-    let mut nan = false;
-    for x in x {
-        max = max.max(x.abs());
-        nan |= x.is_nan();
-    }
-    if nan { f32::NAN } else { max }
+/// The borders between levels, cut into sixteen rows so that a code is found in two looks.
+struct Midpoints {
+    /// In reading order, entry `i` lies halfway between levels `i` and `i + 1`; nothing lies above
+    /// the last level.
+    rows: [[f32; 16]; 16],
+    /// The last entry of each row.
+    ends: [f32; 16],
 }
 
-/// Entry `i` lies halfway between levels `i` and `i + 1`; nothing lies above the last level.
-fn midpoints(map: &[f32; 256]) -> [f32; 256] {
-    let mut mid = [f32::INFINITY; 256];
-    for i in 0..255 {
-        mid[i] = (map[i] + map[i + 1]) / 2.0;
+impl Midpoints {
+    fn new(map: &[f32; 256]) -> Self {
+        let mut rows = [[f32::INFINITY; 16]; 16];
+        for (i, pair) in map.array_windows().enumerate() {
+            let [low, high] = *pair;
+            rows[i / 16][i % 16] = (low + high) / 2.0;
+        }
+        Self { rows, ends: rows.map(|row| row[15]) }
     }
-    mid
-}
 
-/// The number of midpoints below `v`, by binary search without branches.
-fn nearest(v: f32, midpoints: &[f32; 256]) -> u8 {
-    let mut code = 0u8;
-    for bit in [128u8, 64, 32, 16, 8, 4, 2, 1] {
-        let below = midpoints[usize::from(code | (bit - 1))] < v;
-        code |= bit * u8::from(below);
+    /// The number of midpoints below `v`: the code of the level nearest to it. Two counts over
+    /// sixteen entries each have no branch to mispredict, which a binary search has eight of.
+    fn code(&self, v: f32) -> u8 {
+        let below = |row: &[f32; 16]| row.iter().map(|mid| u32::from(*mid < v)).sum::<u32>();
+        let row = below(&self.ends);
+        (16 * row + below(&self.rows[row as usize % 16])) as u8
     }
-    code
 }
 
 /// Decades of the map: decade `i` covers `[0.1, 1] * 10^(i - 6)`.

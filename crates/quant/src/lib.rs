@@ -29,6 +29,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod absmax;
 mod format;
 mod qmat;
 

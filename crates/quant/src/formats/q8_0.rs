@@ -1,7 +1,7 @@
 //! Q8_0: 32 signed bytes and a scale.
 
 use super::nibbles::{reciprocal, scale, scale_bytes};
-use crate::{BlockFormat, block_count};
+use crate::{BlockFormat, absmax::absmax, block_count};
 
 /// 32 values in 34 bytes, 8.5 bits a value: scale `d` (f16), then 32 codes `q` (i8); `x = d q`.
 ///
@@ -53,13 +53,7 @@ fn decode_block(block: &[u8; BYTES], out: &mut [f32; LEN]) {
 }
 
 fn encode_block(x: &[f32; LEN]) -> [u8; BYTES] {
-    let mut amax = 0.0f32;
-    let mut nan = false;
-    for x in x {
-        amax = amax.max(x.abs());
-        nan |= x.is_nan();
-    }
-    let d = if nan { f32::NAN } else { amax / 127.0 };
+    let d = absmax(x) / 127.0;
     let inverse = reciprocal(d);
     let mut block = [0; BYTES];
     block[..2].copy_from_slice(&scale_bytes(d));
