@@ -99,9 +99,9 @@ impl Ledger {
     ///
     /// # Panics
     /// When more is released than is held: the charge came from another ledger.
+    #[expect(clippy::needless_pass_by_value, reason = "taking the charge is what spends it")]
     pub fn release(&mut self, charge: Charge) {
-        let Charge { bytes } = charge;
-        for (category, bytes) in bytes.iter() {
+        for (category, bytes) in charge.bytes.iter() {
             let live = &mut self.live[category];
             assert!(*live >= bytes, "releasing {bytes} bytes of {category}, {live} are held");
             *live -= bytes;
