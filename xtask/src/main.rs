@@ -1,3 +1,50 @@
-//! Project automation.
+//! Project automation: `cargo xtask <command>`. Run without arguments for the list.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "this program talks to the person who runs it")]
 
-fn main() {}
+mod data;
+mod files;
+mod model;
+mod run;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+cargo xtask <command>
+
+  test                every check: what CI runs, and what to run before a commit (also: ci)
+  tidy                layers, unsafe, sizes, module docs, words, bare-metal builds
+  model smollm2       fetch SmolLM2-135M-Instruct into models/ and check its SHA-256
+  data rust-errors    make examples/rust-errors.jsonl from the compiler's explanations
+  fuzz --build        build the fuzz targets";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match dispatch(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(words: &[&str]) -> Result<()> {
+    match words {
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{HELP}");
+            Ok(())
+        }
+        ["test" | "ci"] => test::all(),
+        ["tidy"] => tidy::all(),
+        ["model", "smollm2"] => model::smollm2(),
+        ["data", "rust-errors"] => data::rust_errors(),
+        ["fuzz", "--build"] => test::build_fuzz_targets(),
+        other => bail!("unknown command `{}`\n\n{HELP}", other.join(" ")),
+    }
+}

@@ -1,0 +1,66 @@
+//! `cargo xtask test`: every check of the project, in the order in which they fail fastest.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::run::{self, Steps, cargo, check};
+use crate::{data, model, tidy};
+
+/// Test binaries that are too slow for the development profile, as (crate, test). The development
+/// profile optimises, so this list stays short: each entry makes CI compile its crates once more.
+const RELEASE_TESTS: &[(&str, &str)] = &[];
+
+/// Runs everything; stops at the first step that fails.
+pub(crate) fn all() -> Result<()> {
+    let mut steps = Steps::default();
+    steps.step("format", || {
+        check(cargo().args(["fmt", "--all", "--check"]))?;
+        check(cargo().args(["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]))
+    })?;
+    steps.step("tidy", tidy::all)?;
+    steps.step("clippy", || {
+        let arguments = ["clippy", "--workspace", "--all-targets", "--locked"];
+        check(cargo().args(arguments).args(["--", "-D", "warnings"]))
+    })?;
+    steps.step("model", model::smollm2)?;
+    steps.step("data", data::rust_errors)?;
+    steps.step("tests", || {
+        check(cargo().args(["test", "--workspace", "--no-fail-fast", "--locked"]))
+    })?;
+    steps.step("release tests", || {
+        RELEASE_TESTS.iter().try_for_each(|(package, test)| {
+            check(cargo().args(["test", "--release", "--package", package, "--test", test]))
+        })
+    })?;
+    steps.step("documentation", || {
+        let mut doc = cargo();
+        doc.args(["doc", "--workspace", "--no-deps", "--locked"]);
+        check(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    steps.step("fuzz targets", build_fuzz_targets)?;
+    steps.summary();
+    Ok(())
+}
+
+/// Builds the fuzz targets without instrumentation, with the stable compiler. They share the
+/// workspace's target folder, so what both depend on is compiled once.
+pub(crate) fn build_fuzz_targets() -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
+    check(build.env("CARGO_TARGET_DIR", target_folder()?))
+}
+
+/// Where the workspace builds.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    let metadata = metadata()?;
+    let folder = metadata["target_directory"].as_str().context("metadata names the folder")?;
+    Ok(folder.into())
+}
+
+/// What cargo knows about the workspace, dependencies unresolved.
+pub(crate) fn metadata() -> Result<Value> {
+    let text = run::output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    serde_json::from_str(&text).context("`cargo metadata` did not write JSON")
+}

@@ -1,0 +1,51 @@
+//! The crates that run without an operating system are built for a machine that has none.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::run;
+
+/// An Arm Cortex-M4 with a floating-point unit: no operating system, no standard library.
+const TARGET: &str = "thumbv7em-none-eabihf";
+
+/// Crates that are `no_std`; built without their optional features.
+const CRATES: [&str; 7] = [
+    "lowtide-memory",
+    "lowtide-tensor",
+    "lowtide-quant",
+    "lowtide-backend",
+    "lowtide-adapter",
+    "lowtide-lora",
+    "lowtide-optim",
+];
+
+/// Builds them, or says loudly that it cannot.
+pub(super) fn build() -> Result<()> {
+    if !target_is_there() {
+        println!("SKIPPED: the bare-metal build; `rustup target add {TARGET}` did not work here");
+        return Ok(());
+    }
+    let mut build = run::cargo();
+    build.args(["build", "--locked", "--target", TARGET, "--no-default-features"]);
+    CRATES.iter().for_each(|name| {
+        build.args(["--package", name]);
+    });
+    run::check(&mut build)?;
+    println!("{} crates build for {TARGET}", CRATES.len());
+    Ok(())
+}
+
+/// Whether the target's core library is installed, or can be installed within a minute.
+fn target_is_there() -> bool {
+    let mut libraries = Command::new("rustc");
+    libraries.args(["--print", "target-libdir", "--target", TARGET]);
+    let installed = run::output(&mut libraries)
+        .is_ok_and(|folder| std::path::Path::new(folder.trim()).is_dir());
+    installed || {
+        let mut add = Command::new("rustup");
+        add.args(["target", "add", TARGET]);
+        run::succeeds_within(&mut add, Duration::from_secs(60))
+    }
+}
