@@ -1,0 +1,99 @@
+//! Updates, fused over the states of one tensor.
+
+use lowtide_quant::dynamic8::{BLOCK, SIGNED, UNSIGNED, decode_block, encode_block};
+use lowtide_tensor::Float;
+
+use crate::shapes::{AdamHyper, Moments8, SgdHyper};
+
+/// One AdamW update of one tensor, in place.
+pub fn adamw<F: Float>(p: &mut [F], g: &[F], m: &mut [F], v: &mut [F], hyper: &AdamHyper) {
+    let factors = Factors::new(hyper);
+    for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+        factors.update(p, g, m, v);
+    }
+}
+
+/// One AdamW update of one tensor with 8-bit moments, in place: a block is decoded on the stack,
+/// updated as [`adamw`] does, and encoded again with its new absmax.
+pub fn adamw8<F: Float>(p: &mut [F], g: &[F], moments: Moments8<'_>, hyper: &AdamHyper) {
+    let factors = Factors::new(hyper);
+    let Moments8 { m, v, m_absmax, v_absmax } = moments;
+    let values = p.chunks_mut(BLOCK).zip(g.chunks(BLOCK));
+    let codes = m.chunks_mut(BLOCK).zip(v.chunks_mut(BLOCK));
+    let absmaxes = m_absmax.iter_mut().zip(v_absmax);
+    for (((p, g), (m_codes, v_codes)), (m_absmax, v_absmax)) in values.zip(codes).zip(absmaxes) {
+        let (mut m, mut v) = ([0.0_f32; BLOCK], [0.0_f32; BLOCK]);
+        let (m, v) = (&mut m[..p.len()], &mut v[..p.len()]);
+        decode_block(m_codes, *m_absmax, &SIGNED, m);
+        decode_block(v_codes, *v_absmax, &UNSIGNED, v);
+        for (((p, &g), m32), v32) in p.iter_mut().zip(g).zip(&mut *m).zip(&mut *v) {
+            let (mut m, mut v) = (F::from_f32(*m32), F::from_f32(*v32));
+            factors.update(p, g, &mut m, &mut v);
+            (*m32, *v32) = (m.to_f32(), v.to_f32());
+        }
+        *m_absmax = encode_block(m, &SIGNED, m_codes);
+        *v_absmax = encode_block(v, &UNSIGNED, v_codes);
+    }
+}
+
+/// One SGD update of one tensor, in place.
+pub fn sgd<F: Float>(p: &mut [F], g: &[F], hyper: &SgdHyper) {
+    let (lr, decay) = (F::from_f64(hyper.lr), F::from_f64(hyper.weight_decay));
+    let scale = F::from_f64(hyper.grad_scale);
+    for (p, &g) in p.iter_mut().zip(g) {
+        *p -= lr * (scale * g + decay * *p);
+    }
+}
+
+/// The scalars of one AdamW update: reckoned in f64, rounded once.
+struct Factors<F> {
+    grad_scale: F,
+    shrink: F,
+    beta1: F,
+    fresh1: F,
+    beta2: F,
+    fresh2: F,
+    root_correction2: F,
+    eps: F,
+    step_size: F,
+}
+
+impl<F: Float> Factors<F> {
+    fn new(hyper: &AdamHyper) -> Self {
+        let correction1 = 1.0 - power(hyper.beta1, hyper.step);
+        let correction2 = 1.0 - power(hyper.beta2, hyper.step);
+        Self {
+            grad_scale: F::from_f64(hyper.grad_scale),
+            shrink: F::from_f64(1.0 - hyper.lr * hyper.weight_decay),
+            beta1: F::from_f64(hyper.beta1),
+            fresh1: F::from_f64(1.0 - hyper.beta1),
+            beta2: F::from_f64(hyper.beta2),
+            fresh2: F::from_f64(1.0 - hyper.beta2),
+            root_correction2: F::from_f64(Float::sqrt(correction2)),
+            eps: F::from_f64(hyper.eps),
+            step_size: F::from_f64(hyper.lr / correction1),
+        }
+    }
+
+    fn update(&self, p: &mut F, g: F, m: &mut F, v: &mut F) {
+        let g = self.grad_scale * g;
+        *p *= self.shrink;
+        *m = self.beta1 * *m + self.fresh1 * g;
+        *v = self.beta2 * *v + self.fresh2 * g * g;
+        let denominator = v.sqrt() / self.root_correction2 + self.eps;
+        *p -= self.step_size * *m / denominator;
+    }
+}
+
+/// `base` to a whole power, by squaring: the same bits on every platform.
+fn power(mut base: f64, mut exponent: u64) -> f64 {
+    let mut result = 1.0;
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result *= base;
+        }
+        base *= base;
+        exponent >>= 1;
+    }
+    result
+}
