@@ -13,6 +13,7 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// The cargo that runs this program, in the root of the checkout.
+#[allow(clippy::disallowed_methods, reason = "cargo says in a variable which cargo it is")]
 pub(crate) fn cargo() -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
