@@ -21,14 +21,12 @@ pub(crate) fn all() -> Result<()> {
     })?;
     steps.step("tidy", tidy::all)?;
     steps.step("clippy", || {
-        let arguments = ["clippy", "--workspace", "--all-targets", "--locked"];
+        let arguments = ["clippy", "--workspace", "--all-targets"];
         check(cargo().args(arguments).args(["--", "-D", "warnings"]))
     })?;
     steps.step("model", model::smollm2)?;
     steps.step("data", data::rust_errors)?;
-    steps.step("tests", || {
-        check(cargo().args(["test", "--workspace", "--no-fail-fast", "--locked"]))
-    })?;
+    steps.step("tests", || check(cargo().args(["test", "--workspace", "--no-fail-fast"])))?;
     steps.step("release tests", || {
         RELEASE_TESTS.iter().try_for_each(|(package, test)| {
             check(cargo().args(["test", "--release", "--package", package, "--test", test]))
@@ -36,7 +34,7 @@ pub(crate) fn all() -> Result<()> {
     })?;
     steps.step("documentation", || {
         let mut doc = cargo();
-        doc.args(["doc", "--workspace", "--no-deps", "--locked"]);
+        doc.args(["doc", "--workspace", "--no-deps"]);
         check(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     steps.step("fuzz targets", build_fuzz_targets)?;
@@ -48,7 +46,7 @@ pub(crate) fn all() -> Result<()> {
 /// workspace's target folder, so what both depend on is compiled once.
 pub(crate) fn build_fuzz_targets() -> Result<()> {
     let mut build = cargo();
-    build.args(["build", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
+    build.args(["build", "--manifest-path", "fuzz/Cargo.toml"]);
     check(build.env("CARGO_TARGET_DIR", target_folder()?))
 }
 

@@ -28,7 +28,7 @@ pub(super) fn build() -> Result<()> {
         return Ok(());
     }
     let mut build = run::cargo();
-    build.args(["build", "--locked", "--target", TARGET, "--no-default-features"]);
+    build.args(["build", "--target", TARGET, "--no-default-features"]);
     CRATES.iter().for_each(|name| {
         build.args(["--package", name]);
     });

@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(says(MAP, none), [want]);
         let cut = "//! Doc.\n\nunsafe impl Send for A {}\n";
         assert_eq!(says(MAP, cut), [want]);
-        let wrapped = "//! Doc.\n// SAFETY: proven,\n// at length.\n#[inline]\nlet b =\n    unsafe { c() };\n";
+        let wrapped = "//! Doc.\n// SAFETY: proven,\n// at length.\nlet b =\n    unsafe { c() };\n";
         assert_eq!(says(MAP, wrapped), [""; 0]);
         let declared = "//! Doc.\n/// # Safety\n/// Never.\npub unsafe fn f() {}\n";
         assert_eq!(says(MAP, declared), [""; 0]);
