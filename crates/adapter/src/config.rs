@@ -1,0 +1,35 @@
+//! What a method is told, and how it says that it was told something wrong.
+
+/// What every method can be told; a method reads what concerns it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Inner width of low-rank methods.
+    pub rank: usize,
+    /// Numerator of the scale of low-rank methods.
+    pub alpha: f64,
+    /// Chance that an input element of the adapter is dropped in training.
+    pub dropout: f64,
+    /// Scale by `alpha / sqrt(rank)` instead of `alpha / rank`.
+    pub use_rslora: bool,
+}
+
+impl Default for Config {
+    /// Rank 8, alpha 16, no dropout, scale `alpha / rank`.
+    fn default() -> Self {
+        Self { rank: 8, alpha: 16.0, dropout: 0.0, use_rslora: false }
+    }
+}
+
+/// A value outside what a method accepts.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("{method}: `{field}` is {value}, expected {expected}")]
+pub struct BadValue {
+    /// The method that refused.
+    pub method: &'static str,
+    /// Name of the field of [`Config`].
+    pub field: &'static str,
+    /// What it was.
+    pub value: f64,
+    /// What it may be.
+    pub expected: &'static str,
+}
