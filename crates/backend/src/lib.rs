@@ -7,14 +7,18 @@
 //!
 //! # Rules every operation keeps
 //!
-//! - *Shapes are contracts.* A broken one is a panic; [`Checked`] words it well.
+//! - *Shapes are contracts.* A broken one is a panic. The module [`contract`] words them; the
+//!   specification and [`Checked`] call it.
 //! - *Accumulation is stated per argument.* Arguments named `d…` receive `+=` unless said otherwise;
 //!   all others are overwritten, whatever they held (NaN included).
 //! - *Bits do not depend on threads, tiles or batch.* Work is shared out over outputs, never over
 //!   reductions. A contraction over tokens, keys or a linear's width accumulates [`QUANTUM`] terms in
 //!   ascending order and then adds that partial sum to the result; the loss head merges its
 //!   vocabulary [`VOCAB_QUANTUM`] words at a time. Row `t` of a result depends on its own inputs only.
-//! - *Views may be strided*; rows of activations have unit column stride.
+//! - *Views may be strided.* Rows of activations, gradients among them, have adjacent columns; only
+//!   [`matmul`](Backend::matmul), [`axpby`](Backend::axpby) and an `lse [T, H]` take any strides.
+//! - *A row that is not finite stays one.* Nothing masks a NaN or an infinity of an operand, and none
+//!   spreads to rows that do not read it.
 //!
 //! [`QUANTUM`]: lowtide_tensor::QUANTUM
 //! [`VOCAB_QUANTUM`]: lowtide_tensor::VOCAB_QUANTUM
@@ -23,13 +27,16 @@
 
 mod backend;
 mod checked;
+pub mod contract;
+#[cfg(target_has_atomic = "64")]
 mod counted;
 mod shapes;
 pub mod spec;
 
 pub use backend::{Backend, Scalar};
 pub use checked::Checked;
-pub use counted::{Counted, Counts};
+#[cfg(target_has_atomic = "64")]
+pub use counted::{Counted, Counts, Op};
 pub use shapes::{
     Activation, AdamHyper, AttentionShape, Caps, Direction, DropoutKey, Moments8, OpShape, Pairing,
     Req, SgdHyper, Span, Stats,

@@ -10,6 +10,7 @@ use core::ops::Range;
 use lowtide_tensor::{Float, Mat, MatMut, QUANTUM};
 
 use super::lanes::{LANES, add, axpy, dot, dots, panel_len};
+use crate::contract;
 use crate::shapes::{AttentionShape, Span};
 
 pub(super) fn scratch(head_dim: usize) -> usize {
@@ -35,6 +36,7 @@ pub fn attention<F: Float>(
     mut lse: MatMut<'_, F>,
     scratch: &mut [F],
 ) {
+    contract::attention(q, k, v, shape, spans, o.as_ref(), lse.as_ref());
     let (keys, partial) = scratch.split_at_mut(Tile::<F>::len(shape.head_dim));
     let partial = &mut partial[..shape.head_dim];
     for span in spans {
@@ -134,6 +136,8 @@ pub fn attention_vjp<F: Float>(
     mut dv: MatMut<'_, F>,
     scratch: &mut [F],
 ) {
+    let grads = [dq.as_ref(), dk.as_ref(), dv.as_ref()];
+    contract::attention_vjp([q, k, v], o, lse, dout, shape, spans, grads);
     let d = shape.head_dim;
     let (keys, scratch) = scratch.split_at_mut(Tile::<F>::len(d));
     let (values, scratch) = scratch.split_at_mut(Tile::<F>::len(d));

@@ -6,6 +6,7 @@
 
 use lowtide_tensor::{Float, Mat, MatMut};
 
+use crate::contract;
 use crate::shapes::DropoutKey;
 
 /// `y = x ⊙ mask / (1 - p)`: element `(t, c)` keeps its value when the counter `(row0 + t, c)` of
@@ -17,6 +18,7 @@ pub fn dropout<F: Float>(
     row0: usize,
     mut y: MatMut<'_, F>,
 ) {
+    contract::dropout(x, p, y.as_ref());
     let keep = F::from_f64(1.0 / (1.0 - p));
     let stream = link(link(link(0, key.seed), key.step), key.site);
     for t in 0..x.rows() {

@@ -2,10 +2,12 @@
 
 use lowtide_tensor::{Float, Mat, MatMut};
 
+use crate::contract;
 use crate::shapes::Activation;
 
 /// `y = act(gate) ⊙ up`, all `[T, F]`.
 pub fn glu<F: Float>(act: Activation, gate: Mat<'_, F>, up: Mat<'_, F>, mut y: MatMut<'_, F>) {
+    contract::glu(gate, up, y.as_ref());
     for t in 0..gate.rows() {
         for ((y, &gate), &up) in y.row_mut(t).iter_mut().zip(gate.row(t)).zip(up.row(t)) {
             *y = value_and_slope(act, gate).0 * up;
@@ -15,6 +17,7 @@ pub fn glu<F: Float>(act: Activation, gate: Mat<'_, F>, up: Mat<'_, F>, mut y: M
 
 /// `gate = act(gate) ⊙ up`, in place.
 pub fn glu_in_place<F: Float>(act: Activation, mut gate: MatMut<'_, F>, up: Mat<'_, F>) {
+    contract::glu_in_place(gate.as_ref(), up);
     for t in 0..up.rows() {
         for (gate, &up) in gate.row_mut(t).iter_mut().zip(up.row(t)) {
             *gate = value_and_slope(act, *gate).0 * up;
@@ -29,6 +32,7 @@ pub fn glu_vjp<F: Float>(
     mut gate: MatMut<'_, F>,
     mut up: MatMut<'_, F>,
 ) {
+    contract::glu_vjp(dy, gate.as_ref(), up.as_ref());
     for t in 0..dy.rows() {
         let row = gate.row_mut(t).iter_mut().zip(up.row_mut(t)).zip(dy.row(t));
         for ((gate, up), &dy) in row {

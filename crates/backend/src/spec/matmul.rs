@@ -2,6 +2,8 @@
 
 use lowtide_tensor::{Float, Mat, MatMut, QUANTUM};
 
+use crate::contract;
+
 use super::lanes::{LANES, panel_len, partial};
 
 /// `c = alpha a b + beta c`: `a [M, K]`, `b [K, N]`, `c [M, N]`.
@@ -17,6 +19,7 @@ pub fn matmul<F: Float>(
     mut c: MatMut<'_, F>,
     _scratch: &mut [F],
 ) {
+    contract::matmul(a, b, c.as_ref());
     let (inner, columns) = (b.rows(), b.cols());
     scale(beta, c.rb());
     for k in (0..inner).step_by(QUANTUM) {

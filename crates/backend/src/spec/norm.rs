@@ -2,10 +2,13 @@
 
 use lowtide_tensor::{Float, Mat, MatMut};
 
+use crate::contract;
+
 use super::lanes::{dot, sum};
 
 /// `y = x ⊙ rstd ⊙ w`, `rstd[t] = 1 / sqrt(mean(x[t]²) + eps)`.
 pub fn rmsnorm<F: Float>(x: Mat<'_, F>, w: &[F], eps: F, mut y: MatMut<'_, F>, rstd: &mut [F]) {
+    contract::rmsnorm(x, w, y.as_ref(), rstd);
     let width = F::from_f64(x.cols() as f64);
     for (t, rstd) in rstd.iter_mut().enumerate() {
         let x = x.row(t);
@@ -24,6 +27,7 @@ pub fn rmsnorm_vjp<F: Float>(
     dy: Mat<'_, F>,
     mut dx: MatMut<'_, F>,
 ) {
+    contract::rmsnorm_vjp(x, w, rstd, dy, dx.as_ref());
     let width = F::from_f64(x.cols() as f64);
     for (t, &rstd) in rstd.iter().enumerate() {
         let (x, dy) = (x.row(t), dy.row(t));

@@ -3,10 +3,12 @@
 use lowtide_quant::dynamic8::{BLOCK, SIGNED, UNSIGNED, decode_block, encode_block};
 use lowtide_tensor::Float;
 
+use crate::contract;
 use crate::shapes::{AdamHyper, Moments8, SgdHyper};
 
 /// One AdamW update of one tensor, in place.
 pub fn adamw<F: Float>(p: &mut [F], g: &[F], m: &mut [F], v: &mut [F], hyper: &AdamHyper) {
+    contract::adamw(p, g, m, v, hyper);
     let factors = Factors::new(hyper);
     for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         factors.update(p, g, m, v);
@@ -16,6 +18,7 @@ pub fn adamw<F: Float>(p: &mut [F], g: &[F], m: &mut [F], v: &mut [F], hyper: &A
 /// One AdamW update of one tensor with 8-bit moments, in place: a block is decoded on the stack,
 /// updated as [`adamw`] does, and encoded again with its new absmax.
 pub fn adamw8<F: Float>(p: &mut [F], g: &[F], moments: Moments8<'_>, hyper: &AdamHyper) {
+    contract::adamw8(p, g, &moments, hyper);
     let factors = Factors::new(hyper);
     let Moments8 { m, v, m_absmax, v_absmax } = moments;
     let values = p.chunks_mut(BLOCK).zip(g.chunks(BLOCK));
@@ -38,6 +41,7 @@ pub fn adamw8<F: Float>(p: &mut [F], g: &[F], moments: Moments8<'_>, hyper: &Ada
 
 /// One SGD update of one tensor, in place.
 pub fn sgd<F: Float>(p: &mut [F], g: &[F], hyper: &SgdHyper) {
+    contract::sgd(p, g);
     let (lr, decay) = (F::from_f64(hyper.lr), F::from_f64(hyper.weight_decay));
     let scale = F::from_f64(hyper.grad_scale);
     for (p, &g) in p.iter_mut().zip(g) {

@@ -5,10 +5,12 @@ use core::ops::Range;
 use lowtide_quant::QMat;
 use lowtide_tensor::{Float, Mat, MatMut, QUANTUM};
 
+use crate::contract;
+
 use super::lanes::{LANES, add, axpy, dots, panel_len};
 
 /// Values decoded at once, on the stack: a whole number of blocks of any format.
-const DECODE: usize = 256;
+const DECODE: usize = contract::BLOCK_LEN_MAX;
 
 pub(super) fn scratch(in_features: usize) -> usize {
     panel_len(in_features)
@@ -21,6 +23,7 @@ pub(super) const fn scratch_t() -> usize {
 /// `y = x Wᵀ`: `x [T, I]`, packed `w [O, I]`, `y [T, O]`. A panel of 16 rows of `w` is decoded
 /// at a time; the contraction over `I` runs in quanta.
 pub fn qmatmul<F: Float>(x: Mat<'_, F>, w: QMat<'_>, mut y: MatMut<'_, F>, scratch: &mut [F]) {
+    contract::qmatmul(x, w, y.as_ref());
     let panel = &mut scratch[..panel_len(w.cols())];
     for o in (0..w.rows()).step_by(LANES) {
         let width = LANES.min(w.rows() - o);
@@ -42,6 +45,7 @@ pub fn qmatmul<F: Float>(x: Mat<'_, F>, w: QMat<'_>, mut y: MatMut<'_, F>, scrat
 /// `dx += dy W`: `dy [T, O]`, packed `w [O, I]`, `dx [T, I]`. A tile of a quantum of rows and at most
 /// 256 columns is decoded at a time; the contraction over `O` runs in quanta.
 pub fn qmatmul_t<F: Float>(dy: Mat<'_, F>, w: QMat<'_>, mut dx: MatMut<'_, F>, scratch: &mut [F]) {
+    contract::qmatmul_t(dy, w, dx.as_ref());
     let step = tile_width(w);
     for o in (0..w.rows()).step_by(QUANTUM) {
         let depth = QUANTUM.min(w.rows() - o);
@@ -65,6 +69,7 @@ pub fn qmatmul_t<F: Float>(dy: Mat<'_, F>, w: QMat<'_>, mut dx: MatMut<'_, F>, s
 
 /// Rows `rows` of a packed matrix as floats: `out [rows.len(), I]`.
 pub fn qdecode<F: Float>(w: QMat<'_>, rows: Range<usize>, mut out: MatMut<'_, F>) {
+    contract::qdecode(w, &rows, out.as_ref());
     for (i, row) in rows.enumerate() {
         decode(w, row, 0..w.cols(), out.row_mut(i));
     }
@@ -72,6 +77,7 @@ pub fn qdecode<F: Float>(w: QMat<'_>, rows: Range<usize>, mut out: MatMut<'_, F>
 
 /// Rows `ids` of a packed matrix as floats: `out [T, D]`.
 pub fn qgather<F: Float>(w: QMat<'_>, ids: &[u32], mut out: MatMut<'_, F>) {
+    contract::qgather(w, ids, out.as_ref());
     for (t, &id) in ids.iter().enumerate() {
         decode(w, id as usize, 0..w.cols(), out.row_mut(t));
     }
@@ -80,11 +86,6 @@ pub fn qgather<F: Float>(w: QMat<'_>, ids: &[u32], mut out: MatMut<'_, F>) {
 /// Columns of a tile: as many whole blocks as fit in the decoding buffer.
 fn tile_width(w: QMat<'_>) -> usize {
     let block = w.format().block_len();
-    assert!(
-        block <= DECODE,
-        "{}: blocks of {block} values, the backend decodes at most {DECODE} at once",
-        w.format().name()
-    );
     DECODE / block * block
 }
 

@@ -2,6 +2,7 @@
 
 use lowtide_tensor::{Float, MatMut};
 
+use crate::contract;
 use crate::shapes::{Direction, Pairing};
 
 /// Rotates the first `2 * inv_freq.len()` elements of each head of `x [T, H * d]` in place, by the
@@ -14,6 +15,7 @@ pub fn rope<F: Float>(
     pairing: Pairing,
     direction: Direction,
 ) {
+    contract::rope(x.as_ref(), head_dim, pos, inv_freq);
     let half = inv_freq.len();
     for (t, &pos) in pos.iter().enumerate() {
         let row = x.row_mut(t);

@@ -9,6 +9,8 @@
 use lowtide_quant::QMat;
 use lowtide_tensor::{Float, Mat, MatMut, VOCAB_QUANTUM};
 
+use crate::contract;
+
 use super::lanes::sum;
 use super::qmatmul::{self, qmatmul, qmatmul_t};
 
@@ -68,6 +70,7 @@ pub fn xent_head<F: Float>(
     argmax: &mut [u32],
     scratch: &mut [F],
 ) {
+    contract::xent_head(h, w, targets, loss, lse, argmax);
     let (tile, scratch) = scratch.split_at_mut(h.rows().min(ROWS) * w.rows().min(VOCAB_QUANTUM));
     for n in (0..h.rows()).step_by(ROWS) {
         let rows = n..h.rows().min(n + ROWS);
@@ -101,6 +104,7 @@ pub fn xent_head_vjp<F: Float>(
     mut dh: MatMut<'_, F>,
     scratch: &mut [F],
 ) {
+    contract::xent_head_vjp(h, w, targets, lse, dh.as_ref());
     let (tile, scratch) = scratch.split_at_mut(h.rows().min(ROWS) * w.rows().min(VOCAB_QUANTUM));
     for n in (0..h.rows()).step_by(ROWS) {
         let rows = n..h.rows().min(n + ROWS);
