@@ -1,0 +1,69 @@
+//! Recording: a straight-line list of operations over typed value ids.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use lowtide_tensor::Float;
+
+use crate::{MAX_INPUTS, MAX_OUTPUTS, Op};
+
+/// A value of a [`Graph`]: `[T, cols]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ValueId(pub(crate) usize);
+
+pub(crate) struct Node<'w, F: Float> {
+    pub(crate) op: Box<dyn Op<F> + 'w>,
+    pub(crate) inputs: Vec<ValueId>,
+    pub(crate) outputs: Vec<ValueId>,
+    /// Where the operation's parameters lie in the segment's.
+    pub(crate) params: Range<usize>,
+}
+
+/// Operations recorded in order, from one input value to one output value.
+pub struct Graph<'w, F: Float> {
+    pub(crate) nodes: Vec<Node<'w, F>>,
+    pub(crate) cols: Vec<usize>,
+    pub(crate) params: usize,
+}
+
+impl<'w, F: Float> Graph<'w, F> {
+    /// A graph with an input of `cols` columns, and that input.
+    #[must_use]
+    pub fn new(cols: usize) -> (Self, ValueId) {
+        (Self { nodes: Vec::new(), cols: alloc::vec![cols], params: 0 }, ValueId(0))
+    }
+
+    /// Records an operation and gives its output 0.
+    ///
+    /// # Panics
+    /// When an input is not of this graph, or the operation refuses the inputs' columns.
+    pub fn push(&mut self, op: impl Op<F> + 'w, inputs: &[ValueId]) -> ValueId {
+        assert!(inputs.len() <= MAX_INPUTS, "{} has {} inputs", op.name(), inputs.len());
+        let in_cols: Vec<usize> = inputs.iter().map(|v| self.cols[v.0]).collect();
+        let out_cols = op.out_cols(&in_cols);
+        assert!(
+            (1..=MAX_OUTPUTS).contains(&out_cols.len()),
+            "{} has {} outputs",
+            op.name(),
+            out_cols.len()
+        );
+        let first = self.cols.len();
+        self.cols.extend(&out_cols);
+        let params = self.params..self.params + op.params();
+        self.params = params.end;
+        self.nodes.push(Node {
+            op: Box::new(op),
+            inputs: inputs.to_vec(),
+            outputs: (first..self.cols.len()).map(ValueId).collect(),
+            params,
+        });
+        ValueId(first)
+    }
+
+    /// Number of trainable parameters of all operations.
+    #[must_use]
+    pub fn params(&self) -> usize {
+        self.params
+    }
+}

@@ -1,0 +1,125 @@
+//! The end of a program: final norm, head and loss over labelled rows, a tile of rows at a time.
+
+use alloc::boxed::Box;
+
+use lowtide_backend::{Backend, OpShape, Req};
+use lowtide_memory::{ByCategory, Category, Scratch};
+use lowtide_quant::QMat;
+use lowtide_tensor::{Float, Mat, MatMut, QUANTUM};
+
+use crate::executor::LossSum;
+use crate::schedule::aligned;
+
+/// Final norm and head. Only labelled rows are normalised and scored; neither all rows' logits nor
+/// even a tile's over the whole vocabulary need exist.
+pub struct LossHead<'w, F> {
+    /// Weight of the final norm, `[D]`.
+    pub norm: Box<[F]>,
+    /// Added to the norm's mean square.
+    pub eps: F,
+    /// The head, packed `[V, D]`; tied models share it with the embedding.
+    pub weight: QMat<'w>,
+}
+
+/// Rows of one call and the tile they are worked on in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Labelled<'a> {
+    pub(crate) rows: &'a [u32],
+    pub(crate) targets: &'a [u32],
+    /// Rows of a tile, a multiple of the quantum.
+    pub(crate) tile: usize,
+}
+
+impl<F: Float> LossHead<'_, F> {
+    /// What backends need for a tile of `rows`.
+    fn req(&self, be: &dyn Backend<F>, rows: usize) -> Req {
+        let (vocab_size, hidden_size) = (self.weight.rows(), self.weight.cols());
+        let (out_features, in_features) = (vocab_size, hidden_size);
+        be.req(OpShape::XentHead { rows, vocab_size, hidden_size })
+            .max(be.req(OpShape::XentHeadVjp { rows, vocab_size, hidden_size }))
+            .max(be.req(OpShape::Qmatmul { rows, out_features, in_features }))
+    }
+
+    /// Elements of the arena a tile of `rows` takes, and the library's bytes.
+    pub(crate) fn elements(&self, be: &dyn Backend<F>, rows: usize) -> (ByCategory, usize) {
+        let Req { scratch, library_bytes } = self.req(be, rows);
+        let working = 3 * aligned(rows * self.weight.cols()) + 4 * aligned(rows);
+        let elements = ByCategory::of(Category::Head, working as u64)
+            .with(Category::Scratch, aligned(scratch) as u64);
+        (elements, library_bytes)
+    }
+
+    /// The largest tile worth having for `labelled` rows: the head's weights are decoded once a tile.
+    pub(crate) fn largest_tile(labelled: usize) -> usize {
+        labelled.next_multiple_of(QUANTUM).clamp(QUANTUM, 8 * QUANTUM)
+    }
+
+    /// Loss over the labelled rows of `x [T, D]`; with `grad`, also `scale` times its gradient,
+    /// written to every row of `dx [T, D]`.
+    pub(crate) fn run(
+        &self,
+        be: &dyn Backend<F>,
+        x: Mat<'_, F>,
+        labelled: Labelled<'_>,
+        mut grad: Option<(F, MatMut<'_, F>)>,
+        memory: &mut [F],
+    ) -> LossSum {
+        let hidden = self.weight.cols();
+        let mut sum = LossSum::default();
+        if let Some((_, dx)) = &mut grad {
+            dx.fill(F::ZERO);
+        }
+        let tiles = labelled.rows.chunks(labelled.tile).zip(labelled.targets.chunks(labelled.tile));
+        for (rows, targets) in tiles {
+            let n = rows.len();
+            let mut arena = Scratch::new(memory);
+            let mut room = |len: usize| &mut arena.take(aligned(len))[..len];
+            let mut picked = MatMut::new(room(n * hidden), n, hidden);
+            for (i, &row) in rows.iter().enumerate() {
+                picked.row_mut(i).copy_from_slice(x.row(row as usize));
+            }
+            let picked = picked.into_ref();
+            let mut h = MatMut::new(room(n * hidden), n, hidden);
+            let (rstd, loss, lse) = (room(n), room(n), room(n));
+            let argmax = &mut bytemuck::cast_slice_mut::<F, u32>(room(n))[..n];
+            be.rmsnorm(picked, &self.norm, self.eps, h.rb(), rstd);
+            let mut dh = grad.is_some().then(|| MatMut::new(room(n * hidden), n, hidden));
+            let scratch = arena.into_rest();
+            be.xent_head(h.as_ref(), self.weight, targets, loss, lse, argmax, scratch);
+            sum.labelled += n;
+            sum.loss += loss.iter().map(|l| l.to_f64()).sum::<f64>();
+            sum.correct += argmax.iter().zip(targets).filter(|(a, b)| a == b).count();
+            let (Some((scale, dx)), Some(dh)) = (&mut grad, &mut dh) else { continue };
+            dh.fill(F::ZERO);
+            be.xent_head_vjp(h.as_ref(), self.weight, targets, lse, *scale, dh.rb(), scratch);
+            // The normalised rows are done with; their room takes the gradient of the picked ones.
+            h.fill(F::ZERO);
+            be.rmsnorm_vjp(picked, &self.norm, rstd, dh.as_ref(), h.rb());
+            for (i, &row) in rows.iter().enumerate() {
+                dx.row_mut(row as usize).copy_from_slice(h.row(i));
+            }
+        }
+        sum
+    }
+
+    /// Logits of `rows` of `x [T, D]`, into `out [rows.len(), V]`; `memory` as for a tile of as many.
+    pub(crate) fn logits(
+        &self,
+        be: &dyn Backend<F>,
+        x: Mat<'_, F>,
+        rows: &[u32],
+        out: MatMut<'_, F>,
+        memory: &mut [F],
+    ) {
+        let (n, hidden) = (rows.len(), self.weight.cols());
+        let mut arena = Scratch::new(memory);
+        let mut picked = MatMut::new(arena.take(n * hidden), n, hidden);
+        for (i, &row) in rows.iter().enumerate() {
+            picked.row_mut(i).copy_from_slice(x.row(row as usize));
+        }
+        let mut h = MatMut::new(arena.take(n * hidden), n, hidden);
+        let rstd = arena.take(n);
+        be.rmsnorm(picked.as_ref(), &self.norm, self.eps, h.rb(), rstd);
+        be.qmatmul(h.as_ref(), self.weight, out, arena.into_rest());
+    }
+}

@@ -1,0 +1,81 @@
+//! How large a batch may be, and what a batch is.
+
+use lowtide_adapter::Phase;
+use lowtide_backend::{Backend, Span};
+use lowtide_tensor::Float;
+
+/// The largest batch a plan is made for. Any batch within the limits runs in the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows: tokens of all sequences of a micro-batch together.
+    pub tokens: usize,
+    /// Sequences of a micro-batch.
+    pub sequences: usize,
+    /// Rows that carry loss.
+    pub labelled: usize,
+}
+
+/// What a segment keeps from forward to backward besides its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Everything its backward reads: fastest, largest.
+    Store,
+    /// Nothing: backward computes the forward again, one block at a time.
+    Block,
+}
+
+impl Policy {
+    /// Every policy, fastest first.
+    pub const ALL: [Self; 2] = [Self::Store, Self::Block];
+
+    /// Name in configurations and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Block => "block",
+        }
+    }
+}
+
+/// A micro-batch: one unpadded list of rows, cut into sequences by `spans`.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Token ids, `[T]`.
+    pub ids: &'a [u32],
+    /// Position of each row in its sequence, `[T]`.
+    pub positions: &'a [u32],
+    /// The sequences; they cover all rows in order.
+    pub spans: &'a [Span],
+    /// Rows that carry loss, ascending, `[N]`.
+    pub labelled: &'a [u32],
+    /// The token each labelled row should predict, `[N]`.
+    pub targets: &'a [u32],
+    /// Counter of the micro-batch in the run: the dropout stream.
+    pub counter: u64,
+}
+
+/// What every operation of a call shares.
+#[derive(Clone, Copy)]
+pub struct Cx<'a, F: Float> {
+    /// Computes.
+    pub be: &'a dyn Backend<F>,
+    /// The sequences of this call.
+    pub spans: &'a [Span],
+    /// Position of each row in its sequence.
+    pub positions: &'a [u32],
+    /// Seed of the run, for dropout.
+    pub seed: u64,
+    /// Counter of the micro-batch, for dropout.
+    pub counter: u64,
+    /// What the model is doing.
+    pub phase: Phase,
+}
+
+impl<F: Float> Cx<'_, F> {
+    /// Rows of this call.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.positions.len()
+    }
+}

@@ -1,0 +1,108 @@
+//! What an operation on the tape is: its facts, its forward, its vector-Jacobian product.
+
+use alloc::vec::Vec;
+
+use lowtide_backend::{Backend, Req};
+use lowtide_memory::Category;
+use lowtide_tensor::{Float, Mat, MatMut};
+
+use crate::{Cx, Limits};
+
+/// The most inputs an operation can have.
+pub const MAX_INPUTS: usize = 4;
+/// The most outputs an operation can have. Only output 0 receives a gradient; others hold what
+/// backward wants to know, such as a norm's reciprocal or an attention's log-sum-exp.
+pub const MAX_OUTPUTS: usize = 2;
+
+/// How the gradient of one input comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GradRule {
+    /// `vjp` adds to it.
+    Accumulate,
+    /// It is the gradient of output 0 unchanged; `vjp` does nothing for it.
+    PassThrough,
+    /// `vjp` turns the gradient of output 0 into it, in place. Such an operation has one input.
+    OverDy,
+    /// `vjp` turns the input's value into it, in place.
+    OverValue,
+}
+
+/// What the schedule must know about an operation. Bit `i` of a mask speaks of input or output `i`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Inputs whose values `vjp` reads.
+    pub reads_inputs: u32,
+    /// Outputs whose values `vjp` reads.
+    pub reads_outputs: u32,
+    /// Inputs whose storage output 0 may take over in the forward pass.
+    pub in_place: u32,
+    /// How each input's gradient comes about.
+    pub grads: [GradRule; MAX_INPUTS],
+}
+
+/// Operands of [`Op::forward`], each of shape `[T, cols]`.
+pub struct Forward<'a, F: Float> {
+    /// Inputs; `None` where the value lies in output 0 already and is to be replaced in place.
+    pub x: [Option<Mat<'a, F>>; MAX_INPUTS],
+    /// Outputs.
+    pub y: [Option<MatMut<'a, F>>; MAX_OUTPUTS],
+    /// Parameters of the operation.
+    pub p: &'a [F],
+    /// At least [`Op::req`] elements.
+    pub scratch: &'a mut [F],
+}
+
+/// Operands of [`Op::vjp`], each of shape `[T, cols]`.
+pub struct Vjp<'a, F: Float> {
+    /// Values of the inputs that the facts say are read, but those replaced in `dx`.
+    pub x: [Option<Mat<'a, F>>; MAX_INPUTS],
+    /// Values of the outputs that the facts say are read.
+    pub y: [Option<Mat<'a, F>>; MAX_OUTPUTS],
+    /// Gradient of output 0; `None` under [`GradRule::OverDy`], where it lies in `dx[0]`.
+    pub dy: Option<Mat<'a, F>>,
+    /// Gradients of the inputs, holding what the rule says. The gradient of a sole input is `None`
+    /// when nobody wants it; an operation of several inputs is lent room for every one of them.
+    pub dx: [Option<MatMut<'a, F>>; MAX_INPUTS],
+    /// Parameters of the operation.
+    pub p: &'a [F],
+    /// Gradients of the parameters, to add to.
+    pub grad: &'a mut [F],
+    /// At least [`Op::req`] elements.
+    pub scratch: &'a mut [F],
+}
+
+/// One operation with its backward. Implementations are thin: the arithmetic is the backend's.
+pub trait Op<F: Float>: Send + Sync {
+    /// A short name for reports and panics.
+    fn name(&self) -> &'static str;
+
+    /// Columns of each output, given those of the inputs.
+    ///
+    /// # Panics
+    /// When the inputs do not fit the operation.
+    fn out_cols(&self, in_cols: &[usize]) -> Vec<usize>;
+
+    /// What the schedule must know.
+    fn facts(&self) -> Facts;
+
+    /// Number of trainable parameters.
+    fn params(&self) -> usize {
+        0
+    }
+
+    /// Scratch either direction needs for any batch within the limits.
+    fn req(&self, _be: &dyn Backend<F>, _limits: Limits) -> Req {
+        Req::default()
+    }
+
+    /// What output `i` is charged as.
+    fn category(&self, _output: usize) -> Category {
+        Category::Workspace
+    }
+
+    /// Computes the outputs.
+    fn forward(&self, cx: &Cx<'_, F>, operands: Forward<'_, F>);
+
+    /// Computes the gradients of inputs and parameters.
+    fn vjp(&self, cx: &Cx<'_, F>, operands: Vjp<'_, F>);
+}

@@ -1,0 +1,60 @@
+//! A model as the executor sees it: an embedding, segments in order, a loss head.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use lowtide_quant::QMat;
+use lowtide_tensor::Float;
+
+use crate::{LossHead, Segment};
+
+/// Token embedding: rows of a packed table, times a factor.
+#[derive(Clone, Copy, Debug)]
+pub struct Embedding<'w, F> {
+    /// Packed `[V, D]`.
+    pub table: QMat<'w>,
+    /// Factor on every element, 1 for most families.
+    pub scale: F,
+}
+
+/// Everything that is frozen, and where the trainable parameters enter it.
+pub struct Program<'w, F: Float> {
+    /// Ids to rows.
+    pub embedding: Embedding<'w, F>,
+    /// Blocks, bottom to top.
+    pub segments: Vec<Segment<'w, F>>,
+    /// Rows to loss.
+    pub head: LossHead<'w, F>,
+}
+
+impl<F: Float> Program<'_, F> {
+    /// Width of what flows between segments.
+    #[must_use]
+    pub fn hidden(&self) -> usize {
+        self.embedding.table.cols()
+    }
+
+    /// Number of trainable parameters.
+    #[must_use]
+    pub fn params(&self) -> usize {
+        self.segments.iter().map(Segment::params).sum()
+    }
+
+    /// Where each segment's parameters lie in the adapter slab.
+    #[must_use]
+    pub fn param_ranges(&self) -> Vec<Range<usize>> {
+        let mut end = 0;
+        let range = |segment: &Segment<'_, F>| {
+            let start = end;
+            end += segment.params();
+            start..end
+        };
+        self.segments.iter().map(range).collect()
+    }
+
+    /// The lowest segment with a trainable parameter; nothing below it is differentiated.
+    #[must_use]
+    pub fn first_trained(&self) -> Option<usize> {
+        self.segments.iter().position(|segment| segment.params() > 0)
+    }
+}

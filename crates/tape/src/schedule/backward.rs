@@ -1,0 +1,292 @@
+//! The backward direction: recompute what was not kept, then walk the operations in reverse.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use lowtide_backend::Backend;
+use lowtide_memory::Category;
+use lowtide_tensor::Float;
+
+use super::build::{Builder, Home};
+use super::forward::Values;
+use super::{Action, BufferId, Needs, Operands, Place, Schedule, Slot};
+use crate::graph::{Graph, ValueId};
+use crate::{GradRule, Limits};
+
+/// Compiles the backward pass. With `kept`, the values it reads come from the segment's kept region
+/// (laid out as [`forward`](super::forward) with the same needs lays it out); without, they are
+/// computed again from the segment's input.
+pub(crate) fn backward<F: Float>(
+    graph: &Graph<'_, F>,
+    needs: &Needs,
+    kept: Option<&Schedule>,
+    be: &dyn Backend<F>,
+    limits: Limits,
+) -> Schedule {
+    let mut builder = Builder::new(graph, be, limits);
+    let survives = |value: usize| needs.read[value];
+    let mut values = Values::new(&mut builder, &needs.recompute, &survives);
+    if kept.is_some() {
+        for (i, node) in graph.nodes.iter().enumerate() {
+            for (output, v) in node.outputs.iter().enumerate().filter(|(_, v)| needs.read[v.0]) {
+                values.buffer[v.0] = Some(builder.value_buffer(i, output, Home::Kept));
+            }
+        }
+    } else {
+        for node in (0..graph.nodes.len()).filter(|&i| needs.recompute[i]) {
+            values.compute(&mut builder, node, &|_| Home::Arena);
+        }
+    }
+    let kept_buffers = values.buffer.clone();
+    let mut grads = Gradients::new(&mut builder, needs, values.buffer);
+    for node in (0..graph.nodes.len()).rev().filter(|&i| needs.active[i]) {
+        grads.vjp(&mut builder, node);
+    }
+    grads.deliver(&mut builder);
+    let mut schedule = builder.finish();
+    if let Some(forward) = kept {
+        // Kept values lie where the forward schedule put them.
+        for (value, place) in kept_places(graph, needs, forward) {
+            let buffer = kept_buffers[value].expect("read values have a buffer");
+            schedule.buffers[buffer].place = place;
+        }
+        schedule.kept = forward.kept;
+    }
+    schedule
+}
+
+/// Where a forward schedule leaves each value that backward reads.
+fn kept_places<'s, F: Float>(
+    graph: &'s Graph<'_, F>,
+    needs: &'s Needs,
+    forward: &'s Schedule,
+) -> impl Iterator<Item = (usize, Place)> + 's {
+    forward.steps.iter().flat_map(move |action| {
+        let outputs = match action {
+            Action::Forward(o) => o.y.iter().zip(&graph.nodes[o.node].outputs),
+            _ => [].iter().zip(&[]),
+        };
+        outputs.filter_map(|(slot, v)| {
+            let slot = slot.filter(|_| needs.read[v.0])?;
+            Some((v.0, forward.buffers[slot.buffer].place))
+        })
+    })
+}
+
+/// Gradients found so far, with their buffers.
+struct Gradients<'n> {
+    needs: &'n Needs,
+    value: Vec<Option<BufferId>>,
+    grad: Vec<Option<BufferId>>,
+    /// The segment's gradient buffer.
+    outer: BufferId,
+    /// How many values' gradients a buffer holds that are still to be consumed.
+    sharers: Vec<(BufferId, usize)>,
+    /// The last (lowest) node whose backward reads each value.
+    last_read: Vec<Option<usize>>,
+}
+
+impl<'n> Gradients<'n> {
+    fn new<F: Float>(
+        builder: &mut Builder<'_, '_, F>,
+        needs: &'n Needs,
+        value: Vec<Option<BufferId>>,
+    ) -> Self {
+        let graph = builder.graph;
+        let mut last_read = vec![None; graph.cols.len()];
+        for (i, node) in graph.nodes.iter().enumerate().rev().filter(|(i, _)| needs.active[*i]) {
+            let facts = node.op.facts();
+            let reads = |mask: u32, i: usize| mask >> i & 1 == 1;
+            let inputs = node.inputs.iter().enumerate();
+            let outputs = node.outputs.iter().enumerate();
+            for (_, v) in inputs
+                .filter(|(k, _)| reads(facts.reads_inputs, *k))
+                .chain(outputs.filter(|(k, _)| reads(facts.reads_outputs, *k)))
+            {
+                last_read[v.0] = Some(i);
+            }
+        }
+        let y = graph.nodes.last().expect("a segment computes something").outputs[0];
+        let outer = builder.buffer(graph.cols[y.0], Category::Workspace, Home::Gradient);
+        let mut grad = vec![None; graph.cols.len()];
+        grad[y.0] = Some(outer);
+        Self { needs, value, grad, outer, sharers: vec![(outer, 1)], last_read }
+    }
+
+    fn vjp<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, node: usize) {
+        let graph = builder.graph;
+        let recorded = &graph.nodes[node];
+        let facts = recorded.op.facts();
+        let y = recorded.outputs[0];
+        let Some(dy) = self.grad[y.0].take() else { return };
+        let value = |s: &Self, mask: u32, i: usize, v: ValueId| {
+            (mask >> i & 1 == 1)
+                .then(|| builder.slot(s.value[v.0].expect("read values are at hand"), v))
+        };
+        let mut operands = Operands { node, dy: Some(builder.slot(dy, y)), ..Operands::default() };
+        for (i, v) in recorded.inputs.iter().enumerate() {
+            operands.x.push(value(self, facts.reads_inputs, i, *v));
+        }
+        for (i, v) in recorded.outputs.iter().enumerate() {
+            operands.y.push(value(self, facts.reads_outputs, i, *v));
+        }
+        let mut merges = Vec::new();
+        for (i, v) in recorded.inputs.iter().enumerate() {
+            let sole = recorded.inputs.len() == 1;
+            let wanted = self.needs.wanted[v.0];
+            let slot = match facts.grads[i] {
+                GradRule::PassThrough => None,
+                _ if sole && !wanted => None,
+                GradRule::Accumulate => Some(self.accumulator(builder, *v)),
+                GradRule::OverDy => {
+                    let target = self.over_dy(builder, &mut operands, *v, &mut merges);
+                    Some(target)
+                }
+                GradRule::OverValue => {
+                    let target = self.over_value(builder, node, *v, &mut merges);
+                    operands.x[i] = None;
+                    Some(target)
+                }
+            };
+            operands.dx.push(slot);
+        }
+        let passes = |rule: &GradRule| *rule == GradRule::PassThrough;
+        if !facts.grads[..recorded.inputs.len()].iter().all(passes) {
+            operands.scratch = builder.scratch(node);
+            builder.step(Action::Vjp(operands));
+        }
+        self.unshare(dy);
+        for (from, v) in merges {
+            self.merge(builder, from, v);
+        }
+        for (i, v) in recorded.inputs.iter().enumerate() {
+            if facts.grads[i] == GradRule::PassThrough && self.needs.wanted[v.0] {
+                self.merge(builder, dy, *v);
+            }
+        }
+    }
+
+    /// A buffer that `vjp` may add `v`'s gradient to: zeroed if it is the first contribution, `v`'s
+    /// alone if others share it.
+    fn accumulator<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
+        if !self.needs.wanted[v.0] {
+            let throwaway =
+                builder.buffer(builder.graph.cols[v.0], Category::Workspace, Home::Arena);
+            let slot = builder.slot(throwaway, v);
+            builder.step(Action::Zero(slot));
+            return slot;
+        }
+        match self.grad[v.0] {
+            Some(_) => self.make_own(builder, v),
+            None => {
+                let slot = self.fresh(builder, v);
+                builder.step(Action::Zero(slot));
+                self.own(slot.buffer, v);
+                slot
+            }
+        }
+    }
+
+    /// `dy` itself when nobody else wants it and nothing was gathered yet, else a copy of it.
+    fn over_dy<F: Float>(
+        &mut self,
+        builder: &mut Builder<'_, '_, F>,
+        operands: &mut Operands,
+        v: ValueId,
+        merges: &mut Vec<(BufferId, ValueId)>,
+    ) -> Slot {
+        let dy = operands.dy.take().expect("the gradient of output 0 is at hand");
+        if self.shared(dy.buffer) == 1 && self.grad[v.0].is_none() {
+            self.own(dy.buffer, v);
+            return dy;
+        }
+        let slot = self.fresh(builder, v);
+        builder.step(Action::Copy { from: dy, to: slot });
+        merges.push((slot.buffer, v));
+        slot
+    }
+
+    /// The value's own buffer when nothing reads it later and nothing was gathered yet, else a copy.
+    fn over_value<F: Float>(
+        &mut self,
+        builder: &mut Builder<'_, '_, F>,
+        node: usize,
+        v: ValueId,
+        merges: &mut Vec<(BufferId, ValueId)>,
+    ) -> Slot {
+        let value = self.value[v.0].expect("read values are at hand");
+        let free = v.0 != 0 && self.last_read[v.0] == Some(node) && self.grad[v.0].is_none();
+        let slot = if free {
+            builder.slot(value, v)
+        } else {
+            let copy = self.fresh(builder, v);
+            builder.step(Action::Copy { from: builder.slot(value, v), to: copy });
+            copy
+        };
+        if self.needs.wanted[v.0] {
+            merges.push((slot.buffer, v));
+        }
+        slot
+    }
+
+    /// Adds what `from` holds to `v`'s gradient; the first contribution just becomes it.
+    fn merge<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, from: BufferId, v: ValueId) {
+        if self.grad[v.0].is_none() {
+            self.own(from, v);
+        } else if self.grad[v.0] != Some(from) {
+            let to = self.make_own(builder, v);
+            builder.step(Action::Add { from: builder.slot(from, v), to });
+        }
+    }
+
+    /// `v`'s gradient in a buffer that no other value's gradient shares.
+    fn make_own<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
+        let buffer = self.grad[v.0].expect("a gradient was gathered");
+        if self.shared(buffer) == 1 {
+            return builder.slot(buffer, v);
+        }
+        let slot = self.fresh(builder, v);
+        builder.step(Action::Copy { from: builder.slot(buffer, v), to: slot });
+        self.unshare(buffer);
+        self.own(slot.buffer, v);
+        slot
+    }
+
+    /// Sees to it that the gradient of the segment's input leaves in the outer buffer.
+    fn deliver<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>) {
+        if !self.needs.wanted[0] {
+            return;
+        }
+        let to = Slot { buffer: self.outer, cols: builder.graph.cols[0] };
+        match self.grad[0] {
+            Some(buffer) if buffer == self.outer => {}
+            Some(buffer) => {
+                let from = builder.slot(buffer, ValueId(0));
+                builder.step(Action::Copy { from, to });
+            }
+            None => builder.step(Action::Zero(to)),
+        }
+    }
+
+    fn fresh<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
+        let cols = builder.graph.cols[v.0];
+        Slot { buffer: builder.buffer(cols, Category::Workspace, Home::Arena), cols }
+    }
+
+    fn own(&mut self, buffer: BufferId, v: ValueId) {
+        self.grad[v.0] = Some(buffer);
+        match self.sharers.iter_mut().find(|(b, _)| *b == buffer) {
+            Some((_, count)) => *count += 1,
+            None => self.sharers.push((buffer, 1)),
+        }
+    }
+
+    fn unshare(&mut self, buffer: BufferId) {
+        let sharer = self.sharers.iter_mut().find(|(b, _)| *b == buffer);
+        sharer.expect("every gradient buffer is counted").1 -= 1;
+    }
+
+    fn shared(&self, buffer: BufferId) -> usize {
+        self.sharers.iter().find(|(b, _)| *b == buffer).map_or(0, |(_, count)| *count)
+    }
+}
