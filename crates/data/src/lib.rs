@@ -1,1 +1,36 @@
-//! Stub.
+//! From files of examples to token ids with a loss mask: tokenizers, chat templates, datasets and
+//! deterministic shuffles. Nothing here knows a tensor, a model or a training loop.
+//!
+//! The path of an example:
+//!
+//! 1. [`record`] reads one line and finds its form by its keys ([`Record`]);
+//! 2. [`encode`] renders it through the [`ChatTemplate`], tokenizes it once with byte offsets and
+//!    marks the labelled tokens (those that carry loss);
+//! 3. [`DatasetBuilder`] truncates it and appends it to an unlinked temporary file;
+//! 4. [`Dataset`] hands it back by number into a reusable [`SampleBuf`]; the tokenizer can be
+//!    dropped before that, and nothing that grows with the data lies on the heap;
+//! 5. [`order`] says in which order an epoch visits the examples, without storing that order.
+//!
+//! Labels are not shifted: label `t` belongs to token `t`, [`NO_LOSS`] marks a token that carries
+//! none, and the trainer compares label `t + 1` with the prediction made at token `t`. So nothing
+//! predicts token 0, and its label is always [`NO_LOSS`].
+#![forbid(unsafe_code)]
+
+pub mod dataset;
+pub mod encode;
+mod error;
+mod mask;
+pub mod order;
+pub mod record;
+mod sample;
+pub mod show;
+pub mod template;
+pub mod tokenizer;
+
+pub use dataset::{DataFiles, Dataset, DatasetBuilder, DatasetOptions, Stats};
+pub use error::{DataError, IoAction, RecordError};
+pub use record::{Message, Record};
+pub use sample::{NO_LOSS, Sample, SampleBuf};
+pub use show::{SampleStyle, render_sample};
+pub use template::{ChatTemplate, RenderOptions, TemplateError};
+pub use tokenizer::{Encoding, GgufVocab, Specials, Tokenizer, TokenizerError};

@@ -1,0 +1,168 @@
+//! Tokenized examples in a file of their own, read back by number.
+//!
+//! A [`DatasetBuilder`] appends examples to two temporary files that have no name: one holds ids
+//! and labels, the other one fixed-size [`Entry`] an example. Both are file-backed on purpose: the
+//! system keeps what it likes in its page cache, and the heap holds nothing that grows with the
+//! data. Reading is by position into a [`SampleBuf`], from any number of threads at once.
+
+mod builder;
+mod split;
+mod store;
+mod text;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use builder::{DatasetBuilder, DatasetOptions};
+pub use store::Entry;
+
+use crate::error::DataError;
+use crate::sample::{Sample, SampleBuf};
+use store::Store;
+
+/// What a dataset holds, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Examples.
+    pub examples: usize,
+    /// Tokens of all examples.
+    pub tokens: u64,
+    /// Tokens that carry loss.
+    pub labelled: u64,
+    /// Examples that were cut to the maximum length.
+    pub truncated: usize,
+    /// Tokens cut from them.
+    pub tokens_cut: u64,
+    /// Examples left out because the cut took all their labelled tokens.
+    pub dropped: u64,
+    /// Tokens of the longest example.
+    pub longest: usize,
+    /// Labelled tokens of the example that has most.
+    pub labelled_max: usize,
+}
+
+impl Stats {
+    fn count(&mut self, entry: &Entry) {
+        self.examples += 1;
+        self.tokens += u64::from(entry.tokens);
+        self.labelled += u64::from(entry.labelled);
+        self.truncated += usize::from(entry.cut > 0);
+        self.tokens_cut += u64::from(entry.cut);
+        self.longest = self.longest.max(entry.tokens as usize);
+        self.labelled_max = self.labelled_max.max(entry.labelled as usize);
+    }
+}
+
+/// Tokenized examples, at least one, by number.
+#[derive(Debug)]
+pub struct Dataset {
+    /// Ids, then labels, of one example after the other; shared by the parts of a split.
+    data: Arc<Store>,
+    /// One [`Entry`] an example.
+    index: Store,
+    stats: Stats,
+}
+
+impl Dataset {
+    /// Number of examples; at least 1.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "an empty dataset is an error, not a value")]
+    pub fn len(&self) -> usize {
+        self.stats.examples
+    }
+
+    /// What it holds, in numbers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Bytes on the heap that grow with the number of examples: none.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        0
+    }
+
+    /// Bytes in the temporary files.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.data.bytes() + self.index.bytes()
+    }
+
+    /// Size and place of example `index`.
+    ///
+    /// # Errors
+    /// When the temporary file cannot be read.
+    ///
+    /// # Panics
+    /// When `index` is not below [`len`](Self::len).
+    pub fn entry(&self, index: usize) -> Result<Entry, DataError> {
+        let len = self.len();
+        assert!(index < len, "example {index} of a dataset of {len}");
+        let mut entry = Entry::default();
+        let at = index as u64 * size_of::<Entry>() as u64;
+        self.index.read(at, bytemuck::bytes_of_mut(&mut entry))?;
+        Ok(entry)
+    }
+
+    /// Reads example `index` into a buffer. Allocates nothing once the buffer has held an example
+    /// as long; [`buffer`](Self::buffer) makes one that is large enough from the start.
+    ///
+    /// # Errors
+    /// When the temporary file cannot be read.
+    ///
+    /// # Panics
+    /// When `index` is not below [`len`](Self::len).
+    pub fn read<'b>(&self, index: usize, buf: &'b mut SampleBuf) -> Result<Sample<'b>, DataError> {
+        let entry = self.entry(index)?;
+        let bytes = buf.bytes_mut(entry.tokens as usize, entry.prompt_len as usize);
+        self.data.read(entry.offset, bytes)?;
+        Ok(buf.sample())
+    }
+
+    /// A buffer that every example fits.
+    #[must_use]
+    pub fn buffer(&self) -> SampleBuf {
+        SampleBuf::with_capacity(self.stats.longest)
+    }
+
+    /// Tokens of each example, in order; the list is the caller's to account for.
+    ///
+    /// # Errors
+    /// When the temporary file cannot be read.
+    pub fn lengths(&self) -> Result<Vec<u32>, DataError> {
+        (0..self.len()).map(|index| self.entry(index).map(|entry| entry.tokens)).collect()
+    }
+}
+
+/// The files of a data set: one for training, perhaps others to measure on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataFiles {
+    /// What is trained on.
+    pub train: PathBuf,
+    /// What the held-out loss is measured on while training.
+    pub valid: Option<PathBuf>,
+    /// What is kept for the end.
+    pub test: Option<PathBuf>,
+}
+
+impl DataFiles {
+    /// Finds the files behind a path: a `.jsonl` or `.txt` file stands for itself, a folder for
+    /// the `train.jsonl` in it, with `valid.jsonl` and `test.jsonl` where they exist.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn find(path: &Path) -> Result<Self, DataError> {
+        if !path.is_dir() {
+            builder::Kind::of(path)?;
+            return Ok(Self { train: path.to_owned(), valid: None, test: None });
+        }
+        let file = |name| Some(path.join(name)).filter(|file| file.is_file());
+        let unknown = || DataError::UnknownFile { path: path.to_owned() };
+        let train = file("train.jsonl").ok_or_else(unknown)?;
+        Ok(Self { train, valid: file("valid.jsonl"), test: file("test.jsonl") })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Tests of encoding and of the loss masks.
