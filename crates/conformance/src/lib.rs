@@ -1,1 +1,11 @@
-//! Stub.
+//! Suites that anyone's implementation can be run through: ours or a stranger's.
+#![forbid(unsafe_code)]
+
+pub mod adapter;
+mod close;
+mod draw;
+mod guarded;
+pub mod optimizer;
+
+pub use adapter::{AtInit, adapter};
+pub use optimizer::{optimizer, optimizer_at_rest};
