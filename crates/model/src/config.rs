@@ -1,0 +1,73 @@
+//! The numbers that make a decoder of a family a particular model.
+
+use alloc::vec::Vec;
+
+use lowtide_backend::{Activation, Pairing};
+
+/// A decoder's shape and constants, named as in Hugging Face configurations. Whoever makes one has
+/// checked that counts are positive and bounded and that heads divide.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward part.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; divides the query heads.
+    pub num_key_value_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Rows of the embedding and of the head.
+    pub vocab_size: usize,
+    /// Added to mean squares.
+    pub rms_norm_eps: f32,
+    /// The head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Activation of the gate.
+    pub hidden_act: Activation,
+    /// q, k, v and o have biases.
+    pub attention_bias: bool,
+    /// gate, up and down have biases.
+    pub mlp_bias: bool,
+    /// Rotary embedding.
+    pub rope: Rope,
+}
+
+/// Rotary embedding: base frequency, scaling, pairing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the geometric series of wavelengths.
+    pub theta: f64,
+    /// What is done to the frequencies.
+    pub scaling: RopeScaling,
+    /// Which elements of a head rotate together.
+    pub pairing: Pairing,
+}
+
+/// What is done to rotary frequencies to stretch the context.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Nothing.
+    Default,
+    /// All divided by a factor.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3: long wavelengths divided, short ones kept, a ramp between.
+    Llama3 {
+        /// The divisor of long wavelengths.
+        factor: f64,
+        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are long.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are short.
+        high_freq_factor: f64,
+        /// Context length before stretching.
+        original_max_position_embeddings: usize,
+    },
+    /// One divisor a frequency, as GGUF's `rope_freqs.weight` holds them.
+    Factors(Vec<f32>),
+}

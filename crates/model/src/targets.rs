@@ -1,0 +1,242 @@
+//! Choosing sites: by name and by layer.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+use core::str::FromStr;
+
+use lowtide_adapter::SiteInfo;
+use regex::Regex;
+
+/// A selection of sites that cannot be understood or selects nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetsError {
+    /// The regular expression does not parse.
+    #[error("target modules `{text}` is no regular expression: {reason}")]
+    BadRegex {
+        /// What was given.
+        text: String,
+        /// Why it does not parse.
+        reason: String,
+    },
+    /// A listed module is in no block.
+    #[error("target module `{name}` is not in the model, which has {}", known.join(", "))]
+    UnknownModule {
+        /// What was asked for.
+        name: String,
+        /// The names of a block's linears.
+        known: Vec<String>,
+    },
+    /// Nothing is selected.
+    #[error("no linear matches target modules `{text}` in the chosen layers")]
+    NothingSelected {
+        /// The selection.
+        text: String,
+    },
+    /// A layer range that cannot be read.
+    #[error("layers `{text}`: expected `all`, `last:N` or ranges such as `0-3,20-29`")]
+    BadLayers {
+        /// What was given.
+        text: String,
+    },
+    /// A layer the model has not.
+    #[error("layer {layer} is not in the model, which has {count} (0 to {})", count - 1)]
+    LayerOutOfRange {
+        /// The layer asked for.
+        layer: usize,
+        /// Layers there are.
+        count: usize,
+    },
+}
+
+/// Which linears of a block are trained, as PEFT's `target_modules` says it.
+#[derive(Clone, Debug)]
+pub enum TargetModules {
+    /// Every linear but the output head.
+    AllLinear,
+    /// Names or last parts of names: `q_proj` means every module whose path ends so.
+    List(Vec<String>),
+    /// A regular expression over whole module paths.
+    Pattern(Regex),
+}
+
+impl FromStr for TargetModules {
+    type Err = TargetsError;
+
+    /// Reads `all-linear`, a comma list, or (when it holds any other character than letters, digits,
+    /// `_`, `.` and commas) a regular expression that must match the whole path.
+    fn from_str(text: &str) -> Result<Self, TargetsError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ',' | ' ');
+        if text == "all-linear" {
+            Ok(Self::AllLinear)
+        } else if text.chars().all(plain) {
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            Ok(Self::List(names.map(str::to_owned).collect()))
+        } else {
+            let whole = alloc::format!("^(?:{text})$");
+            Regex::new(&whole).map(Self::Pattern).map_err(|error| TargetsError::BadRegex {
+                text: text.to_owned(),
+                reason: alloc::format!("{error}"),
+            })
+        }
+    }
+}
+
+impl TargetModules {
+    fn selects(&self, name: &str) -> bool {
+        match self {
+            Self::AllLinear => true,
+            Self::List(names) => names.iter().any(|wanted| ends_with_module(name, wanted)),
+            Self::Pattern(pattern) => pattern.is_match(name),
+        }
+    }
+
+    /// Checks that every listed name is somewhere in the model.
+    fn check(&self, sites: &[SiteInfo]) -> Result<(), TargetsError> {
+        let Self::List(names) = self else { return Ok(()) };
+        for name in names {
+            if !sites.iter().any(|site| ends_with_module(&site.name, name)) {
+                let last = |site: &SiteInfo| site.name.rsplit('.').next().map(str::to_owned);
+                let mut known: Vec<String> = sites.iter().filter_map(last).collect();
+                known.sort();
+                known.dedup();
+                return Err(TargetsError::UnknownModule { name: name.clone(), known });
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::AllLinear => "all-linear".to_owned(),
+            Self::List(names) => names.join(","),
+            Self::Pattern(pattern) => pattern.as_str().to_owned(),
+        }
+    }
+}
+
+/// Whether `wanted` is the path `name` or its last parts.
+fn ends_with_module(name: &str, wanted: &str) -> bool {
+    name.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Which blocks are trained.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Layers {
+    /// Every block.
+    #[default]
+    All,
+    /// The topmost blocks.
+    Last(usize),
+    /// Blocks by number.
+    Ranges(Vec<RangeInclusive<usize>>),
+}
+
+impl FromStr for Layers {
+    type Err = TargetsError;
+
+    fn from_str(text: &str) -> Result<Self, TargetsError> {
+        let bad = || TargetsError::BadLayers { text: text.to_owned() };
+        let number = |s: &str| s.trim().parse::<usize>().map_err(|_| bad());
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        if let Some(count) = text.strip_prefix("last:") {
+            let count = number(count)?;
+            return if count > 0 { Ok(Self::Last(count)) } else { Err(bad()) };
+        }
+        let range = |part: &str| {
+            let (start, end) = part.split_once('-').unwrap_or((part, part));
+            let (start, end) = (number(start)?, number(end)?);
+            if start <= end { Ok(start..=end) } else { Err(bad()) }
+        };
+        text.split(',').map(range).collect::<Result<_, _>>().map(Self::Ranges)
+    }
+}
+
+impl Layers {
+    fn selects(&self, layer: usize, count: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Last(n) => layer + n >= count,
+            Self::Ranges(ranges) => ranges.iter().any(|range| range.contains(&layer)),
+        }
+    }
+
+    fn check(&self, count: usize) -> Result<(), TargetsError> {
+        let Self::Ranges(ranges) = self else { return Ok(()) };
+        match ranges.iter().map(|range| *range.end()).find(|layer| *layer >= count) {
+            Some(layer) => Err(TargetsError::LayerOutOfRange { layer, count }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which of `sites` are selected, in a model of `count` layers.
+pub(crate) fn select(
+    targets: &TargetModules,
+    layers: &Layers,
+    sites: &[SiteInfo],
+    count: usize,
+) -> Result<Vec<bool>, TargetsError> {
+    targets.check(sites)?;
+    layers.check(count)?;
+    let selects = |s: &SiteInfo| targets.selects(&s.name) && layers.selects(s.layer, count);
+    let selected: Vec<bool> = sites.iter().map(selects).collect();
+    if selected.contains(&true) {
+        Ok(selected)
+    } else {
+        Err(TargetsError::NothingSelected { text: targets.text() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Layers, TargetModules, TargetsError, select};
+    use alloc::format;
+    use alloc::vec::Vec;
+    use lowtide_adapter::SiteInfo;
+
+    fn sites() -> Vec<SiteInfo> {
+        let site = |layer: usize, module: &str| SiteInfo {
+            name: format!("model.layers.{layer}.{module}"),
+            layer,
+            in_features: 4,
+            out_features: 4,
+        };
+        (0..3).flat_map(|l| ["self_attn.q_proj", "mlp.up_proj"].map(|m| site(l, m))).collect()
+    }
+
+    fn chosen(targets: &str, layers: &str) -> Result<Vec<usize>, TargetsError> {
+        let selected = select(&targets.parse()?, &layers.parse()?, &sites(), 3)?;
+        Ok((0..selected.len()).filter(|&i| selected[i]).collect())
+    }
+
+    #[test]
+    fn lists_match_ends_of_paths_and_patterns_match_whole_paths() {
+        assert_eq!(chosen("all-linear", "all").unwrap(), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(chosen("q_proj", "all").unwrap(), [0, 2, 4]);
+        assert_eq!(chosen("mlp.up_proj, q_proj", "last:1").unwrap(), [4, 5]);
+        assert_eq!(chosen(r".*\.[02]\..*up_proj", "all").unwrap(), [1, 5]);
+        assert_eq!(chosen("q_proj", "0-1").unwrap(), [0, 2]);
+        assert_eq!(chosen("q_proj", "0,2").unwrap(), [0, 4]);
+    }
+
+    #[test]
+    fn what_selects_nothing_is_an_error_that_says_what_there_is() {
+        let known = Vec::from(["q_proj".into(), "up_proj".into()]);
+        let unknown = TargetsError::UnknownModule { name: "proj".into(), known };
+        assert_eq!(chosen("proj", "all").unwrap_err(), unknown);
+        assert!(matches!(chosen("(", "all"), Err(TargetsError::BadRegex { .. })));
+        assert!(matches!(chosen("x+", "all"), Err(TargetsError::NothingSelected { .. })));
+        let out = TargetsError::LayerOutOfRange { layer: 3, count: 3 };
+        assert_eq!(chosen("q_proj", "1-3").unwrap_err(), out);
+        for bad in ["", "3-1", "last:0", "last:x", "a"] {
+            assert!(matches!(bad.parse::<Layers>(), Err(TargetsError::BadLayers { .. })), "{bad}");
+        }
+        assert!(
+            matches!("".parse::<TargetModules>(), Ok(TargetModules::List(names)) if names.is_empty())
+        );
+    }
+}
