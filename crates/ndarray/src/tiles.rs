@@ -1,0 +1,162 @@
+//! Units of work that own a part of an output: blocks of rows or columns, split off one by one.
+
+use lowtide_tensor::MatMut;
+
+/// Elements below which an operation stays on the calling thread: waking another costs more.
+const ELEMENTS_WORTH_SHARING: usize = 16 * 1024;
+
+/// Rows `start..start + rows.rows()` of an output.
+pub(crate) struct RowBlock<'a> {
+    pub(crate) start: usize,
+    pub(crate) rows: MatMut<'a, f32>,
+}
+
+/// Splits an output into blocks of `step` rows; the last may be shorter.
+pub(crate) struct RowBlocks<'a> {
+    rest: Option<MatMut<'a, f32>>,
+    start: usize,
+    step: usize,
+}
+
+impl<'a> RowBlocks<'a> {
+    pub(crate) fn new(out: MatMut<'a, f32>, step: usize) -> Self {
+        assert!(step > 0, "blocks of no rows");
+        Self { rest: Some(out), start: 0, step }
+    }
+}
+
+impl<'a> Iterator for RowBlocks<'a> {
+    type Item = RowBlock<'a>;
+
+    fn next(&mut self) -> Option<RowBlock<'a>> {
+        let rest = self.rest.take().filter(|rest| rest.rows() > 0)?;
+        let at = self.step.min(rest.rows());
+        let (rows, rest) = rest.split_rows(at);
+        self.rest = Some(rest);
+        let start = self.start;
+        self.start += at;
+        Some(RowBlock { start, rows })
+    }
+}
+
+/// Columns `start..start + cols.cols()` of an output.
+pub(crate) struct ColBlock<'a> {
+    pub(crate) start: usize,
+    pub(crate) cols: MatMut<'a, f32>,
+}
+
+/// Splits an output into blocks of `step` columns; the last may be narrower.
+pub(crate) struct ColBlocks<'a>(RowBlocks<'a>);
+
+impl<'a> ColBlocks<'a> {
+    pub(crate) fn new(out: MatMut<'a, f32>, step: usize) -> Self {
+        Self(RowBlocks::new(out.t(), step))
+    }
+}
+
+impl<'a> Iterator for ColBlocks<'a> {
+    type Item = ColBlock<'a>;
+
+    fn next(&mut self) -> Option<ColBlock<'a>> {
+        let RowBlock { start, rows } = self.0.next()?;
+        Some(ColBlock { start, cols: rows.t() })
+    }
+}
+
+/// The part of an output at row `row` and column `col`.
+pub(crate) struct Tile<'a> {
+    pub(crate) row: usize,
+    pub(crate) col: usize,
+    pub(crate) out: MatMut<'a, f32>,
+}
+
+/// Splits an output into tiles of at most `rows` by `cols`, row band after row band.
+pub(crate) struct Tiles<'a> {
+    bands: RowBlocks<'a>,
+    band: Option<(usize, ColBlocks<'a>)>,
+    cols: usize,
+}
+
+impl<'a> Tiles<'a> {
+    pub(crate) fn new(out: MatMut<'a, f32>, rows: usize, cols: usize) -> Self {
+        Self { bands: RowBlocks::new(out, rows), band: None, cols }
+    }
+}
+
+impl<'a> Iterator for Tiles<'a> {
+    type Item = Tile<'a>;
+
+    fn next(&mut self) -> Option<Tile<'a>> {
+        loop {
+            if let Some((row, band)) = &mut self.band
+                && let Some(ColBlock { start, cols }) = band.next()
+            {
+                return Some(Tile { row: *row, col: start, out: cols });
+            }
+            let RowBlock { start, rows } = self.bands.next()?;
+            self.band = Some((start, ColBlocks::new(rows, self.cols)));
+        }
+    }
+}
+
+/// Lanes and rows of a block for an element-wise operation on `[rows, cols]`: a few blocks a lane,
+/// or one block for all when the whole is small.
+pub(crate) fn row_split(lanes: usize, rows: usize, cols: usize) -> (usize, usize) {
+    if rows * cols < ELEMENTS_WORTH_SHARING || lanes <= 1 {
+        return (1, rows.max(1));
+    }
+    (lanes, rows.div_ceil(lanes * 4).max(1))
+}
+
+/// Lanes and elements of a chunk for an element-wise operation on a slice; chunks are multiples of
+/// `multiple`.
+pub(crate) fn slice_split(lanes: usize, len: usize, multiple: usize) -> (usize, usize) {
+    if len < ELEMENTS_WORTH_SHARING || lanes <= 1 {
+        return (1, len.max(1).next_multiple_of(multiple));
+    }
+    (lanes, len.div_ceil(lanes * 4).next_multiple_of(multiple))
+}
+
+/// Width of the blocks that `total` columns are cut into: at most `widest`, multiples of `multiple`,
+/// and as many blocks as keeps all lanes busy to the end.
+pub(crate) fn even_width(total: usize, widest: usize, multiple: usize, lanes: usize) -> usize {
+    let blocks = total.div_ceil(widest).next_multiple_of(lanes).max(1);
+    total.div_ceil(blocks).next_multiple_of(multiple).max(multiple)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_cover_an_output_once() {
+        let mut data = [0.0; 7 * 5];
+        for block in RowBlocks::new(MatMut::new(&mut data, 7, 5), 3) {
+            let mut rows = block.rows;
+            rows.fill(block.start as f32);
+        }
+        let firsts: Vec<f32> = data.iter().step_by(5).copied().collect();
+        assert_eq!(firsts, [0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 6.0]);
+
+        for block in ColBlocks::new(MatMut::new(&mut data, 7, 5), 2) {
+            let mut cols = block.cols;
+            cols.fill(block.start as f32);
+        }
+        assert_eq!(data[30..], [0.0, 0.0, 2.0, 2.0, 4.0]);
+        assert_eq!(RowBlocks::new(MatMut::new(&mut [], 0, 5), 3).count(), 0);
+
+        let tiles = Tiles::new(MatMut::new(&mut data, 7, 5), 4, 3);
+        let corners: Vec<_> = tiles.map(|t| (t.row, t.col, t.out.rows(), t.out.cols())).collect();
+        assert_eq!(corners, [(0, 0, 4, 3), (0, 3, 4, 2), (4, 0, 3, 3), (4, 3, 3, 2)]);
+    }
+
+    #[test]
+    fn widths_divide_the_work_evenly() {
+        assert_eq!(even_width(1536, 128, 16, 2), 128);
+        assert_eq!(even_width(576, 128, 16, 2), 96);
+        assert_eq!(even_width(192, 128, 16, 2), 96);
+        assert_eq!(even_width(576, 128, 32, 1), 128);
+        assert_eq!(even_width(1, 128, 16, 4), 16);
+        assert_eq!(even_width(0, 128, 16, 4), 16);
+    }
+}
