@@ -156,10 +156,7 @@ impl<F: Float> Case<F> {
         self.with_scratch(be, 1, |scratch| {
             self.adapter.prepare(be, &self.base(), p, derived.slice(), scratch);
         });
-        let derived = derived.take(&self.what("the derived values"));
-        let finite = derived.iter().all(|value| value.is_finite());
-        assert!(finite, "{}: prepare leaves derived values that are not finite", self.label);
-        derived
+        self.finite(derived, "the derived values")
     }
 
     /// The adapted output `[T, O]`.
@@ -177,7 +174,7 @@ impl<F: Float> Case<F> {
             let (base, x) = (self.base(), x.view().into_ref());
             self.adapter.apply(be, &base, p, derived, batch.rows(), x, y.view(), scratch);
         });
-        y.take(&self.what("y"))
+        self.finite(y, "the output")
     }
 
     /// `grads` with the gradients of `dy` added. `x` and `y` are lent as the facts say.
@@ -214,8 +211,8 @@ impl<F: Float> Case<F> {
                 scratch,
             );
         });
-        let x = dx.map(|dx| dx.take(&self.what("dx")));
-        Grads { p: grad.take(&self.what("the gradient")), x }
+        let x = dx.map(|dx| self.finite(dx, "the gradient of the input"));
+        Grads { p: self.finite(grad, "the gradient of the parameters"), x }
     }
 
     /// The merged matrix `[O, I]`, in tiles of `tile` rows.
@@ -243,6 +240,19 @@ impl<F: Float> Case<F> {
 
     pub(super) fn what(&self, thing: &str) -> String {
         format!("{}: {thing}", self.label)
+    }
+
+    /// The elements, in which no NaN of lent memory may be left.
+    fn finite(&self, guarded: Guarded<F>, thing: &str) -> Vec<F> {
+        let values = guarded.take(&self.what(thing));
+        let bad = values.iter().position(|value| !value.is_finite());
+        assert!(
+            bad.is_none(),
+            "{}: {thing} is not finite at element {}: lent memory was read before it was written",
+            self.label,
+            bad.unwrap_or_default()
+        );
+        values
     }
 
     fn with_scratch<R>(
