@@ -24,7 +24,7 @@ pub struct Checked<B> {
 
 impl<B> Checked<B> {
     /// Wraps a backend.
-    pub fn new(inner: B) -> Self {
+    pub const fn new(inner: B) -> Self {
         Self { inner }
     }
 
