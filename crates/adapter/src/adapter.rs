@@ -37,8 +37,8 @@ pub struct ParamSpec {
     pub shape: [usize; 2],
     /// How it starts.
     pub init: Init,
-    /// Which axis runs over the outputs of the layer, if one does: its entries follow the base when a
-    /// file format stores the rows of the base in another order.
+    /// Which axis runs over the outputs of the layer, if one does: its entries follow the base when
+    /// a file format stores the rows of the base in another order.
     pub output_axis: Option<usize>,
 }
 
@@ -109,7 +109,16 @@ impl core::error::Error for NotMergeable {}
 ///
 /// `p` holds the parameters one after another in the order of [`Adapter::params`], `grad` their
 /// gradients in the same order, `derived` the values that [`Adapter::prepare`] computed from them.
-/// `scratch` holds at least [`Adapter::req`] elements.
+/// `scratch` holds at least [`Adapter::req`] elements, whose values mean nothing before and after a
+/// call; between two calls of its base a method may use all of it.
+///
+/// Unless [`Facts::whole_sequence`] is set, the engine may cut the rows of a micro-batch at any
+/// multiple of [`QUANTUM`](lowtide_tensor::QUANTUM), and the results must have the same bits: row
+/// `t` of `y` and `dx` depends on row `t` alone, and sums over rows grow by whole quanta in
+/// ascending order, as the backend's own contractions do. What is random is drawn from
+/// [`Rows::key`] at the absolute row, `row0 + t`.
+///
+/// `lowtide_conformance::adapter` checks all of this.
 pub trait Adapter<F: Float = f32>: Send + Sync {
     /// Name of the method, as in configurations: `lora`.
     fn kind(&self) -> &'static str;

@@ -1,9 +1,9 @@
 //! The contract between a frozen linear and an adapter method.
 //!
-//! An [`Adapter`] is around-advice on a frozen [`Linear`]: it is handed the base and calls it itself,
-//! so additive methods (LoRA), scaling ones (IA3) and norm-dependent ones (DoRA) all fit. It owns no
-//! memory: parameters, gradients, derived values and scratch are lent to it. It never sees a weight
-//! format, a model, a file or an optimizer; those work on its [`ParamSpec`]s.
+//! An [`Adapter`] is around-advice on a frozen [`Linear`]: it is handed the base and calls it
+//! itself, so additive methods (LoRA), scaling ones (IA3) and norm-dependent ones (DoRA) all fit.
+//! It owns no memory: parameters, gradients, derived values and scratch are lent to it. It never
+//! sees a weight format, a model, a file or an optimizer; those work on its [`ParamSpec`]s.
 //!
 //! Everything is generic over [`Float`](lowtide_tensor::Float) with f32 as the default, so that the
 //! code that trains is the code whose gradients are checked in f64.
@@ -44,16 +44,16 @@
 //!         base.req(be, rows)
 //!     }
 //!     fn apply(
-//!         &self, be: &dyn Backend<F>, base: &dyn Linear<F>, p: &[F], _derived: &[F], _rows: Rows<'_>,
-//!         x: Mat<'_, F>, mut y: MatMut<'_, F>, scratch: &mut [F],
+//!         &self, be: &dyn Backend<F>, base: &dyn Linear<F>, p: &[F], _derived: &[F],
+//!         _rows: Rows<'_>, x: Mat<'_, F>, mut y: MatMut<'_, F>, scratch: &mut [F],
 //!     ) {
 //!         base.apply(be, x, y.rb(), scratch);
 //!         be.add_bias(p, y);
 //!     }
 //!     fn vjp(
-//!         &self, be: &dyn Backend<F>, base: &dyn Linear<F>, _p: &[F], _derived: &[F], _rows: Rows<'_>,
-//!         grad: &mut [F], _x: Option<Mat<'_, F>>, _y: Option<Mat<'_, F>>, dy: Mat<'_, F>,
-//!         dx: Option<MatMut<'_, F>>, scratch: &mut [F],
+//!         &self, be: &dyn Backend<F>, base: &dyn Linear<F>, _p: &[F], _derived: &[F],
+//!         _rows: Rows<'_>, grad: &mut [F], _x: Option<Mat<'_, F>>, _y: Option<Mat<'_, F>>,
+//!         dy: Mat<'_, F>, dx: Option<MatMut<'_, F>>, scratch: &mut [F],
 //!     ) {
 //!         be.sum_rows(dy, grad);
 //!         if let Some(dx) = dx {

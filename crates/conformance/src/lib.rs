@@ -7,5 +7,5 @@ mod draw;
 mod guarded;
 pub mod optimizer;
 
-pub use adapter::{AtInit, adapter};
+pub use adapter::{AtInit, adapter, adapter_on};
 pub use optimizer::{optimizer, optimizer_at_rest};

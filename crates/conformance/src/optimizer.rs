@@ -20,8 +20,9 @@ const UPDATES: u64 = 4;
 ///
 /// - *States*: `state_words` is additive over tensors; a slab of exactly that length, whatever it
 ///   held before `init`, is enough, and nothing around it or around the parameters is written.
-/// - *Segments*: updating two groups of tensors one after the other, each with its part of the state,
-///   gives the bits of updating all at once, in parameters and state; a single tensor as well.
+/// - *Segments*: updating two groups of tensors one after the other, each with its part of the
+///   state, gives the bits of updating all at once, in parameters and state; a single tensor as
+///   well.
 /// - *Bits*: the same twice.
 /// - *Gradient scale*: a factor that is a power of two gives the bits of gradients that were
 ///   multiplied by it.

@@ -1,12 +1,12 @@
 //! LoRA: a frozen linear plus a trained update of low rank.
 //!
-//! `y = x Wᵀ + b + s · (dropout(x) Aᵀ) Bᵀ` with `A [r, I]`, `B [O, r]` and the scale `s = alpha / r`, or
-//! `alpha / sqrt(r)` for rsLoRA. Names, layout, initial values and scale are those of Hugging Face
-//! PEFT: `lora_A.weight` uniform in `±1 / sqrt(I)`, `lora_B.weight` zero, so that training starts from
-//! the base's own output.
+//! `y = x Wᵀ + b + s · (dropout(x) Aᵀ) Bᵀ` with `A [r, I]`, `B [O, r]` and the scale `s = alpha /
+//! r`, or `alpha / sqrt(r)` for rsLoRA. Names, layout, initial values and scale are those of
+//! Hugging Face PEFT: `lora_A.weight` uniform in `±1 / sqrt(I)`, `lora_B.weight` zero, so that
+//! training starts from the base's own output.
 //!
-//! Papers: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021); Kalajdzievski, "A
-//! Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (2023).
+//! Papers: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021); Kalajdzievski,
+//! "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (2023).
 //!
 //! The low-rank product `h = x Aᵀ` is the only thing between the two factors, `[T, r]`; backward
 //! computes it anew from `x`, so nothing is kept. Nothing of size `[O, I]` exists at any time.

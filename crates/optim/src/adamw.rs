@@ -1,9 +1,9 @@
 //! AdamW with moments in f32 or in 8 bits.
 //!
-//! Decoupled weight decay: Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019), in
-//! the order of operations of `torch.optim.AdamW`. Block-wise 8-bit moments: Dettmers et al., "8-bit
-//! Optimizers via Block-wise Quantization" (2022), with nearest rounding and without a size below
-//! which tensors would keep f32 moments: adapters are many small tensors.
+//! Decoupled weight decay: Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019),
+//! in the order of operations of `torch.optim.AdamW`. Block-wise 8-bit moments: Dettmers et al.,
+//! "8-bit Optimizers via Block-wise Quantization" (2022), with nearest rounding and without a size
+//! below which tensors would keep f32 moments: adapters are many small tensors.
 
 use bytemuck::cast_slice_mut;
 use lowtide_backend::{AdamHyper, Backend, Moments8};
@@ -12,8 +12,8 @@ use lowtide_quant::dynamic8;
 use crate::slabs::{Part, for_each_tensor};
 use crate::{Optimizer, StepHyper};
 
-/// AdamW with f32 moments: 8 bytes a parameter. The state of a tensor of `n` parameters is its first
-/// moment `[n]`, then its second `[n]`.
+/// AdamW with f32 moments: 8 bytes a parameter. The state of a tensor of `n` parameters is its
+/// first moment `[n]`, then its second `[n]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     /// Decay of the first moment.

@@ -1,7 +1,8 @@
 //! Clipping by the global norm.
 
-/// The factor that brings a gradient whose squares sum to `sum_squares` down to the norm `max_norm`:
-/// `max_norm / (norm + 1e-6)`, at most 1, as `torch.nn.utils.clip_grad_norm_` computes it.
+/// The factor that brings a gradient whose squares sum to `sum_squares` down to the norm
+/// `max_norm`: `max_norm / (norm + 1e-6)`, at most 1, as `torch.nn.utils.clip_grad_norm_` computes
+/// it.
 ///
 /// The sum runs over all trained tensors; a caller who meets the gradients segment by segment adds
 /// the segments' sums in their order. A sum that is NaN gives NaN, and an infinite one gives 0:

@@ -1,7 +1,7 @@
 //! What must not change a bit, in f32.
 
 use lowtide_adapter::Phase;
-use lowtide_backend::{Backend, Scalar};
+use lowtide_backend::Backend;
 use lowtide_tensor::{Float, QUANTUM};
 
 use super::Pair;
@@ -43,13 +43,13 @@ pub(super) fn check(case: &Case<f32>, be: &dyn Backend<f32>) {
 }
 
 /// f32 is f64 but for rounding.
-pub(super) fn check_close(pair: &Pair) {
+pub(super) fn check_close(pair: &Pair, be: &dyn Backend<f32>, be_double: &dyn Backend<f64>) {
     let Pair { single, double } = pair;
-    let derived = (single.prepare(&Scalar, &single.p), double.prepare(&Scalar, &double.p));
+    let derived = (single.prepare(be, &single.p), double.prepare(be_double, &double.p));
     let run = Run::new(single, Phase::Train);
-    let (y, grads) = run.in_parts(single, &Scalar, &derived.0, &[]);
+    let (y, grads) = run.in_parts(single, be, &derived.0, &[]);
     let run = Run::new(double, Phase::Train);
-    let (y_double, grads_double) = run.in_parts(double, &Scalar, &derived.1, &[]);
+    let (y_double, grads_double) = run.in_parts(double, be_double, &derived.1, &[]);
     let close = |what: &str, single_values: &[f32], double_values: &[f64]| {
         let widened: Vec<f64> = single_values.iter().copied().map(f64::from).collect();
         assert_close(&single.what(what), &widened, double_values, SINGLE);

@@ -6,7 +6,7 @@ mod gradients;
 mod specs;
 
 use lowtide_adapter::{BuildError, Config, Method};
-use lowtide_backend::Scalar;
+use lowtide_backend::{Backend, Scalar};
 
 use case::{Case, Site, sites};
 
@@ -21,15 +21,16 @@ pub enum AtInit {
 
 /// Runs a method through everything an adapter owes to the engine.
 ///
-/// The method is built for several sites, small ones of odd shapes, over plain and packed bases, with
-/// and without bias; a site that it leaves alone or refuses is skipped, but one must remain. With its
-/// initial values moved by random amounts, so that no gradient vanishes by chance, the suite checks
+/// The method is built for several sites, small ones of odd shapes, over plain and packed bases,
+/// with and without bias; a site that it leaves alone or refuses is skipped, but one must remain.
+/// With its initial values moved by random amounts, so that no gradient vanishes by chance, the
+/// suite checks
 ///
-/// - *specs*: parameters have unique names, elements, finite initial values and an output axis of the
-///   output's length; f32 and f64 agree on parameters, facts and results;
+/// - *specs*: parameters have unique names, elements, finite initial values and an output axis of
+///   the output's length; f32 and f64 agree on parameters, facts and results;
 /// - *gradients*, in f64 over sequences of two spans in training, dropout included: of every
-///   parameter and of the input, against central differences. Values that `prepare` derives are held
-///   fixed, as backward treats them;
+///   parameter and of the input, against central differences. Values that `prepare` derives are
+///   held fixed, as backward treats them;
 /// - *accumulation*: gradients are added to what is there; leaving out `dx` changes no other bit;
 /// - *memory*: outputs full of NaN are overwritten, scratch of exactly `req` elements full of NaN
 ///   is enough, views with gaps between rows keep their gaps, `req` never shrinks when rows are
@@ -56,6 +57,23 @@ pub fn adapter<M>(method: &M, config: &Config, at_init: AtInit)
 where
     M: Method<f32> + Method<f64> + ?Sized,
 {
+    adapter_on(&Scalar, &Scalar, method, config, at_init);
+}
+
+/// [`adapter`] on other backends than the scalar specification: `single` computes what is checked
+/// in f32, `double` what is checked in f64.
+///
+/// # Panics
+/// As [`adapter`].
+pub fn adapter_on<M>(
+    single: &dyn Backend<f32>,
+    double: &dyn Backend<f64>,
+    method: &M,
+    config: &Config,
+    at_init: AtInit,
+) where
+    M: Method<f32> + Method<f64> + ?Sized,
+{
     let mut refusals = Vec::new();
     let mut built = 0;
     for site in sites() {
@@ -64,7 +82,7 @@ where
             Err(error) => refusals.push(format!("{}: {error}", site.info.name)),
             Ok(Some(pair)) => {
                 built += 1;
-                pair.check(at_init);
+                pair.check(single, double, at_init);
             }
         }
     }
@@ -91,14 +109,14 @@ impl Pair {
         }
     }
 
-    fn check(&self, at_init: AtInit) {
+    fn check(&self, single: &dyn Backend<f32>, double: &dyn Backend<f64>, at_init: AtInit) {
         specs::check(self);
-        gradients::check(&self.double, &Scalar);
+        gradients::check(&self.double, double);
         if at_init == AtInit::EqualsBase {
-            gradients::check_equals_base(&self.double, &Scalar);
+            gradients::check_equals_base(&self.double, double);
         }
-        gradients::check_merge(&self.double, &Scalar);
-        bits::check(&self.single, &Scalar);
-        bits::check_close(self);
+        gradients::check_merge(&self.double, double);
+        bits::check(&self.single, single);
+        bits::check_close(self, single, double);
     }
 }
