@@ -1,0 +1,260 @@
+//! Files that appear whole or not at all.
+//!
+//! Everything is written under temporary names in the folder it belongs to, synced, and only then
+//! renamed. A failure on the way leaves what was there before and removes the temporary files.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Error;
+
+/// Bytes buffered between a writer and the system.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Writes one file: `fill` writes the content, then the file takes its place in one step.
+///
+/// # Errors
+/// [`Error::Io`], naming the file; then the old file, if there was one, is untouched.
+pub fn write_file(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    let staged = Staged::write(path, fill)?;
+    staged.publish()?;
+    sync_dir(parent(path))
+}
+
+/// Writes several small files into `dir` as a [`FileSet`]; the last of them is the marker.
+///
+/// # Errors
+/// [`Error::Io`], naming the file.
+pub fn write_dir_files(dir: &Path, files: &[(&str, &[u8])]) -> Result<(), Error> {
+    let mut set = FileSet::new(dir)?;
+    for (name, content) in files {
+        set.add(name, |out| out.write_all(content))?;
+    }
+    set.commit()
+}
+
+/// Several files of one folder that belong together.
+///
+/// Files are complete and synced, under temporary names, before the first of them is renamed. The
+/// file added last is the marker: readers look for it first. It is taken away before the others
+/// are replaced and put in place after them, so a power cut in between leaves a folder without its
+/// marker, which nobody reads, and never new files beside old ones.
+///
+/// Dropped without [`commit`](Self::commit), a set removes its temporary files and changes nothing.
+#[derive(Debug)]
+pub struct FileSet {
+    dir: PathBuf,
+    made_dir: bool,
+    staged: Vec<Staged>,
+}
+
+impl FileSet {
+    /// A set for `dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if `dir` cannot be made or is not a folder.
+    pub fn new(dir: &Path) -> Result<Self, Error> {
+        let made_dir = !dir.exists();
+        fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create the folder", &e))?;
+        Ok(Self { dir: dir.to_path_buf(), made_dir, staged: Vec::new() })
+    }
+
+    /// Writes and syncs one file under a temporary name.
+    ///
+    /// # Errors
+    /// [`Error::Io`], naming the file.
+    ///
+    /// # Panics
+    /// If `name` is not a plain file name.
+    pub fn add(
+        &mut self,
+        name: &str,
+        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        assert!(is_plain_name(name), "{name:?} is not a plain file name");
+        self.staged.push(Staged::write(&self.dir.join(name), fill)?);
+        Ok(())
+    }
+
+    /// Puts all files in place.
+    ///
+    /// # Errors
+    /// [`Error::Io`], naming the file.
+    pub fn commit(mut self) -> Result<(), Error> {
+        let staged = std::mem::take(&mut self.staged);
+        if let Some(marker) = staged.last().filter(|_| staged.len() > 1) {
+            match fs::remove_file(&marker.path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io(&marker.path, "replace", &e));
+                }
+                _ => sync_dir(&self.dir)?,
+            }
+        }
+        for file in staged {
+            file.publish()?;
+        }
+        self.made_dir = false;
+        sync_dir(&self.dir)?;
+        sync_dir(parent(&self.dir))
+    }
+}
+
+impl Drop for FileSet {
+    fn drop(&mut self) {
+        self.staged.clear();
+        if self.made_dir {
+            // Fails if somebody else put something there meanwhile, and then it should stay.
+            let _ = fs::remove_dir(&self.dir);
+        }
+    }
+}
+
+/// Whether `name` names a file in a folder and nothing outside it.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0', ':'])
+}
+
+/// A complete file under a temporary name; removed on drop unless published.
+#[derive(Debug)]
+struct Staged {
+    temporary: PathBuf,
+    path: PathBuf,
+    published: bool,
+}
+
+impl Staged {
+    fn write(
+        path: &Path,
+        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Self, Error> {
+        let failed = |e: io::Error| Error::io(path, "write", &e);
+        let (temporary, file) = create_beside(path).map_err(failed)?;
+        let staged = Self { temporary, path: path.to_path_buf(), published: false };
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
+        fill(&mut out).map_err(failed)?;
+        let file = out.into_inner().map_err(|e| failed(e.into_error()))?;
+        file.sync_all().map_err(failed)?;
+        Ok(staged)
+    }
+
+    fn publish(mut self) -> Result<(), Error> {
+        fs::rename(&self.temporary, &self.path)
+            .map_err(|e| Error::io(&self.path, "replace", &e))?;
+        self.published = true;
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.published {
+            // Best effort: the caller already has the error that matters.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Creates a new file next to `path`, hidden and with a name nobody else uses.
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?
+        .to_string_lossy()
+        .into_owned();
+    loop {
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let temporary = parent(path).join(format!(".{name}.{}-{count}.tmp", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Ok(file) => return Ok((temporary, file)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes renames in `dir` survive a power cut.
+fn sync_dir(dir: &Path) -> Result<(), Error> {
+    // Folders can be opened for syncing on Unix only; elsewhere a rename is all one can ask for.
+    if cfg!(unix) {
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|e| Error::io(dir, "sync the folder", &e))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_is_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        write_file(&path, |out| out.write_all(b"old")).unwrap();
+        write_file(&path, |out| out.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(dir.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        write_file(&path, |out| out.write_all(b"old")).unwrap();
+        let error = write_file(&path, |out| {
+            out.write_all(b"half of it")?;
+            Err(io::Error::other("disk gone"))
+        })
+        .unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: cannot write: disk gone", path.display()));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(dir.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn a_set_appears_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = dir.path().join("adapter");
+        let mut set = FileSet::new(&new).unwrap();
+        set.add("weights", |out| out.write_all(b"w1")).unwrap();
+        set.add("config", |out| out.write_all(b"c1")).unwrap();
+        assert!(names(&new).iter().all(|n| n.ends_with(".tmp")), "nothing is in place yet");
+        set.commit().unwrap();
+        write_dir_files(&new, &[("weights", b"w2"), ("config", b"c2")]).unwrap();
+        assert_eq!(names(&new), ["config", "weights"]);
+        assert_eq!(fs::read(new.join("weights")).unwrap(), b"w2");
+        assert_eq!(fs::read(new.join("config")).unwrap(), b"c2");
+    }
+
+    #[test]
+    fn an_abandoned_set_leaves_no_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = dir.path().join("adapter");
+        let mut set = FileSet::new(&new).unwrap();
+        set.add("weights", |out| out.write_all(b"w")).unwrap();
+        set.add("config", |_| Err(io::Error::other("disk gone"))).unwrap_err();
+        drop(set);
+        assert!(!new.exists());
+    }
+}

@@ -1,0 +1,83 @@
+//! Model families: how each describes itself in configs, and which tensors it has.
+//!
+//! A family is a value, one file each; to add one, write its file and put it into [`FAMILIES`].
+//! [`hf_keys`] and [`gguf_keys`] hold what families share. A setting outside what a family
+//! declares is refused by name.
+
+mod gguf_keys;
+mod hf_keys;
+mod llama;
+
+#[cfg(test)]
+mod tests;
+
+use crate::document::shown;
+use crate::gguf::Contents;
+use crate::json::{Object, required};
+use crate::names::NameTable;
+use crate::{DocumentError, Hyperparameters};
+
+pub(crate) use gguf_keys::ROPE_FACTORS as GGUF_ROPE_FACTORS;
+#[cfg(test)]
+pub(crate) use llama::BLOCK_NAMES as LLAMA_BLOCK_NAMES;
+
+/// One family of models on disk.
+#[derive(Debug)]
+pub(crate) struct Family {
+    /// Its HF `model_type`.
+    pub(crate) model_type: &'static str,
+    /// Its GGUF `general.architecture`.
+    pub(crate) gguf_architecture: &'static str,
+    /// Modules inside a block: HF and GGUF name.
+    pub(crate) block_names: NameTable,
+    /// Ends of HF tensor names that old files carry and that can be computed.
+    pub(crate) derived_tensors: &'static [&'static str],
+    /// Reads an HF config.
+    pub(crate) from_hf: fn(Object<'_>) -> Result<Hyperparameters, DocumentError>,
+    /// Reads GGUF metadata, and tensors that hold settings.
+    pub(crate) from_gguf: fn(&Contents, &[u8]) -> Result<Hyperparameters, DocumentError>,
+    /// Calls with the HF name and shape of every tensor a base of the family has.
+    pub(crate) tensors: fn(&Hyperparameters, &mut TensorVisitor<'_>) -> Result<(), Stop>,
+}
+
+/// Sees one tensor a family expects; an error ends the visit.
+pub(crate) type TensorVisitor<'a> = dyn FnMut(&str, &[usize]) -> Result<(), Stop> + 'a;
+
+/// Ends a visit of tensors early; whoever ends it keeps the reason.
+#[derive(Debug)]
+pub(crate) struct Stop;
+
+/// Every family that is read.
+static FAMILIES: &[&Family] = &[&llama::FAMILY];
+
+/// The family of an HF config.
+pub(crate) fn of_hf(config: Object<'_>) -> Result<&'static Family, DocumentError> {
+    let expected = "the name of a model family";
+    let name = required(config.str("model_type")?, "model_type", expected)?;
+    find(name, |family| family.model_type)
+        .ok_or_else(|| DocumentError::unsupported("model_type", shown(name), names()))
+}
+
+/// The family of a GGUF file.
+pub(crate) fn of_gguf(contents: &Contents, bytes: &[u8]) -> Result<&'static Family, DocumentError> {
+    const KEY: &str = "general.architecture";
+    let metadata = contents.metadata(bytes);
+    let name = required(metadata.get_str(KEY)?, KEY, "the name of a model family")?;
+    if let Some(kind) = metadata.get_str("general.type")?.filter(|kind| *kind != "model") {
+        return Err(DocumentError::unsupported("general.type", shown(kind), "\"model\""));
+    }
+    if let Some(parts) = metadata.get_u64("split.count")?.filter(|parts| *parts > 1) {
+        return Err(DocumentError::unsupported("split.count", parts, "one file, not split"));
+    }
+    find(name, |family| family.gguf_architecture)
+        .ok_or_else(|| DocumentError::unsupported(KEY, shown(name), names()))
+}
+
+fn find(name: &str, of: fn(&Family) -> &'static str) -> Option<&'static Family> {
+    FAMILIES.iter().copied().find(|family| of(family) == name)
+}
+
+fn names() -> String {
+    let names: Vec<_> = FAMILIES.iter().map(|family| family.model_type).collect();
+    names.join(", ")
+}

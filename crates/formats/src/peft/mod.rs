@@ -1,0 +1,278 @@
+//! Adapter folders as HF PEFT reads and writes them.
+//!
+//! `adapter_config.json` says which method with which settings, `adapter_model.safetensors` holds
+//! the tensors under `base_model.model.<module>.<parameter>`. Reading and writing is the same for
+//! every method; [`LoraConfig`] and [`AdapterFiles::lora`] add what LoRA promises.
+
+mod lora;
+mod patterns;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use half::bf16;
+use serde_json::{Map, Value};
+
+pub use lora::{LoraConfig, LoraPair, TargetModules, parse_lora_config};
+
+use crate::atomic::FileSet;
+use crate::json::{CONFIG_BYTES_MAX, Object, read_object, required};
+use crate::safe::{Outgoing, PermutedRows, SafeFile, Values};
+use crate::{Error, Tensor, safe};
+
+/// File name of the settings.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// File name of the tensors.
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// What PEFT puts before the name of a module of the base.
+const PREFIX: &str = "base_model.model.";
+
+/// What can be wrong with the tensors of an adapter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdapterError {
+    /// No tensors at all.
+    #[error("there are no tensors")]
+    Empty,
+    /// A name that PEFT does not give.
+    #[error("tensor `{name}` does not belong to a {method} adapter; expected {expected}")]
+    Name {
+        /// The tensor.
+        name: String,
+        /// The method.
+        method: String,
+        /// How names look.
+        expected: &'static str,
+    },
+    /// NaN or an infinite value.
+    #[error("tensor `{name}` holds {value} at index {index}; expected finite values")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// Index of the first such value, row-major.
+        index: usize,
+        /// The value, as text.
+        value: String,
+    },
+    /// Only one of two tensors that belong together.
+    #[error("tensor `{missing}` is missing; `{present}` is there")]
+    MissingPair {
+        /// The tensor that is not there.
+        missing: String,
+        /// Its counterpart.
+        present: String,
+    },
+    /// A shape that does not fit the method or the config.
+    #[error("tensor `{name}` has shape {shape:?}; expected {expected}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// What fits.
+        expected: String,
+    },
+}
+
+/// The name in the file of a parameter of a module of the base.
+///
+/// `module` is an HF module name such as `model.layers.0.self_attn.q_proj`, `parameter` a name
+/// such as `lora_A.weight`.
+pub fn tensor_name(module: &str, parameter: &str) -> String {
+    format!("{PREFIX}{module}.{parameter}")
+}
+
+/// An adapter folder, its tensors mapped.
+///
+/// All tensors are finite and named as PEFT names them.
+#[derive(Clone, Debug)]
+pub struct AdapterFiles {
+    dir: PathBuf,
+    config: Map<String, Value>,
+    peft_type: String,
+    weights: SafeFile,
+}
+
+impl AdapterFiles {
+    /// Reads the folder `dir`.
+    ///
+    /// # Errors
+    /// [`Error`], naming the file and what is wrong in it.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let config_path = dir.join(CONFIG_FILE);
+        let missing = || {
+            let none = std::io::Error::from(std::io::ErrorKind::NotFound);
+            Error::io(&config_path, "read", &none)
+        };
+        let config = read_object(&config_path, CONFIG_BYTES_MAX)?.ok_or_else(missing)?;
+        let peft_type = Object::root(&config)
+            .str("peft_type")
+            .and_then(|kind| required(kind, "peft_type", "the name of a method"))
+            .map_err(|reason| Error::document(&config_path, reason))?
+            .to_owned();
+        let weights = SafeFile::open(&dir.join(WEIGHTS_FILE))?;
+        let files = Self { dir: dir.to_path_buf(), config, peft_type, weights };
+        files.check_tensors().map_err(|reason| files.error(reason))?;
+        Ok(files)
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The method, such as `LORA`.
+    pub fn peft_type(&self) -> &str {
+        &self.peft_type
+    }
+
+    /// All settings, as in the file.
+    pub fn config(&self) -> &Map<String, Value> {
+        &self.config
+    }
+
+    /// Names of all tensors, sorted, as in the file.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.weights.tensor_names()
+    }
+
+    /// A parameter of a module of the base, such as `lora_A.weight` of
+    /// `model.layers.0.self_attn.q_proj`.
+    pub fn tensor(&self, module: &str, parameter: &str) -> Option<Tensor<'_>> {
+        self.weights.tensor(&tensor_name(module, parameter))
+    }
+
+    /// The settings and pairs of a LoRA adapter.
+    ///
+    /// # Errors
+    /// [`Error::Document`] if the settings are not LoRA's or ask for something that is not
+    /// computed; [`Error::Adapter`] if the tensors are not complete pairs of the rank that the
+    /// settings say.
+    pub fn lora(&self) -> Result<(LoraConfig, Vec<LoraPair<'_>>), Error> {
+        let config_path = self.dir.join(CONFIG_FILE);
+        let of_config = |reason| Error::document(&config_path, reason);
+        let config = LoraConfig::from_document(&self.config).map_err(of_config)?;
+        let pairs = lora::pairs(&self.weights).map_err(|reason| self.error(reason))?;
+        for pair in &pairs {
+            let rank = config.rank_of(pair.module).map_err(of_config)?;
+            if pair.rank() != rank {
+                let name = tensor_name(pair.module, lora::DOWN);
+                let expected = format!("{rank} rows, the rank in {CONFIG_FILE}");
+                let shape = pair.a.shape.to_vec();
+                return Err(self.error(AdapterError::Shape { name, shape, expected }));
+            }
+        }
+        Ok((config, pairs))
+    }
+
+    fn check_tensors(&self) -> Result<(), AdapterError> {
+        if self.tensor_names().next().is_none() {
+            return Err(AdapterError::Empty);
+        }
+        for name in self.tensor_names() {
+            if !name.starts_with(PREFIX) {
+                let (name, method) = (name.to_owned(), self.peft_type.clone());
+                let expected = "names that start with `base_model.model.`";
+                return Err(AdapterError::Name { name, method, expected });
+            }
+            let tensor = self.weights.tensor(name).expect("a name that the file lists");
+            if let Some((index, value)) = tensor.first_non_finite() {
+                return Err(not_finite(name, index, value));
+            }
+        }
+        Ok(())
+    }
+
+    fn error(&self, reason: AdapterError) -> Error {
+        Error::Adapter { path: self.dir.join(WEIGHTS_FILE), reason }
+    }
+}
+
+/// A parameter to be saved.
+#[derive(Clone, Debug)]
+pub struct AdapterTensor<'a> {
+    /// HF name of the module of the base it adapts.
+    pub module: String,
+    /// Its name below the module, such as `lora_A.weight`.
+    pub parameter: String,
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// The values.
+    pub values: Values<'a>,
+    /// Set where the first axis follows a permuted base; rows are then saved in HF order.
+    pub permuted: Option<PermutedRows>,
+}
+
+/// Writes an adapter folder, whole or not at all.
+///
+/// Settings are written with sorted keys, as PEFT does. Tensors are streamed; nothing of their
+/// size is allocated.
+///
+/// # Errors
+/// [`Error::Adapter`] if a value is NaN or infinite, or there is no tensor; [`Error::Io`]. Then
+/// the folder is as it was.
+///
+/// # Panics
+/// If a shape does not match its values or a parameter is there twice.
+pub fn write(
+    dir: &Path,
+    config: &Map<String, Value>,
+    tensors: &[AdapterTensor<'_>],
+) -> Result<(), Error> {
+    let mut names = BTreeSet::new();
+    let mut outgoing = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        let name = tensor_name(&tensor.module, &tensor.parameter);
+        assert!(names.insert(name.clone()), "`{name}` is there twice");
+        outgoing.push(Outgoing {
+            name,
+            shape: tensor.shape.clone(),
+            values: tensor.values,
+            permuted: tensor.permuted,
+        });
+    }
+    if let Some(reason) = first_unsound(&outgoing) {
+        return Err(Error::Adapter { path: dir.join(WEIGHTS_FILE), reason });
+    }
+    let mut files = FileSet::new(dir)?;
+    files.add(WEIGHTS_FILE, |out| safe::write(out, &outgoing))?;
+    files.add(CONFIG_FILE, |out| {
+        serde_json::to_writer_pretty(&mut *out, &sorted(config))?;
+        Ok(())
+    })?;
+    files.commit()
+}
+
+fn first_unsound(tensors: &[Outgoing<'_>]) -> Option<AdapterError> {
+    if tensors.is_empty() {
+        return Some(AdapterError::Empty);
+    }
+    tensors.iter().find_map(|tensor| {
+        let bad = match tensor.values {
+            Values::F32(values) => first_non_finite(values.iter().copied()),
+            Values::Bf16(values) => first_non_finite(values.iter().copied().map(bf16::to_f32)),
+        };
+        bad.map(|(index, value)| not_finite(&tensor.name, index, value))
+    })
+}
+
+fn first_non_finite(values: impl Iterator<Item = f32>) -> Option<(usize, f32)> {
+    values.enumerate().find(|(_, value)| !value.is_finite())
+}
+
+fn not_finite(name: &str, index: usize, value: f32) -> AdapterError {
+    AdapterError::NotFinite { name: name.to_owned(), index, value: value.to_string() }
+}
+
+/// The same settings with the keys of all objects in order.
+fn sorted(fields: &Map<String, Value>) -> Map<String, Value> {
+    let mut fields: Vec<_> = fields.iter().collect();
+    fields.sort_by_key(|(key, _)| key.as_str());
+    let sorted_value = |value: &Value| match value {
+        Value::Object(inner) => Value::Object(sorted(inner)),
+        other => other.clone(),
+    };
+    fields.into_iter().map(|(key, value)| (key.clone(), sorted_value(value))).collect()
+}

@@ -1,0 +1,280 @@
+//! Safetensors files: mapped reading, streamed writing.
+//!
+//! The header is parsed and checked by the `safetensors` crate: every byte of the data belongs to
+//! exactly one tensor.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use half::bf16;
+use lowtide_quant::BlockFormat;
+use lowtide_quant::formats::{BF16, F16, F32};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensors};
+
+use crate::{Error, MappedFile, Tensor, rows};
+
+/// A safetensors file that is not sound, or holds a dtype that is not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SafeError {
+    /// The header or the offsets in it.
+    #[error("not a sound safetensors file: {message}")]
+    Container {
+        /// What the `safetensors` crate said.
+        message: String,
+    },
+    /// A dtype that is no block format here.
+    #[error(
+        "tensor `{tensor}` has dtype {dtype}, which is not supported; supported: F32, F16, BF16"
+    )]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// Its dtype.
+        dtype: String,
+    },
+    /// An axis of no length.
+    #[error("tensor `{tensor}` has shape {shape:?}; expected positive axes")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+}
+
+/// The structure of a safetensors file.
+#[derive(Clone, Debug)]
+pub struct SafeContents {
+    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<String, Place>,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    shape: Vec<usize>,
+    format: &'static dyn BlockFormat,
+    range: Range<usize>,
+}
+
+impl SafeContents {
+    /// Names of all tensors, sorted.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor of the bytes that were parsed.
+    pub fn tensor<'a>(&'a self, bytes: &'a [u8], name: &str) -> Option<Tensor<'a>> {
+        let Place { shape, format, range } = self.tensors.get(name)?;
+        Some(Tensor { shape, format: *format, bytes: &bytes[range.clone()] })
+    }
+
+    /// The text the file says about itself, such as `format`.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+}
+
+/// Checks the structure of a safetensors file.
+///
+/// # Errors
+/// [`SafeError`], naming the tensor.
+pub fn parse(bytes: &[u8]) -> Result<SafeContents, SafeError> {
+    let (header_bytes, header) = SafeTensors::read_metadata(bytes)
+        .map_err(|e| SafeError::Container { message: e.to_string() })?;
+    let data = size_of::<u64>() + header_bytes;
+    let mut tensors = BTreeMap::new();
+    for (name, info) in header.tensors() {
+        let Some(format) = block_format(info.dtype) else {
+            return Err(SafeError::Dtype { tensor: name, dtype: format!("{:?}", info.dtype) });
+        };
+        let shape = info.shape.clone();
+        if shape.contains(&0) {
+            return Err(SafeError::Shape { tensor: name, shape });
+        }
+        let (start, end) = info.data_offsets;
+        tensors.insert(name, Place { shape, format, range: data + start..data + end });
+    }
+    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    Ok(SafeContents { metadata, tensors })
+}
+
+fn block_format(dtype: Dtype) -> Option<&'static dyn BlockFormat> {
+    match dtype {
+        Dtype::F32 => Some(&F32),
+        Dtype::F16 => Some(&F16),
+        Dtype::BF16 => Some(&BF16),
+        _ => None,
+    }
+}
+
+/// A mapped safetensors file whose structure has been checked.
+#[derive(Clone, Debug)]
+pub struct SafeFile {
+    file: MappedFile,
+    contents: SafeContents,
+}
+
+impl SafeFile {
+    /// Maps and checks the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be mapped, [`Error::Safe`] if it is not a sound file.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = MappedFile::open(path)?;
+        let contents = parse(file.bytes())
+            .map_err(|reason| Error::Safe { path: path.to_path_buf(), reason })?;
+        Ok(Self { file, contents })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Size of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.file.len() as u64
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.contents.tensor_names()
+    }
+
+    /// The tensor of that name.
+    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        self.contents.tensor(self.file.bytes(), name)
+    }
+}
+
+/// A tensor to be written, borrowed from wherever it lives.
+#[derive(Clone, Debug)]
+pub struct Outgoing<'a> {
+    /// Its name in the file.
+    pub name: String,
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// The values, row-major.
+    pub values: Values<'a>,
+    /// Set where the first axis is in the order of [`rows`]: it is written in HF order.
+    pub permuted: Option<PermutedRows>,
+}
+
+/// Values in the type they are written in.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// 32-bit floats.
+    F32(&'a [f32]),
+    /// Brain floats.
+    Bf16(&'a [bf16]),
+}
+
+/// The heads in which rows are permuted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PermutedRows {
+    /// Number of heads along the first axis.
+    pub heads: usize,
+    /// Rows of a head.
+    pub head_dim: usize,
+}
+
+impl Values<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::F32(_) => Dtype::F32,
+            Self::Bf16(_) => Dtype::BF16,
+        }
+    }
+}
+
+/// Writes a safetensors file, a piece at a time: no copy of the tensors is made.
+///
+/// The layout is the one of the `safetensors` crate: wider types first, then by name. The metadata
+/// says `format: pt`, without which transformers and PEFT refuse a file.
+///
+/// # Errors
+/// Those of `out`.
+///
+/// # Panics
+/// If a shape does not match its values, two names are equal, or permuted rows do not match the
+/// first axis.
+pub fn write(out: &mut dyn Write, tensors: &[Outgoing<'_>]) -> io::Result<()> {
+    let mut order: Vec<&Outgoing<'_>> = tensors.iter().collect();
+    order.sort_by(|a, b| b.values.dtype().cmp(&a.values.dtype()).then_with(|| a.name.cmp(&b.name)));
+    let mut infos = Vec::with_capacity(order.len());
+    let mut offset = 0;
+    for tensor in &order {
+        tensor.assert_sound();
+        let dtype = tensor.values.dtype();
+        let end = offset + tensor.values.len() * dtype.bitsize() / 8;
+        let shape = tensor.shape.clone();
+        infos.push((tensor.name.clone(), TensorInfo { dtype, shape, data_offsets: (offset, end) }));
+        offset = end;
+    }
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let header = Metadata::new(Some(format), infos).expect("offsets follow each other");
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    order.iter().try_for_each(|tensor| tensor.write_data(out))
+}
+
+impl Outgoing<'_> {
+    fn assert_sound(&self) {
+        let Self { name, shape, values, permuted } = self;
+        let (expected, found) = (shape.iter().product::<usize>(), values.len());
+        assert!(expected == found, "`{name}`: {found} values for shape {shape:?}");
+        if let Some(PermutedRows { heads, head_dim }) = permuted {
+            let rows = shape.first().copied().unwrap_or(1);
+            assert!(rows == heads * head_dim, "`{name}`: {rows} rows, {heads} heads of {head_dim}");
+        }
+    }
+
+    fn write_data(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Some(PermutedRows { heads, head_dim }) = self.permuted else {
+            return write_values(out, self.values, 0..self.values.len());
+        };
+        let row_len = self.values.len() / (heads * head_dim);
+        for row in 0..heads * head_dim {
+            let start = rows::hf_row_to_gguf_row(row, heads, head_dim) * row_len;
+            write_values(out, self.values, start..start + row_len)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes some values, little-endian on every machine.
+fn write_values(out: &mut dyn Write, values: Values<'_>, range: Range<usize>) -> io::Result<()> {
+    const PIECE: usize = 1024;
+    let mut piece = [0_u8; PIECE * 4];
+    match values {
+        Values::F32(values) => {
+            for values in values[range].chunks(PIECE) {
+                for (value, bytes) in values.iter().zip(piece.chunks_exact_mut(4)) {
+                    bytes.copy_from_slice(&value.to_le_bytes());
+                }
+                out.write_all(&piece[..values.len() * 4])?;
+            }
+        }
+        Values::Bf16(values) => {
+            for values in values[range].chunks(PIECE) {
+                for (value, bytes) in values.iter().zip(piece.chunks_exact_mut(2)) {
+                    bytes.copy_from_slice(&value.to_le_bytes());
+                }
+                out.write_all(&piece[..values.len() * 2])?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! A tensor as it lies in a file.
+
+use core::fmt;
+
+use lowtide_quant::{BlockFormat, QMat};
+
+/// A tensor of a mapped file: shape, format, packed bytes. Nothing is copied.
+#[derive(Clone, Copy)]
+pub struct Tensor<'a> {
+    /// Row-major shape, slowest axis first, as PyTorch counts: a linear layer is
+    /// `[outputs, inputs]`.
+    pub shape: &'a [usize],
+    /// How rows are packed.
+    pub format: &'static dyn BlockFormat,
+    /// The packed bytes, of exactly the length that shape and format take.
+    pub bytes: &'a [u8],
+}
+
+/// Why a tensor of a file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TensorError {
+    /// The family needs it and the file has it not.
+    #[error("tensor `{name}` is missing; expected shape {expected:?}")]
+    Missing {
+        /// The tensor, by its name in the file.
+        name: String,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+    /// It has another shape than the config says.
+    #[error("tensor `{name}` has shape {found:?}; expected {expected:?}")]
+    Shape {
+        /// The tensor, by its name in the file.
+        name: String,
+        /// The shape it should have.
+        expected: Vec<usize>,
+        /// The shape it has.
+        found: Vec<usize>,
+    },
+    /// The file has it and the family does not know it: leaving it out would change the result.
+    #[error("tensor `{name}` is not part of a `{architecture}` model")]
+    Unknown {
+        /// The tensor, by its name in the file.
+        name: String,
+        /// The family.
+        architecture: String,
+    },
+    /// It was asked for as a matrix and is none.
+    #[error("a tensor of shape {shape:?} is not a matrix")]
+    NotAMatrix {
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// It holds NaN or an infinite value.
+    #[error("tensor `{name}` holds {value} at index {index}; expected finite values")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// Index of the first such value, row-major.
+        index: usize,
+        /// The value, as text.
+        value: String,
+    },
+    /// A head of its own although the config ties it to the embedding.
+    #[error(
+        "`{name}` differs from the token embedding although `tie_word_embeddings` is true; \
+         which of them is meant cannot be told"
+    )]
+    UntiedHead {
+        /// The head's name.
+        name: String,
+    },
+}
+
+impl<'a> Tensor<'a> {
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The tensor as a packed matrix.
+    ///
+    /// # Errors
+    /// [`TensorError::NotAMatrix`] unless it has exactly two axes.
+    pub fn qmat(&self) -> Result<QMat<'a>, TensorError> {
+        let not_a_matrix = || TensorError::NotAMatrix { shape: self.shape.to_vec() };
+        let &[rows, cols] = self.shape else { return Err(not_a_matrix()) };
+        QMat::new(self.format, rows, cols, self.bytes).map_err(|_| not_a_matrix())
+    }
+
+    /// All values as f32. Meant for norms, biases and adapters: it allocates all of them.
+    pub fn to_f32_vec(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.len()];
+        self.format.decode(self.bytes, &mut values);
+        values
+    }
+
+    /// The first value that is NaN or infinite, with its row-major index.
+    pub(crate) fn first_non_finite(&self) -> Option<(usize, f32)> {
+        const TILE_BLOCKS: usize = 256;
+        let (block_len, block_bytes) = (self.format.block_len(), self.format.block_bytes());
+        let mut tile = vec![0.0; TILE_BLOCKS * block_len];
+        for (i, bytes) in self.bytes.chunks(TILE_BLOCKS * block_bytes).enumerate() {
+            let values = &mut tile[..bytes.len() / block_bytes * block_len];
+            self.format.decode(bytes, values);
+            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+                return Some((i * TILE_BLOCKS * block_len + at, values[at]));
+            }
+        }
+        None
+    }
+}
+
+/// Shape and format, never the values.
+impl fmt::Debug for Tensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({} {:?})", self.format.name(), self.shape)
+    }
+}
