@@ -17,8 +17,28 @@
 //!   vocabulary [`VOCAB_QUANTUM`] words at a time. Row `t` of a result depends on its own inputs only.
 //! - *Views may be strided.* Rows of activations, gradients among them, have adjacent columns; only
 //!   [`matmul`](Backend::matmul), [`axpby`](Backend::axpby) and an `lse [T, H]` take any strides.
-//! - *A row that is not finite stays one.* Nothing masks a NaN or an infinity of an operand, and none
-//!   spreads to rows that do not read it.
+//! - *Damage stays visible and local.* Nothing but dropout hides a NaN or an infinity of an operand,
+//!   and none spreads to rows that do not read it.
+//!
+//! A backend compiles with one method and gets faster by one override at a time:
+//!
+//! ```
+//! use lowtide_backend::{Backend, Checked};
+//! use lowtide_tensor::{Mat, MatMut};
+//!
+//! struct Mine;
+//!
+//! impl Backend for Mine {
+//!     fn name(&self) -> &'static str {
+//!         "mine"
+//!     }
+//! }
+//!
+//! let be = Checked::new(Mine);
+//! let mut y = [f32::NAN; 2];
+//! be.axpby(2.0, Mat::new(&[1.0, -3.0], 1, 2), 0.0, MatMut::new(&mut y, 1, 2));
+//! assert_eq!(y, [2.0, -6.0]);
+//! ```
 //!
 //! [`QUANTUM`]: lowtide_tensor::QUANTUM
 //! [`VOCAB_QUANTUM`]: lowtide_tensor::VOCAB_QUANTUM

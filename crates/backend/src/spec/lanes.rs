@@ -6,7 +6,7 @@
 use lowtide_tensor::{Float, QUANTUM};
 
 /// Outputs that advance together.
-pub(super) const LANES: usize = 16;
+pub(super) const LANES: usize = 8;
 
 /// Elements of a panel of `LANES` columns of the given length.
 pub(super) const fn panel_len(len: usize) -> usize {

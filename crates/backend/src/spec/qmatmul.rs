@@ -20,7 +20,7 @@ pub(super) const fn scratch_t() -> usize {
     QUANTUM * DECODE
 }
 
-/// `y = x Wᵀ`: `x [T, I]`, packed `w [O, I]`, `y [T, O]`. A panel of 16 rows of `w` is decoded
+/// `y = x Wᵀ`: `x [T, I]`, packed `w [O, I]`, `y [T, O]`. A panel of 8 rows of `w` is decoded
 /// at a time; the contraction over `I` runs in quanta.
 pub fn qmatmul<F: Float>(x: Mat<'_, F>, w: QMat<'_>, mut y: MatMut<'_, F>, scratch: &mut [F]) {
     contract::qmatmul(x, w, y.as_ref());

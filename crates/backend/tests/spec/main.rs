@@ -3,6 +3,7 @@
 
 mod activations;
 mod attention;
+mod contracts;
 mod decorators;
 mod dropout;
 mod optim;

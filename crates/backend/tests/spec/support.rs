@@ -2,7 +2,7 @@
 
 use lowtide_backend::{Backend, Checked, OpShape, Scalar, Span};
 use lowtide_quant::{BlockFormat, QMat};
-use lowtide_tensor::{Float, QUANTUM};
+use lowtide_tensor::{Float, Mat, MatMut, QUANTUM};
 use lowtide_testkit::compare::assert_close;
 use lowtide_testkit::rng::Rng;
 
@@ -78,6 +78,22 @@ pub(crate) fn spans(lens: &[usize]) -> Vec<Span> {
         start += len;
     }
     spans
+}
+
+/// A view of zeros.
+pub(crate) fn mat(rows: usize, cols: usize) -> Mat<'static, f32> {
+    static ZEROS: [f32; 4096] = [0.0; 4096];
+    Mat::new(&ZEROS[..rows * cols], rows, cols)
+}
+
+/// A view to write to, leaked: a few words a case.
+pub(crate) fn out(rows: usize, cols: usize) -> MatMut<'static, f32> {
+    MatMut::new(vec![0.0; rows * cols].leak(), rows, cols)
+}
+
+/// More scratch than any small case needs.
+pub(crate) fn lent() -> Vec<f32> {
+    vec![0.0; 100_000]
 }
 
 /// `Σ a b`, for losses.
