@@ -53,9 +53,9 @@ pub trait Backend<F: Float = f32>: Send + Sync {
     }
 
     /// `c = alpha a b + beta c`: `a [M, K]`, `b [K, N]`, `c [M, N]`, any strides. With `beta` zero,
-    /// `c` is overwritten even where it holds NaN. `c` is scaled first; then each partial sum over a
-    /// quantum of `K`, times `alpha`, is added in ascending order. So cutting `K` at a multiple of the
-    /// quantum and going on with `beta` one changes no bit.
+    /// `c` is overwritten even where it holds NaN. `c` is scaled first; then each partial sum over
+    /// a quantum of `K`, times `alpha`, is added in ascending order. So cutting `K` at a multiple
+    /// of the quantum and going on with `beta` one changes no bit.
     fn matmul(
         &self,
         alpha: F,
@@ -129,8 +129,8 @@ pub trait Backend<F: Float = f32>: Send + Sync {
     /// probabilities).
     ///
     /// Spans follow each other without gaps and cover every query; an empty one is allowed. With
-    /// `Tq == Tk`, each span attends within itself. With a KV cache (`Tk > Tq`) there is exactly one
-    /// span, over all queries, and query `i` stands at key `Tk - Tq + i`.
+    /// `Tq == Tk`, each span attends within itself. With a KV cache (`Tk > Tq`) there is exactly
+    /// one span, over all queries, and query `i` stands at key `Tk - Tq + i`.
     ///
     /// Keys are merged in tiles of a quantum counted from the first key of the span, by the online
     /// softmax; so a query gives the same bits with and without a cache.
@@ -151,8 +151,8 @@ pub trait Backend<F: Float = f32>: Send + Sync {
     /// `dq +=`, `dk +=`, `dv +=`, given the forward's operands and results; `Tq == Tk`.
     ///
     /// `dq` sums over tiles of keys, ascending; `dk` and `dv` over the query heads of a group,
-    /// ascending, and within each over tiles of queries, ascending. A tile is a quantum counted from
-    /// the start of the span, and its partial sum starts from zero.
+    /// ascending, and within each over tiles of queries, ascending. A tile is a quantum counted
+    /// from the start of the span, and its partial sum starts from zero.
     fn attention_vjp(
         &self,
         q: Mat<'_, F>,
@@ -207,10 +207,10 @@ pub trait Backend<F: Float = f32>: Send + Sync {
         spec::stats(x)
     }
 
-    /// `y = x ⊙ mask / (1 - p)`: element `(t, c)` keeps its value when the counter
-    /// `(row0 + t, c)` of `key` draws at least `p`; otherwise it is zero, whatever it held. The
-    /// draws are those of [`spec::dropout`], bit for bit, in every backend: a mask is part of a run,
-    /// not of the machine it runs on. `p` lies in `[0, 1)`.
+    /// `y = x ⊙ mask / (1 - p)`: element `(t, c)` keeps its value when the counter `(row0 + t, c)`
+    /// of `key` draws at least `p`; otherwise it is zero, whatever it held. The draws are those of
+    /// [`spec::dropout`], bit for bit, in every backend: a mask is part of a run, not of the
+    /// machine it runs on. `p` lies in `[0, 1)`.
     fn dropout(&self, x: Mat<'_, F>, p: f64, key: DropoutKey, row0: usize, y: MatMut<'_, F>) {
         spec::dropout(x, p, key, row0, y);
     }

@@ -12,11 +12,11 @@ use crate::shapes::{
     Req, SgdHyper, Span, Stats,
 };
 
-/// Verifies every [contract](contract) before it delegates, and lends the backend inside exactly the
-/// scratch that its [`req`](Backend::req) asked for, filled with NaN.
+/// Verifies every [contract](contract) before it delegates, and lends the backend inside exactly
+/// the scratch that its [`req`](Backend::req) asked for, filled with NaN.
 ///
-/// So a caller that breaks a shape, a caller that lends too little, a backend that takes more than it
-/// declared and a backend that reads scratch it did not write all show at the first call.
+/// So a caller that breaks a shape, a caller that lends too little, a backend that takes more than
+/// it declared and a backend that reads scratch it did not write all show at the first call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checked<B> {
     inner: B,

@@ -1,12 +1,13 @@
 //! The shapes each operation demands, as functions that panic with words.
 //!
-//! Every function here is named after its operation and takes its operands. It returns when they fit
-//! together and panics otherwise, naming the operation, the operand, what was expected and what was
-//! found. The scalar specification calls them at its door, [`Checked`](crate::Checked) in front of
-//! any backend; a backend of your own may do either. Scratch is not looked at here, because only a
-//! backend knows its [`req`](crate::Backend::req).
+//! Every function here is named after its operation and takes its operands. It returns when they
+//! fit together and panics otherwise, naming the operation, the operand, what was expected and what
+//! was found. The scalar specification calls them at its door, [`Checked`](crate::Checked) in front
+//! of any backend; a backend of your own may do either. Scratch is not looked at here, because only
+//! a backend knows its [`req`](crate::Backend::req).
 //!
-//! That operands do not overlap needs no check: one is borrowed mutably, which the compiler sees to.
+//! That operands do not overlap needs no check: one is borrowed mutably, which the compiler sees
+//! to.
 //!
 //! # Panics
 //! Everything here, on a broken contract; that is its purpose.

@@ -142,8 +142,8 @@ impl Counts {
     }
 }
 
-/// Counts calls and multiply-adds for each operation and delegates. Counters are atomic: threads may
-/// share one.
+/// Counts calls and multiply-adds for each operation and delegates. Counters are atomic: threads
+/// may share one.
 #[derive(Debug, Default)]
 pub struct Counted<B> {
     inner: B,

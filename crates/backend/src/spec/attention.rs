@@ -1,9 +1,9 @@
-//! Causal grouped-query attention that never holds more than a tile of scores (the online softmax of
-//! FlashAttention, Dao et al. 2022), and its gradient by recomputation.
+//! Causal grouped-query attention that never holds more than a tile of scores (the online softmax
+//! of FlashAttention, Dao et al. 2022), and its gradient by recomputation.
 //!
-//! Keys come in tiles of [`QUANTUM`] counted from the first key of the span, queries in tiles of the
-//! same size. What a query sees inside a tile is one range, so a mask is two numbers. A tile that a
-//! query does not see at all changes nothing, hence row `t` depends on its own inputs only.
+//! Keys come in tiles of [`QUANTUM`] counted from the first key of the span, queries in tiles of
+//! the same size. What a query sees inside a tile is one range, so a mask is two numbers. A tile
+//! that a query does not see at all changes nothing, hence row `t` depends on its own inputs only.
 
 use core::ops::Range;
 
@@ -119,9 +119,9 @@ impl<F: Float> Running<F> {
 /// `p = e^(scale q·k - lse)` and `ds = scale p (dout·v - dout·o)`, `dq = ds k`, `dk = dsᵀ q` and
 /// `dv = pᵀ dout`.
 ///
-/// `dq` sums over tiles of keys in ascending order. `dk` and `dv` sum over the query heads of a group
-/// in ascending order and, for each, over tiles of queries in ascending order. Every partial sum of
-/// one tile starts from zero.
+/// `dq` sums over tiles of keys in ascending order. `dk` and `dv` sum over the query heads of a
+/// group in ascending order and, for each, over tiles of queries in ascending order. Every partial
+/// sum of one tile starts from zero.
 pub fn attention_vjp<F: Float>(
     q: Mat<'_, F>,
     k: Mat<'_, F>,

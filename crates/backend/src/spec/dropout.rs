@@ -1,8 +1,9 @@
 //! Dropout whose mask is a function of position, so that nothing is stored.
 //!
-//! The draw of an element is a chain of the finaliser of SplitMix64 (Steele, Lea and Flood 2014) over
-//! five words: seed, step, site, row, column. From zero, each link adds (word + 1) times an odd
-//! constant to the state and mixes; the top 53 bits of the last state, as a fraction, are the draw.
+//! The draw of an element is a chain of the finaliser of SplitMix64 (Steele, Lea and Flood 2014)
+//! over five words: seed, step, site, row, column. From zero, each link adds (word + 1) times an
+//! odd constant to the state and mixes; the top 53 bits of the last state, as a fraction, are the
+//! draw.
 
 use lowtide_tensor::{Float, Mat, MatMut};
 

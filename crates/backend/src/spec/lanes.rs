@@ -1,7 +1,8 @@
 //! Sums of products in the fixed order, several outputs side by side.
 //!
 //! One output's terms must be added one after another, which leaves a processor waiting. Outputs do
-//! not wait for each other: [`LANES`] of them advance together, with the bits each would have alone.
+//! not wait for each other: [`LANES`] of them advance together, with the bits each would have
+//! alone.
 
 use lowtide_tensor::{Float, QUANTUM};
 

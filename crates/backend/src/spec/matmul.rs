@@ -8,8 +8,8 @@ use super::lanes::{LANES, panel_len, partial};
 
 /// `c = alpha a b + beta c`: `a [M, K]`, `b [K, N]`, `c [M, N]`.
 ///
-/// First `c` is scaled by `beta` (zeroed when `beta` is zero); then for each ascending quantum of `K`
-/// the partial sum from zero is multiplied by `alpha` and added. Cutting `K` at a multiple of
+/// First `c` is scaled by `beta` (zeroed when `beta` is zero); then for each ascending quantum of
+/// `K` the partial sum from zero is multiplied by `alpha` and added. Cutting `K` at a multiple of
 /// [`QUANTUM`] and continuing with `beta` one therefore gives the same bits.
 pub fn matmul<F: Float>(
     alpha: F,

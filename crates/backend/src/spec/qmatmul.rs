@@ -42,8 +42,8 @@ pub fn qmatmul<F: Float>(x: Mat<'_, F>, w: QMat<'_>, mut y: MatMut<'_, F>, scrat
     }
 }
 
-/// `dx += dy W`: `dy [T, O]`, packed `w [O, I]`, `dx [T, I]`. A tile of a quantum of rows and at most
-/// 256 columns is decoded at a time; the contraction over `O` runs in quanta.
+/// `dx += dy W`: `dy [T, O]`, packed `w [O, I]`, `dx [T, I]`. A tile of a quantum of rows and at
+/// most 256 columns is decoded at a time; the contraction over `O` runs in quanta.
 pub fn qmatmul_t<F: Float>(dy: Mat<'_, F>, w: QMat<'_>, mut dx: MatMut<'_, F>, scratch: &mut [F]) {
     contract::qmatmul_t(dy, w, dx.as_ref());
     let step = tile_width(w);

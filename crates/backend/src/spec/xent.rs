@@ -93,8 +93,8 @@ pub fn xent_head<F: Float>(
     }
 }
 
-/// `dh += scale * (softmax(h Wᵀ) - onehot(targets)) W`. The contraction over words runs in quanta as
-/// in [`qmatmul_t`].
+/// `dh += scale * (softmax(h Wᵀ) - onehot(targets)) W`. The contraction over words runs in quanta
+/// as in [`qmatmul_t`].
 pub fn xent_head_vjp<F: Float>(
     h: Mat<'_, F>,
     w: QMat<'_>,
