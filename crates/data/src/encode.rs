@@ -211,6 +211,3 @@ fn why_unlabelled(record: &Record) -> &'static str {
         _ => "expected at least two tokens",
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -134,6 +134,12 @@ pub enum RecordError {
         /// What the parser stumbled over.
         reason: String,
     },
+    /// JSON of another kind.
+    #[error("expected an object with keys, found {found}")]
+    NotAnObject {
+        /// What is there.
+        found: &'static str,
+    },
     /// Keys that make up no known form.
     #[error("found the keys {found}: expected {forms}", forms = crate::record::FORMS)]
     UnknownKeys {

@@ -105,7 +105,7 @@ impl Conversation<'_> {
         content: &str,
     ) -> (Range<usize>, Option<u32>) {
         let content = content.trim();
-        let said = text[turn.clone()].rfind(content).filter(|_| !content.is_empty());
+        let said = text[turn.clone()].find(content).filter(|_| !content.is_empty());
         let said = said.map_or(turn.start, |at| turn.start + at + content.len());
         let tokens = encoding.ids.iter().zip(&encoding.offsets);
         let last = tokens

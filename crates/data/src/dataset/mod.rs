@@ -163,6 +163,3 @@ impl DataFiles {
         Ok(Self { train, valid: file("valid.jsonl"), test: file("test.jsonl") })
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -76,7 +76,7 @@ impl Record {
         })?;
         match value {
             Value::Object(fields) => Self::from_fields(fields),
-            other => Err(form::wrong("the line", "an object with keys", &other)),
+            other => Err(RecordError::NotAnObject { found: json_kind(&other) }),
         }
     }
 

@@ -1,1 +1,0 @@
-//! Tests of encoding and of the loss masks.

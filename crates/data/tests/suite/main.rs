@@ -1,0 +1,10 @@
+//! The crate from the outside: ids, renderings and masks against reference data, datasets, bad
+//! input.
+
+mod datasets;
+mod gguf;
+mod golden;
+mod hostile;
+mod masks;
+mod smollm2;
+mod tokenizer_json;
