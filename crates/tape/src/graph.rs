@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use lowtide_tensor::Float;
 
-use crate::{MAX_INPUTS, MAX_OUTPUTS, Op};
+use crate::{GradRule, MAX_INPUTS, MAX_OUTPUTS, Op};
 
 /// A value of a [`Graph`]: `[T, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +37,8 @@ impl<'w, F: Float> Graph<'w, F> {
     /// Records an operation and gives its output 0.
     ///
     /// # Panics
-    /// When an input is not of this graph, or the operation refuses the inputs' columns.
+    /// When an input is not of this graph, the operation refuses the inputs' columns, or its facts
+    /// contradict each other.
     pub fn push(&mut self, op: impl Op<F> + 'w, inputs: &[ValueId]) -> ValueId {
         assert!(inputs.len() <= MAX_INPUTS, "{} has {} inputs", op.name(), inputs.len());
         let in_cols: Vec<usize> = inputs.iter().map(|v| self.cols[v.0]).collect();
@@ -52,6 +53,7 @@ impl<'w, F: Float> Graph<'w, F> {
         self.cols.extend(&out_cols);
         let params = self.params..self.params + op.params();
         self.params = params.end;
+        check_facts(&op, &in_cols, out_cols[0]);
         self.nodes.push(Node {
             op: Box::new(op),
             inputs: inputs.to_vec(),
@@ -65,5 +67,24 @@ impl<'w, F: Float> Graph<'w, F> {
     #[must_use]
     pub fn params(&self) -> usize {
         self.params
+    }
+
+    /// Output 0 of the last operation.
+    pub(crate) fn output(&self) -> ValueId {
+        self.nodes.last().expect("a segment computes something").outputs[0]
+    }
+}
+
+/// Panics when an operation's facts contradict each other or the columns.
+fn check_facts<F: Float>(op: &impl Op<F>, in_cols: &[usize], out_cols: usize) {
+    let (name, facts) = (op.name(), op.facts());
+    for (i, (rule, &cols)) in facts.grads.iter().zip(in_cols).enumerate() {
+        let sound = match rule {
+            GradRule::Accumulate => true,
+            GradRule::PassThrough => cols == out_cols,
+            GradRule::OverDy => cols == out_cols && in_cols.len() == 1,
+            GradRule::OverValue => facts.reads_inputs >> i & 1 == 1,
+        };
+        assert!(sound, "{name}: input {i} [T, {cols}] of {in_cols:?} cannot be {rule:?}");
     }
 }

@@ -19,11 +19,13 @@ pub const MAX_OUTPUTS: usize = 2;
 pub enum GradRule {
     /// `vjp` adds to it.
     Accumulate,
-    /// It is the gradient of output 0 unchanged; `vjp` does nothing for it.
+    /// It is the gradient of output 0 unchanged; `vjp` does nothing for it, and runs only when the
+    /// operation has other inputs or parameters.
     PassThrough,
-    /// `vjp` turns the gradient of output 0 into it, in place. Such an operation has one input.
+    /// `vjp` turns the gradient of output 0 into it, in place. Such an operation has one input, as
+    /// wide as output 0.
     OverDy,
-    /// `vjp` turns the input's value into it, in place.
+    /// `vjp` turns the input's value into it, in place; the facts say that it reads the value.
     OverValue,
 }
 
@@ -42,7 +44,8 @@ pub struct Facts {
 
 /// Operands of [`Op::forward`], each of shape `[T, cols]`.
 pub struct Forward<'a, F: Float> {
-    /// Inputs; `None` where the value lies in output 0 already and is to be replaced in place.
+    /// Inputs; `None` where the value lies in output 0 already and is to be replaced in place. That
+    /// is one input at most, and no other input is the same value then.
     pub x: [Option<Mat<'a, F>>; MAX_INPUTS],
     /// Outputs.
     pub y: [Option<MatMut<'a, F>>; MAX_OUTPUTS],
@@ -58,7 +61,7 @@ pub struct Vjp<'a, F: Float> {
     pub x: [Option<Mat<'a, F>>; MAX_INPUTS],
     /// Values of the outputs that the facts say are read.
     pub y: [Option<Mat<'a, F>>; MAX_OUTPUTS],
-    /// Gradient of output 0; `None` under [`GradRule::OverDy`], where it lies in `dx[0]`.
+    /// Gradient of output 0; `None` where it lies in `dx[0]` under [`GradRule::OverDy`].
     pub dy: Option<Mat<'a, F>>,
     /// Gradients of the inputs, holding what the rule says. The gradient of a sole input is `None`
     /// when nobody wants it; an operation of several inputs is lent room for every one of them.

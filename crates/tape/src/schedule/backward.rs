@@ -106,7 +106,7 @@ impl<'n> Gradients<'n> {
                 last_read[v.0] = Some(i);
             }
         }
-        let y = graph.nodes.last().expect("a segment computes something").outputs[0];
+        let y = graph.output();
         let outer = builder.buffer(graph.cols[y.0], Category::Workspace, Home::Gradient);
         let mut grad = vec![None; graph.cols.len()];
         grad[y.0] = Some(outer);
@@ -118,7 +118,7 @@ impl<'n> Gradients<'n> {
         let recorded = &graph.nodes[node];
         let facts = recorded.op.facts();
         let y = recorded.outputs[0];
-        let Some(dy) = self.grad[y.0].take() else { return };
+        let dy = self.grad[y.0].take().expect("an active operation's output has a gradient");
         let value = |s: &Self, mask: u32, i: usize, v: ValueId| {
             (mask >> i & 1 == 1)
                 .then(|| builder.slot(s.value[v.0].expect("read values are at hand"), v))
@@ -130,123 +130,109 @@ impl<'n> Gradients<'n> {
         for (i, v) in recorded.outputs.iter().enumerate() {
             operands.y.push(value(self, facts.reads_outputs, i, *v));
         }
-        let mut merges = Vec::new();
+        // Contributions that lie apart from the gradients they belong to.
+        let mut apart = Vec::new();
         for (i, v) in recorded.inputs.iter().enumerate() {
-            let sole = recorded.inputs.len() == 1;
             let wanted = self.needs.wanted[v.0];
+            let first = !recorded.inputs[..i].contains(v);
             let slot = match facts.grads[i] {
                 GradRule::PassThrough => None,
-                _ if sole && !wanted => None,
-                GradRule::Accumulate => Some(self.accumulator(builder, *v)),
-                GradRule::OverDy => {
-                    let target = self.over_dy(builder, &mut operands, *v, &mut merges);
-                    Some(target)
+                _ if recorded.inputs.len() == 1 && !wanted => None,
+                GradRule::Accumulate if wanted && first => {
+                    operands.dx.push(Some(self.accumulator(builder, *v)));
+                    continue;
                 }
+                GradRule::Accumulate => Some(self.zeroed(builder, *v)),
+                GradRule::OverDy => Some(self.over_dy(builder, &mut operands, *v)),
                 GradRule::OverValue => {
-                    let target = self.over_value(builder, node, *v, &mut merges);
                     operands.x[i] = None;
-                    Some(target)
+                    Some(self.over_value(builder, node, *v))
                 }
             };
             operands.dx.push(slot);
+            apart.extend(slot.filter(|_| wanted).map(|slot| (slot.buffer, *v)));
         }
         let passes = |rule: &GradRule| *rule == GradRule::PassThrough;
-        if !facts.grads[..recorded.inputs.len()].iter().all(passes) {
+        let all_pass = facts.grads[..recorded.inputs.len()].iter().all(passes);
+        if !all_pass || recorded.op.params() > 0 {
             operands.scratch = builder.scratch(node);
             builder.step(Action::Vjp(operands));
         }
         self.unshare(dy);
-        for (from, v) in merges {
-            self.merge(builder, from, v);
-        }
+        // Passed gradients first: what comes after may change the buffer they were passed in.
         for (i, v) in recorded.inputs.iter().enumerate() {
-            if facts.grads[i] == GradRule::PassThrough && self.needs.wanted[v.0] {
+            if passes(&facts.grads[i]) && self.needs.wanted[v.0] {
                 self.merge(builder, dy, *v);
             }
         }
+        for (from, v) in apart {
+            self.merge(builder, from, v);
+        }
     }
 
-    /// A buffer that `vjp` may add `v`'s gradient to: zeroed if it is the first contribution, `v`'s
-    /// alone if others share it.
+    /// `v`'s gradient, for `vjp` to add to: zeroed if this is the first contribution, `v`'s alone if
+    /// others share it.
     fn accumulator<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
-        if !self.needs.wanted[v.0] {
-            let throwaway =
-                builder.buffer(builder.graph.cols[v.0], Category::Workspace, Home::Arena);
-            let slot = builder.slot(throwaway, v);
-            builder.step(Action::Zero(slot));
-            return slot;
+        if self.grad[v.0].is_some() {
+            return self.make_own(builder, v);
         }
-        match self.grad[v.0] {
-            Some(_) => self.make_own(builder, v),
-            None => {
-                let slot = self.fresh(builder, v);
-                builder.step(Action::Zero(slot));
-                self.own(slot.buffer, v);
-                slot
-            }
-        }
+        let slot = self.zeroed(builder, v);
+        self.own(slot.buffer, v);
+        slot
     }
 
-    /// `dy` itself when nobody else wants it and nothing was gathered yet, else a copy of it.
+    /// Zeros apart from `v`'s gradient: nobody wants that, or the operation adds to it already.
+    fn zeroed<F: Float>(&self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
+        let slot = self.fresh(builder, v);
+        builder.step(Action::Zero(slot));
+        slot
+    }
+
+    /// `dy` itself when nobody else wants it, else a copy of it.
     fn over_dy<F: Float>(
         &mut self,
         builder: &mut Builder<'_, '_, F>,
         operands: &mut Operands,
         v: ValueId,
-        merges: &mut Vec<(BufferId, ValueId)>,
     ) -> Slot {
         let dy = operands.dy.take().expect("the gradient of output 0 is at hand");
-        if self.shared(dy.buffer) == 1 && self.grad[v.0].is_none() {
-            self.own(dy.buffer, v);
-            return dy;
-        }
-        let slot = self.fresh(builder, v);
-        builder.step(Action::Copy { from: dy, to: slot });
-        merges.push((slot.buffer, v));
-        slot
+        if self.shared(dy.buffer) == 1 { dy } else { self.copied(builder, dy, v) }
     }
 
-    /// The value's own buffer when nothing reads it later and nothing was gathered yet, else a copy.
+    /// The value's own buffer when nothing reads it later, else a copy.
     fn over_value<F: Float>(
         &mut self,
         builder: &mut Builder<'_, '_, F>,
         node: usize,
         v: ValueId,
-        merges: &mut Vec<(BufferId, ValueId)>,
     ) -> Slot {
-        let value = self.value[v.0].expect("read values are at hand");
-        let free = v.0 != 0 && self.last_read[v.0] == Some(node) && self.grad[v.0].is_none();
-        let slot = if free {
-            builder.slot(value, v)
-        } else {
-            let copy = self.fresh(builder, v);
-            builder.step(Action::Copy { from: builder.slot(value, v), to: copy });
-            copy
-        };
-        if self.needs.wanted[v.0] {
-            merges.push((slot.buffer, v));
-        }
-        slot
+        let value = builder.slot(self.value[v.0].expect("read values are at hand"), v);
+        let once = builder.graph.nodes[node].inputs.iter().filter(|w| **w == v).count() == 1;
+        let free = v.0 != 0 && once && self.last_read[v.0] == Some(node);
+        if free { value } else { self.copied(builder, value, v) }
     }
 
     /// Adds what `from` holds to `v`'s gradient; the first contribution just becomes it.
     fn merge<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, from: BufferId, v: ValueId) {
-        if self.grad[v.0].is_none() {
-            self.own(from, v);
-        } else if self.grad[v.0] != Some(from) {
-            let to = self.make_own(builder, v);
-            builder.step(Action::Add { from: builder.slot(from, v), to });
-        }
+        let to = match self.grad[v.0] {
+            None => return self.own(from, v),
+            // An operation passed its gradient to one value twice.
+            Some(grad) if grad == from => self.moved(builder, v),
+            Some(_) => self.make_own(builder, v),
+        };
+        builder.step(Action::Add { from: builder.slot(from, v), to });
     }
 
     /// `v`'s gradient in a buffer that no other value's gradient shares.
     fn make_own<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
         let buffer = self.grad[v.0].expect("a gradient was gathered");
-        if self.shared(buffer) == 1 {
-            return builder.slot(buffer, v);
-        }
-        let slot = self.fresh(builder, v);
-        builder.step(Action::Copy { from: builder.slot(buffer, v), to: slot });
+        if self.shared(buffer) == 1 { builder.slot(buffer, v) } else { self.moved(builder, v) }
+    }
+
+    /// Moves `v`'s gradient to a new buffer.
+    fn moved<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
+        let buffer = self.grad[v.0].expect("a gradient was gathered");
+        let slot = self.copied(builder, builder.slot(buffer, v), v);
         self.unshare(buffer);
         self.own(slot.buffer, v);
         slot
@@ -268,7 +254,13 @@ impl<'n> Gradients<'n> {
         }
     }
 
-    fn fresh<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
+    fn copied<F: Float>(&self, builder: &mut Builder<'_, '_, F>, from: Slot, v: ValueId) -> Slot {
+        let to = self.fresh(builder, v);
+        builder.step(Action::Copy { from, to });
+        to
+    }
+
+    fn fresh<F: Float>(&self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
         let cols = builder.graph.cols[v.0];
         Slot { buffer: builder.buffer(cols, Category::Workspace, Home::Arena), cols }
     }

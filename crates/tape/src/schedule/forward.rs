@@ -8,6 +8,7 @@ use lowtide_memory::Category;
 use lowtide_tensor::Float;
 
 use super::build::{Builder, Home};
+use super::needs::reaching;
 use super::{Action, BufferId, Needs, Operands, Schedule};
 use crate::Limits;
 use crate::graph::Graph;
@@ -20,25 +21,25 @@ pub(crate) fn forward<F: Float>(
     limits: Limits,
 ) -> Schedule {
     let kept = |value: usize| value != 0 && keep.is_some_and(|needs| needs.read[value]);
-    let every = vec![true; graph.nodes.len()];
+    let y = graph.output();
+    let runs = reaching(graph);
     let mut builder = Builder::new(graph, be, limits);
-    let mut values = Values::new(&mut builder, &every, &kept);
-    for node in 0..graph.nodes.len() {
-        values.compute(&mut builder, node, &|value| {
-            if value == values_output(graph) {
-                Home::Output
-            } else if kept(value) {
-                Home::Kept
-            } else {
-                Home::Arena
-            }
-        });
+    let mut values = Values::new(&mut builder, &runs, &kept);
+    let home = |value: usize| match value {
+        _ if kept(value) => Home::Kept,
+        _ if value == y.0 => Home::Output,
+        _ => Home::Arena,
+    };
+    for node in (0..graph.nodes.len()).filter(|&i| runs[i]) {
+        values.compute(&mut builder, node, &home);
+    }
+    if kept(y.0) {
+        // The boundary's memory belongs to the next segment; what backward reads lies here.
+        let to = builder.buffer(graph.cols[y.0], Category::Workspace, Home::Output);
+        let from = values.buffer[y.0].expect("the output was computed");
+        builder.step(Action::Copy { from: builder.slot(from, y), to: builder.slot(to, y) });
     }
     builder.finish()
-}
-
-fn values_output<F: Float>(graph: &Graph<'_, F>) -> usize {
-    graph.nodes.last().expect("a segment computes something").outputs[0].0
 }
 
 /// Values computed so far, with their buffers.

@@ -10,6 +10,8 @@ mod build;
 mod forward;
 mod needs;
 mod pack;
+#[cfg(test)]
+mod tests;
 
 use alloc::vec::Vec;
 

@@ -12,7 +12,7 @@ use crate::graph::Graph;
 pub(crate) struct Needs {
     /// Values whose gradient is wanted.
     pub(crate) wanted: Vec<bool>,
-    /// Operations with a backward.
+    /// Operations with a backward: the output depends on them, and they on something trained.
     pub(crate) active: Vec<bool>,
     /// Values that some active operation's backward reads.
     pub(crate) read: Vec<bool>,
@@ -25,9 +25,9 @@ impl Needs {
     pub(crate) fn of<F: Float>(graph: &Graph<'_, F>, want_dx: bool) -> Self {
         let mut wanted = vec![false; graph.cols.len()];
         wanted[0] = want_dx;
-        let mut active = vec![false; graph.nodes.len()];
+        let mut active = reaching(graph);
         for (node, active) in graph.nodes.iter().zip(&mut active) {
-            *active = node.op.params() > 0 || node.inputs.iter().any(|v| wanted[v.0]);
+            *active &= node.op.params() > 0 || node.inputs.iter().any(|v| wanted[v.0]);
             wanted[node.outputs[0].0] = *active;
         }
         let mut read = vec![false; graph.cols.len()];
@@ -52,4 +52,18 @@ impl Needs {
         }
         Self { wanted, active, read, recompute }
     }
+}
+
+/// Which operations the output depends on.
+pub(crate) fn reaching<F: Float>(graph: &Graph<'_, F>) -> Vec<bool> {
+    let mut used = vec![false; graph.cols.len()];
+    used[graph.output().0] = true;
+    let mut reaching = vec![false; graph.nodes.len()];
+    for (node, reaching) in graph.nodes.iter().zip(&mut reaching).rev() {
+        *reaching = used[node.outputs[0].0];
+        if *reaching {
+            node.inputs.iter().for_each(|v| used[v.0] = true);
+        }
+    }
+    reaching
 }
