@@ -1,0 +1,184 @@
+//! The loss head and its gradient.
+
+use std::ops::Range;
+
+use lowtide_backend::{Backend, OpShape};
+use lowtide_quant::{
+    BlockFormat,
+    formats::{F32, Q8_0},
+};
+use lowtide_tensor::{Float, VOCAB_QUANTUM};
+
+use super::case::{Case, Cx, beside, check};
+use super::packed::Packed;
+use super::tolerance;
+
+pub(super) fn check_family(be: &dyn Backend) {
+    let cases: [(&'static dyn BlockFormat, usize, usize, usize); 6] = [
+        (&F32, 0, 5, 3),
+        (&F32, 1, 1, 1),
+        (&F32, 7, 33, 9),
+        (&Q8_0, 3, VOCAB_QUANTUM, 32),
+        (&Q8_0, 70, 2 * VOCAB_QUANTUM + 77, 64),
+        (&Q8_0, 2, 3 * VOCAB_QUANTUM + 1, 32),
+    ];
+    for (format, rows, vocab_size, hidden_size) in cases {
+        for bound in [1.0, 30.0] {
+            let head = Head { format, rows, vocab_size, hidden_size, bound };
+            check(be, &Loss(head));
+            check(be, &LossVjp(head));
+        }
+    }
+    check_ties(be);
+    check_sure(be);
+}
+
+/// `h [rows, hidden_size]`, uniform in `±bound`, and packed `w [vocab_size, hidden_size]`.
+#[derive(Clone, Copy)]
+pub(super) struct Head {
+    pub(super) format: &'static dyn BlockFormat,
+    pub(super) rows: usize,
+    pub(super) vocab_size: usize,
+    pub(super) hidden_size: usize,
+    pub(super) bound: f32,
+}
+
+impl Head {
+    fn label(&self, op: &str) -> String {
+        let Self { format, rows, vocab_size, hidden_size, bound } = self;
+        let name = format.name();
+        format!("{op} of {rows} rows to {bound}, {name} [{vocab_size}, {hidden_size}]")
+    }
+
+    fn weights(&self) -> Packed {
+        Packed::new(self.format, self.vocab_size, self.hidden_size, 1, 1.0)
+    }
+
+    /// Targets over the whole vocabulary, its first and last word among them.
+    fn targets(&self, rows: &Range<usize>) -> Vec<u32> {
+        let target = |t: usize| match t % 3 {
+            0 => self.vocab_size - 1,
+            1 => 0,
+            _ => t * 613 % self.vocab_size,
+        };
+        rows.clone().map(|t| target(t) as u32).collect()
+    }
+
+    /// `loss`, `lse` and `argmax`.
+    fn forward<F: Float>(&self, cx: &Cx<'_, F>, rows: &Range<usize>) -> [Vec<F>; 3] {
+        let h = cx.rows_of(2, rows, self.hidden_size, self.bound);
+        let w = self.weights();
+        let (mut loss, mut lse) = (cx.out(1, rows.len()), cx.out(1, rows.len()));
+        let mut argmax = vec![u32::MAX; rows.len()];
+        let mut scratch = cx.scratch(OpShape::XentHead {
+            rows: rows.len(),
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+        });
+        let (targets, out) = (self.targets(rows), (loss.slice(), lse.slice()));
+        cx.be.xent_head(h.get(), w.view(), &targets, out.0, out.1, &mut argmax, scratch.slice());
+        scratch.take("scratch of xent_head");
+        let argmax = argmax.iter().map(|&word| F::from_f64(f64::from(word))).collect();
+        [loss.take("loss of xent_head"), lse.take("lse of xent_head"), argmax]
+    }
+
+    /// Logits grow with the inputs, and with them the error of everything that is reckoned from them.
+    fn tolerance(&self) -> f64 {
+        tolerance::head(self.vocab_size, self.hidden_size) * f64::from(self.bound)
+    }
+}
+
+pub(super) struct Loss(pub(super) Head);
+
+impl Case for Loss {
+    fn label(&self) -> String {
+        self.0.label("xent_head")
+    }
+
+    fn rows(&self) -> usize {
+        self.0.rows
+    }
+
+    fn tolerance(&self) -> f64 {
+        self.0.tolerance()
+    }
+
+    fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
+        beside(rows.len(), &self.0.forward(cx, &rows))
+    }
+}
+
+pub(super) struct LossVjp(pub(super) Head);
+
+impl Case for LossVjp {
+    fn label(&self) -> String {
+        self.0.label("xent_head_vjp")
+    }
+
+    fn rows(&self) -> usize {
+        self.0.rows
+    }
+
+    /// Probabilities sum to one: the contraction over the vocabulary adds no error of its size.
+    fn tolerance(&self) -> f64 {
+        self.0.tolerance()
+    }
+
+    fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
+        let Head { vocab_size, hidden_size, bound, .. } = self.0;
+        let [_, lse, _] = self.0.forward(cx, &rows);
+        let (h, w) = (cx.rows_of(2, &rows, hidden_size, bound), self.0.weights());
+        let mut dh = cx.rows_of(3, &rows, hidden_size, 1.0);
+        let shape = OpShape::XentHeadVjp { rows: rows.len(), vocab_size, hidden_size };
+        let mut scratch = cx.scratch(shape);
+        let (targets, scale) = (self.0.targets(&rows), F::from_f32(0.7));
+        cx.be.xent_head_vjp(h.get(), w.view(), &targets, &lse, scale, dh.view(), scratch.slice());
+        scratch.take("scratch of xent_head_vjp");
+        dh.take("dh of xent_head_vjp")
+    }
+}
+
+/// Of equal maxima the first word is the answer, however far apart they lie.
+fn check_ties(be: &dyn Backend) {
+    let (vocab_size, hidden_size) = (2 * VOCAB_QUANTUM + 9, 4);
+    let best = [40, 41, VOCAB_QUANTUM, vocab_size - 1];
+    let mut values = vec![0.0; vocab_size * hidden_size];
+    for word in best {
+        values[word * hidden_size..][..hidden_size].fill(1.0);
+    }
+    let [loss, _, argmax] = certain(be, vocab_size, hidden_size, &values, 1.0, 3);
+    let what = format!("{}: xent_head with equal maxima {best:?}", be.name());
+    assert!(argmax == 40.0, "{what}: {argmax} is the first");
+    let others = (vocab_size - best.len()) as f64;
+    let want = (others + best.len() as f64 * 4_f64.exp()).ln();
+    assert!((f64::from(loss) - want).abs() < 1e-4, "{what}: a loss of {loss}, expected {want}");
+}
+
+/// Logits in the thousands do not overflow.
+fn check_sure(be: &dyn Backend) {
+    let (vocab_size, hidden_size, word) = (VOCAB_QUANTUM + 40, 4, VOCAB_QUANTUM + 7);
+    let mut values = vec![-1.0; vocab_size * hidden_size];
+    values[word * hidden_size..][..hidden_size].fill(1.0);
+    let got = certain(be, vocab_size, hidden_size, &values, 1000.0, word as u32);
+    let what = format!("{}: xent_head with logits of 4000", be.name());
+    assert!(got == [0.0, 4000.0, word as f32], "{what}: {got:?}");
+}
+
+/// Loss, log-sum-exp and best word of one row of equal elements.
+fn certain(
+    be: &dyn Backend,
+    vocab_size: usize,
+    hidden_size: usize,
+    values: &[f32],
+    h: f32,
+    target: u32,
+) -> [f32; 3] {
+    let w = Packed::from_values(&F32, vocab_size, hidden_size, values);
+    let cx = Cx::new(be);
+    let h = cx.out(1, hidden_size).with(&vec![h; hidden_size]);
+    let (mut loss, mut lse, mut argmax) = ([f32::NAN], [f32::NAN], [0]);
+    let mut scratch = cx.scratch(OpShape::XentHead { rows: 1, vocab_size, hidden_size });
+    let scratch = scratch.slice();
+    be.xent_head(h.get(), w.view(), &[target], &mut loss, &mut lse, &mut argmax, scratch);
+    [loss[0], lse[0], argmax[0] as f32]
+}

@@ -1,0 +1,165 @@
+//! Products with packed matrices, and their rows.
+
+use std::ops::Range;
+
+use lowtide_backend::{Backend, OpShape};
+use lowtide_quant::{
+    BlockFormat,
+    formats::{ALL, F32, Q4_1},
+};
+use lowtide_tensor::Float;
+
+use super::case::{Case, Cx, check};
+use super::packed::Packed;
+use super::tolerance;
+
+pub(super) fn check_family(be: &dyn Backend) {
+    for &format in ALL {
+        let block = format.block_len();
+        linears(be, format, 5, 33, 3 * block.max(8));
+    }
+    // No row, one row; one output; widths that no tile divides.
+    for (rows, outputs, inputs) in [(0, 4, 32), (1, 70, 96), (3, 1, 64), (17, 130, 37), (66, 9, 1)]
+    {
+        linears(be, &F32, rows, outputs, inputs);
+    }
+    // Several tiles of everything.
+    linears(be, &Q4_1, 130, 600, 352);
+    linears(be, &Q4_1, 2, 352, 608);
+}
+
+fn linears(
+    be: &dyn Backend,
+    format: &'static dyn BlockFormat,
+    rows: usize,
+    outputs: usize,
+    inputs: usize,
+) {
+    let linear = Linear { format, rows, outputs, inputs };
+    check(be, &Forward(linear));
+    check(be, &Backward(linear));
+    check(be, &Decode(linear));
+    check(be, &Gather(linear));
+}
+
+/// `x [rows, inputs]` and packed `w [outputs, inputs]`.
+#[derive(Clone, Copy)]
+pub(super) struct Linear {
+    pub(super) format: &'static dyn BlockFormat,
+    pub(super) rows: usize,
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
+}
+
+impl Linear {
+    fn label(&self, op: &str) -> String {
+        let Self { format, rows, outputs, inputs } = self;
+        format!("{op} of {rows} rows, {} [{outputs}, {inputs}]", format.name())
+    }
+
+    fn weights(&self) -> Packed {
+        Packed::new(self.format, self.outputs, self.inputs, 1, 1.0)
+    }
+}
+
+pub(super) struct Forward(pub(super) Linear);
+
+impl Case for Forward {
+    fn label(&self) -> String {
+        self.0.label("qmatmul")
+    }
+
+    fn rows(&self) -> usize {
+        self.0.rows
+    }
+
+    fn tolerance(&self) -> f64 {
+        tolerance::sum(self.0.inputs)
+    }
+
+    fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
+        let Linear { outputs, inputs, .. } = self.0;
+        let (w, x) = (self.0.weights(), cx.rows_of(2, &rows, inputs, 1.0));
+        let mut y = cx.out(rows.len(), outputs);
+        let shape =
+            OpShape::Qmatmul { rows: rows.len(), out_features: outputs, in_features: inputs };
+        let mut scratch = cx.scratch(shape);
+        cx.be.qmatmul(x.get(), w.view(), y.view(), scratch.slice());
+        scratch.take("scratch of qmatmul");
+        y.take("y of qmatmul")
+    }
+}
+
+pub(super) struct Backward(pub(super) Linear);
+
+impl Case for Backward {
+    fn label(&self) -> String {
+        self.0.label("qmatmul_t")
+    }
+
+    fn rows(&self) -> usize {
+        self.0.rows
+    }
+
+    fn tolerance(&self) -> f64 {
+        tolerance::sum(self.0.outputs)
+    }
+
+    fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
+        let Linear { outputs, inputs, .. } = self.0;
+        let (w, dy) = (self.0.weights(), cx.rows_of(3, &rows, outputs, 1.0));
+        let mut dx = cx.rows_of(4, &rows, inputs, 1.0);
+        let shape =
+            OpShape::QmatmulT { rows: rows.len(), out_features: outputs, in_features: inputs };
+        let mut scratch = cx.scratch(shape);
+        cx.be.qmatmul_t(dy.get(), w.view(), dx.view(), scratch.slice());
+        scratch.take("scratch of qmatmul_t");
+        dx.take("dx of qmatmul_t")
+    }
+}
+
+struct Decode(Linear);
+
+impl Case for Decode {
+    fn label(&self) -> String {
+        self.0.label("qdecode")
+    }
+
+    fn rows(&self) -> usize {
+        let Linear { outputs, .. } = self.0;
+        outputs
+    }
+
+    fn tolerance(&self) -> f64 {
+        0.0
+    }
+
+    fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
+        let mut out = cx.out(rows.len(), self.0.inputs);
+        cx.be.qdecode(self.0.weights().view(), rows, out.view());
+        out.take("out of qdecode")
+    }
+}
+
+pub(super) struct Gather(pub(super) Linear);
+
+impl Case for Gather {
+    fn label(&self) -> String {
+        self.0.label("qgather")
+    }
+
+    fn rows(&self) -> usize {
+        self.0.rows
+    }
+
+    fn tolerance(&self) -> f64 {
+        0.0
+    }
+
+    fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
+        let ids: Vec<u32> = rows.clone().map(|t| (t * 7 % self.0.outputs) as u32).collect();
+        let mut out = cx.out(rows.len(), self.0.inputs);
+        cx.be.qgather(self.0.weights().view(), &ids, out.view());
+        out.take("out of qgather")
+    }
+}
