@@ -1,0 +1,32 @@
+//! The backend passes the suite that every backend passes.
+
+use lowtide_backend::{Backend, Checked};
+use lowtide_conformance::{backend, threads};
+use lowtide_ndarray::NdArray;
+
+#[test]
+fn one_thread_conforms() {
+    backend(&NdArray::new(1));
+}
+
+#[test]
+fn several_threads_conform() {
+    backend(&Checked::new(NdArray::new(3)));
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    threads(&|count| Box::new(NdArray::new(count)), &[1, 2, 4]);
+}
+
+#[test]
+fn more_lanes_than_threads_give_the_same() {
+    threads(&|count| Box::new(NdArray::new(5 - count)), &[1, 2, 4]);
+}
+
+#[test]
+fn zero_threads_count_as_one() {
+    assert_eq!(NdArray::new(0), NdArray::new(1));
+    assert_eq!(NdArray::default().threads(), 1);
+    assert_eq!(NdArray::new(4).caps().threads, 4);
+}
