@@ -49,6 +49,8 @@ pub struct Model<'w, F: Float> {
     pub program: Program<'w, F>,
     /// What is trained.
     pub sites: Vec<Site>,
+    /// Bytes of norms, biases and rotary frequencies, which the program holds as floats.
+    pub resident_bytes: u64,
 }
 
 impl<F: Float> Model<'_, F> {
@@ -115,6 +117,7 @@ pub fn build<'w, F: Float>(
         selected,
         sites: Vec::new(),
         params: 0,
+        floats: 0,
     };
     let table = matrix(weights, "model.embed_tokens.weight", vocab, hidden)?;
     let segments = (0..config.num_hidden_layers)
@@ -127,7 +130,9 @@ pub fn build<'w, F: Float>(
     };
     let head = LossHead { norm, eps: F::from_f32(config.rms_norm_eps), weight };
     let embedding = Embedding { table, scale: F::ONE };
-    Ok(Model { program: Program { embedding, segments, head }, sites: blocks.sites })
+    let resident_bytes = ((blocks.floats + hidden) * size_of::<F>()) as u64;
+    let program = Program { embedding, segments, head };
+    Ok(Model { program, sites: blocks.sites, resident_bytes })
 }
 
 fn site_info(layer: usize, linear: (&str, usize, usize, bool)) -> SiteInfo {
@@ -146,6 +151,8 @@ struct Blocks<'a, 'w, F: Float> {
     sites: Vec<Site>,
     /// Parameters of all sites so far.
     params: usize,
+    /// Floats that operations hold so far.
+    floats: usize,
 }
 
 impl<'w, F: Float> Blocks<'_, 'w, F> {
@@ -178,7 +185,7 @@ impl<'w, F: Float> Blocks<'_, 'w, F> {
     }
 
     fn norm(
-        &self,
+        &mut self,
         graph: &mut Graph<'w, F>,
         layer: usize,
         module: &str,
@@ -186,11 +193,13 @@ impl<'w, F: Float> Blocks<'_, 'w, F> {
     ) -> Result<ValueId, ModelError> {
         let name = format!("model.layers.{layer}.{module}.weight");
         let weight = vector(self.weights, &name, self.config.hidden_size)?;
+        self.floats += weight.len();
         let eps = F::from_f32(self.config.rms_norm_eps);
         Ok(graph.push(RmsNorm { weight, eps }, &[x]))
     }
 
-    fn rope(&self) -> Rope<F> {
+    fn rope(&mut self) -> Rope<F> {
+        self.floats += self.inv_freq.len();
         let (head_dim, pairing) = (self.config.head_dim, self.config.rope.pairing);
         Rope { head_dim, inv_freq: self.inv_freq.clone(), pairing }
     }
@@ -211,6 +220,7 @@ impl<'w, F: Float> Blocks<'_, 'w, F> {
             true => Some(vector(self.weights, &format!("{name}.bias"), out_features)?),
             false => None,
         };
+        self.floats += if has_bias { out_features } else { 0 };
         let adapter = self.adapter(site)?;
         let op = AdaptedLinear::new(weight, bias, adapter, site as u64);
         Ok(graph.push(op, &[x]))

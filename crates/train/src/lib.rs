@@ -1,1 +1,36 @@
-//! Stub.
+//! From settings to an adapter: prepare data, plan, check the budget, reserve, train, evaluate, save.
+//!
+//! [`finetune`], [`plan`] and [`evaluate`] are whole jobs over [`Settings`]; they report through
+//! [`Event`]s and print nothing. Below them, [`Prepared`] joins a base file to a model, [`RunPlan`]
+//! is every byte a run will hold, and [`Trainer`] is a reserved run that takes steps.
+//!
+//! This crate is where formats, data and models meet; it knows no instruction set and nothing of the
+//! inside of a block.
+#![forbid(unsafe_code)]
+
+mod adapter_io;
+mod base;
+mod batch;
+mod error;
+mod evaluate;
+mod init;
+mod metrics;
+mod planner;
+mod prepare;
+mod rss;
+mod run;
+mod settings;
+mod trainer;
+
+pub use adapter_io::{load_adapter, save_adapter};
+pub use base::{OpenBase, registry};
+pub use batch::BatchBuffers;
+pub use error::TrainError;
+pub use evaluate::{EvalSettings, Evaluation, evaluate};
+pub use metrics::{DataReport, Event, PlanReport, PlanRow, StepReport, Summary};
+pub use planner::{Needs, RunPlan};
+pub use prepare::{Prepared, PreparedData};
+pub use rss::{Memory, memory_now};
+pub use run::{finetune, plan};
+pub use settings::{BudgetError, Settings, SettingsError, parse_bytes};
+pub use trainer::{Trainer, Update};

@@ -1,0 +1,120 @@
+//! Where files meet models: a base on disk as a model's configuration and weights.
+
+use std::path::Path;
+
+use lowtide_adapter::Registry;
+use lowtide_backend as backend;
+use lowtide_formats::{self as formats, Base};
+use lowtide_lora::LoraMethod;
+use lowtide_model::{Adaptation, Config, Model, Rope, RopeScaling, Weights, build};
+use lowtide_quant::QMat;
+use lowtide_tensor::Float;
+
+use crate::TrainError;
+
+/// The adapter methods that come with Lowtide.
+#[must_use]
+pub fn registry<F: Float>() -> Registry<F> {
+    Registry::new().with(LoraMethod)
+}
+
+/// A mapped base and what it means as a model.
+#[derive(Debug)]
+pub struct OpenBase {
+    base: Base,
+    config: Config,
+}
+
+impl OpenBase {
+    /// Maps the base at `path`.
+    ///
+    /// # Errors
+    /// When the file is unsound, or of a family or with a setting that is not known.
+    pub fn open(path: &Path) -> Result<Self, TrainError> {
+        let base = Base::open(path)?;
+        let config = config_of(base.hyper());
+        Ok(Self { base, config })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &Base {
+        &self.base
+    }
+
+    /// The model's shape and constants.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Builds the model over the mapped weights.
+    ///
+    /// # Errors
+    /// When a tensor is missing or misshapen, or the adaptation does not fit.
+    pub fn build<F: Float>(
+        &self,
+        adaptation: Option<Adaptation<'_, F>>,
+    ) -> Result<Model<'_, F>, TrainError> {
+        build(&self.config, &FileWeights(&self.base), adaptation)
+            .map_err(|source| TrainError::Model { path: self.base.path().to_owned(), source })
+    }
+}
+
+/// Tensors of a mapped file under their Hugging Face names.
+struct FileWeights<'w>(&'w Base);
+
+impl<'w> Weights<'w> for FileWeights<'w> {
+    fn matrix(&self, name: &str) -> Option<QMat<'w>> {
+        self.0.tensor(name)?.qmat().ok()
+    }
+
+    fn vector(&self, name: &str) -> Option<Vec<f32>> {
+        self.0.tensor(name).filter(|tensor| tensor.shape.len() == 1).map(|t| t.to_f32_vec())
+    }
+}
+
+fn config_of(hyper: &formats::Hyperparameters) -> Config {
+    Config {
+        hidden_size: hyper.hidden_size,
+        intermediate_size: hyper.intermediate_size,
+        num_hidden_layers: hyper.num_hidden_layers,
+        num_attention_heads: hyper.num_attention_heads,
+        num_key_value_heads: hyper.num_key_value_heads,
+        head_dim: hyper.head_dim,
+        vocab_size: hyper.vocab_size,
+        rms_norm_eps: hyper.rms_norm_eps,
+        tie_word_embeddings: hyper.tie_word_embeddings,
+        hidden_act: match hyper.hidden_act {
+            formats::Activation::Silu => backend::Activation::Silu,
+            formats::Activation::GeluTanh => backend::Activation::GeluTanh,
+        },
+        attention_bias: hyper.attention_bias,
+        mlp_bias: hyper.mlp_bias,
+        rope: rope_of(&hyper.rope),
+    }
+}
+
+fn rope_of(rope: &formats::Rope) -> Rope {
+    let scaling = match rope.scaling.clone() {
+        formats::RopeScaling::Default => RopeScaling::Default,
+        formats::RopeScaling::Linear { factor } => RopeScaling::Linear { factor },
+        formats::RopeScaling::Factors(factors) => RopeScaling::Factors(factors),
+        formats::RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        },
+    };
+    let pairing = match rope.pairing {
+        formats::Pairing::Halves => backend::Pairing::Halves,
+        formats::Pairing::Adjacent => backend::Pairing::Adjacent,
+    };
+    Rope { theta: rope.theta, scaling, pairing }
+}

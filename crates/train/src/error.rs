@@ -1,0 +1,109 @@
+//! Why a run cannot start or go on.
+
+use std::path::PathBuf;
+
+use lowtide_adapter::BuildError;
+use lowtide_data::{DataError, TemplateError, TokenizerError};
+use lowtide_memory::OverBudget;
+use lowtide_model::{ModelError, TargetsError};
+
+use crate::{BudgetError, SettingsError};
+
+/// An error of a whole job. Each names the file or the setting at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A setting is outside what it may be.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The selection of sites makes no sense.
+    #[error(transparent)]
+    Targets(#[from] TargetsError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Formats(#[from] lowtide_formats::Error),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The base's tokenizer cannot be used.
+    #[error("{}: {source}", path.display())]
+    Tokenizer {
+        /// The base.
+        path: PathBuf,
+        /// Why.
+        source: TokenizerError,
+    },
+    /// The base's chat template cannot be used.
+    #[error("{}: {source}", path.display())]
+    Template {
+        /// The base.
+        path: PathBuf,
+        /// Why.
+        source: TemplateError,
+    },
+    /// The base does not fit its configuration, or the adapter the base.
+    #[error("{}: {source}", path.display())]
+    Model {
+        /// The base.
+        path: PathBuf,
+        /// Why.
+        source: ModelError,
+    },
+    /// The adapter method or its configuration is refused.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// No plan fits the budget.
+    #[error(
+        "no plan fits the memory budget of {budget} bytes: the leanest holds {smallest} bytes \
+         (policy `{policy}`); use --memory-budget {smallest}B or more, a shorter --max-seq-len, \
+         a smaller --rank, or fewer --layers"
+    )]
+    NoPlanFits {
+        /// Bytes allowed.
+        budget: u64,
+        /// Bytes of the leanest plan.
+        smallest: u64,
+        /// Policy of the leanest plan.
+        policy: &'static str,
+    },
+    /// A charge exceeded the budget although the plan fits: the plan and the ledger disagree.
+    #[error("the ledger refused what the plan allows: {0}")]
+    OverBudget(#[from] OverBudget),
+    /// An adapter folder does not belong to this base, or this run.
+    #[error("{}: {reason}", path.display())]
+    Adapter {
+        /// The adapter folder.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The loss is no longer a number.
+    #[error(
+        "the loss of update {step} is {loss}: every weight of the base is finite, so training \
+         diverged; use a smaller --lr (it was {lr:.3e}) or more --warmup-steps"
+    )]
+    Diverged {
+        /// The update.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// Learning rate of the update before.
+        lr: f64,
+    },
+    /// Two settings cannot be had together.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A file of the output folder cannot be written.
+    #[error("{}: {source}", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl From<BudgetError> for TrainError {
+    fn from(error: BudgetError) -> Self {
+        Self::Settings(error.into())
+    }
+}

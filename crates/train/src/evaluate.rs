@@ -1,0 +1,117 @@
+//! Loss, perplexity and accuracy of a base, or of a base with an adapter.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use lowtide_backend::Backend;
+use lowtide_memory::{Budget, Ledger};
+use lowtide_model::{Adaptation, Layers, TargetModules};
+use lowtide_optim::Sgd;
+use lowtide_tape::{LossSum, Policy};
+use serde::Serialize;
+
+use crate::adapter_io::{LoadedAdapter, fill};
+use crate::prepare::limits_of;
+use crate::{Needs, OpenBase, Prepared, RunPlan, TrainError, Trainer, registry};
+
+/// What an evaluation is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalSettings {
+    /// HF folder or `.gguf` file.
+    pub model: PathBuf,
+    /// Adapter folder; `None` for the bare base.
+    pub adapter: Option<PathBuf>,
+    /// `.jsonl`, `.txt`, or a folder (its `test.jsonl`, else `valid.jsonl`, else `train.jsonl`).
+    pub data: PathBuf,
+    /// Tokens of the longest sequence; longer examples are truncated.
+    pub max_seq_len: usize,
+    /// Sequences in a batch.
+    pub batch_size: usize,
+    /// Loss on responses only, for chat and completion data.
+    pub mask_prompt: bool,
+    /// Heap that may be held.
+    pub memory_budget: Option<u64>,
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Mean loss of a labelled token, in nats.
+    pub loss: f64,
+    /// e to the power of the loss.
+    pub perplexity: f64,
+    /// Share of labelled tokens that were the most likely.
+    pub accuracy: f64,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Tokens that carried loss.
+    pub labelled_tokens: u64,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+impl Evaluation {
+    /// From the sums of all batches.
+    pub(crate) fn of(sum: LossSum, tokens: u64, seconds: f64) -> Self {
+        let loss = sum.mean();
+        Self {
+            loss,
+            perplexity: loss.exp(),
+            accuracy: sum.correct as f64 / sum.labelled as f64,
+            tokens,
+            labelled_tokens: sum.labelled as u64,
+            seconds,
+        }
+    }
+}
+
+/// Measures a base, or a base with an adapter, on data.
+///
+/// # Errors
+/// When a file is unsound, the adapter is of another base, or the budget is too small.
+pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evaluation, TrainError> {
+    let base = OpenBase::open(&settings.model)?;
+    let adapter = settings.adapter.as_deref().map(LoadedAdapter::open).transpose()?;
+    let prepared = Prepared {
+        max_seq_len: settings.max_seq_len,
+        mask_prompt: settings.mask_prompt,
+        val_split: 0.0,
+        seed: 0,
+    };
+    let data = prepared.for_evaluation(&base, &settings.data)?;
+    let methods = registry();
+    let method = methods.get("lora")?;
+    let (targets, layers) = (
+        TargetModules::List(adapter.as_ref().map_or_else(Vec::new, |a| a.modules.clone())),
+        Layers::All,
+    );
+    let config = adapter.as_ref().map(|a| a.config.clone()).unwrap_or_default();
+    let adaptation = Adaptation { method, config: &config, targets: &targets, layers: &layers };
+    let model = base.build(adapter.as_ref().map(|_| adaptation))?;
+
+    let sequences = settings.batch_size.max(1);
+    let limits = limits_of([&data].into_iter(), sequences)?;
+    let longest = data.stats().longest;
+    let data_bytes = data.heap_bytes() as u64;
+    let needs = Needs { limits, longest, data_bytes, apply_and_free: false, train: false };
+    let optimizer = Sgd::default();
+    let plan = RunPlan::new(&model, be, &optimizer, needs, Policy::Block);
+    let smallest = plan.bytes().held();
+    if let Some(budget) = settings.memory_budget.filter(|budget| *budget < smallest) {
+        let policy = Policy::Block.name();
+        return Err(TrainError::NoPlanFits { budget, smallest, policy });
+    }
+    let mut ledger = Ledger::new(settings.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
+    let mut trainer = Trainer::reserve(&model, be, &optimizer, plan, 0.0, 0, &mut ledger)?;
+    if let Some(adapter) = &adapter {
+        fill(adapter, base.file().hyper(), &model.sites, trainer.params_mut())?;
+    }
+    let start = Instant::now();
+    let sum = trainer.evaluate(&data, sequences)?;
+    let seconds = start.elapsed().as_secs_f64();
+    trainer.release(&mut ledger);
+    if !sum.loss.is_finite() {
+        base.file().check_finite()?;
+    }
+    Ok(Evaluation::of(sum, data.stats().tokens, seconds))
+}

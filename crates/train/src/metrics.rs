@@ -1,0 +1,205 @@
+//! What a run says about itself while it runs and when it is done.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use lowtide_memory::{ByCategory, Category};
+use serde::Serialize;
+
+use crate::Evaluation;
+
+/// Something worth telling the user, in the order in which it happens: data, plan, evaluation
+/// before, steps (with evaluations and saves between), evaluation after, saved, done.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The data was read and tokenized.
+    Data(DataReport),
+    /// The plan fits; memory will be reserved now.
+    Plan(PlanReport),
+    /// Held-out loss was measured.
+    Evaluation {
+        /// Updates made before it.
+        step: u64,
+        /// What was measured.
+        #[serde(flatten)]
+        result: Evaluation,
+    },
+    /// An update was made. Sent for every update; `report` says whether it is one of those that
+    /// `report-every` asks for.
+    Step(StepReport),
+    /// The adapter was written.
+    Saved {
+        /// Updates made before it.
+        step: u64,
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The run is complete.
+    Done(Box<Summary>),
+}
+
+/// How much data there is, and what one example looks like.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct DataReport {
+    /// Training examples.
+    pub examples: usize,
+    /// Their tokens.
+    pub tokens: u64,
+    /// Those that carry loss.
+    pub labelled_tokens: u64,
+    /// Tokens of the longest.
+    pub longest: usize,
+    /// Examples that were cut to the longest sequence allowed.
+    pub truncated: usize,
+    /// Tokens cut off.
+    pub tokens_cut: u64,
+    /// Examples left out because nothing labelled remained after the cut.
+    pub dropped: u64,
+    /// Held-out examples.
+    pub valid_examples: usize,
+    /// Held-out tokens that carry loss.
+    pub valid_labelled_tokens: u64,
+    /// One example as text, labelled parts marked; `None` when the data has no text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<String>,
+    /// The same with colours for a terminal.
+    #[serde(skip)]
+    pub sample_ansi: Option<String>,
+}
+
+/// One way to run, and what it would hold.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanRow {
+    /// Checkpoint policy.
+    pub policy: &'static str,
+    /// Bytes it would hold at its peak.
+    pub peak_bytes: u64,
+    /// Whether that fits the budget.
+    pub fits: bool,
+    /// Whether it was chosen.
+    pub chosen: bool,
+}
+
+/// The plan of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanReport {
+    /// The base.
+    pub model: PathBuf,
+    /// Its family.
+    pub architecture: String,
+    /// Adapter method.
+    pub method: String,
+    /// Adapted linears.
+    pub sites: usize,
+    /// Trainable numbers.
+    pub trainable_parameters: usize,
+    /// Optimizer.
+    pub optimizer: String,
+    /// Checkpoint policy chosen.
+    pub policy: &'static str,
+    /// Whether each block's gradients are applied as soon as they are complete.
+    pub apply_and_free: bool,
+    /// Updates the run will make.
+    pub steps: u64,
+    /// Rows of the largest micro-batch.
+    pub tokens_max: usize,
+    /// Labelled rows of the largest micro-batch.
+    pub labelled_max: usize,
+    /// Bytes held at the peak.
+    pub planned_peak_bytes: u64,
+    /// The same by category.
+    pub peak_by_category: BTreeMap<&'static str, u64>,
+    /// Bytes of the base, mapped and evictable.
+    pub mapped_bytes: u64,
+    /// The budget, if there is one.
+    pub memory_budget: Option<u64>,
+    /// The smallest budget that any alternative fits.
+    pub smallest_budget: u64,
+    /// Everything that was considered, fastest first.
+    pub alternatives: Vec<PlanRow>,
+    /// Backend that will compute.
+    pub backend: &'static str,
+    /// Threads it will use.
+    pub threads: usize,
+}
+
+/// One update.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Number of the update, from 1.
+    pub step: u64,
+    /// Updates the run will make.
+    #[serde(skip)]
+    pub steps: u64,
+    /// Mean loss over the update's labelled tokens, before the update.
+    pub loss: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Norm of the whole gradient before clipping; `None` when gradients are applied and freed block
+    /// by block.
+    pub grad_norm: Option<f64>,
+    /// Tokens of the update.
+    pub tokens: u64,
+    /// Seconds the update took.
+    pub seconds: f64,
+    /// Bytes held.
+    pub held_bytes: u64,
+    /// Whether `report-every` asks for this one.
+    #[serde(skip)]
+    pub report: bool,
+}
+
+/// `summary.json`. A value that was not measured is `null`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Updates made.
+    pub steps: u64,
+    /// Tokens of all updates.
+    pub tokens: u64,
+    /// Those that carried loss.
+    pub labelled_tokens: u64,
+    /// Loss of the first update.
+    pub loss_first: Option<f64>,
+    /// Loss of the last update.
+    pub loss_last: Option<f64>,
+    /// Held-out loss before training.
+    pub eval_loss_before: Option<f64>,
+    /// Held-out loss after training.
+    pub eval_loss_after: Option<f64>,
+    /// Median time of an update.
+    pub seconds_per_step_median: Option<f64>,
+    /// Tokens a second over all updates.
+    pub tokens_per_second: Option<f64>,
+    /// Peak as planned.
+    pub planned_peak_bytes: u64,
+    /// Peak as charged.
+    pub peak_bytes: u64,
+    /// What was alive at the peak; sums to `peak_bytes`.
+    pub peak_by_category: BTreeMap<&'static str, u64>,
+    /// Bytes of the base, mapped and evictable.
+    pub mapped_bytes: u64,
+    /// Highest anonymous resident memory seen.
+    pub rss_anon_peak_bytes: Option<u64>,
+    /// Highest resident memory, the system's own mark.
+    pub rss_peak_bytes: Option<u64>,
+    /// Backend that computed.
+    pub backend: String,
+    /// Threads used.
+    pub threads: usize,
+    /// Checkpoint policy.
+    pub policy: String,
+    /// Trainable numbers.
+    pub trainable_parameters: usize,
+}
+
+/// Held categories by name, those that are empty left out.
+pub(crate) fn by_name(bytes: ByCategory) -> BTreeMap<&'static str, u64> {
+    let held = bytes.iter().filter(|(category, n)| *category != Category::Mapped && *n > 0);
+    held.map(|(category, n)| (category.name(), n)).collect()
+}
+
+/// Where a run's files lie.
+pub(crate) fn file(output: &Path, name: &str) -> PathBuf {
+    output.join(name)
+}

@@ -1,0 +1,197 @@
+//! Data made ready: files found, tokenized into a temporary file, counted; the tokenizer is gone
+//! before anything is reserved.
+
+use std::path::Path;
+
+use lowtide_data::{
+    ChatTemplate, DataFiles, Dataset, DatasetBuilder, DatasetOptions, GgufVocab, SampleStyle,
+    Tokenizer, render_sample,
+};
+use lowtide_formats::{GgufTokenizer, TokenizerSource};
+use lowtide_tape::Limits;
+
+use crate::{DataReport, OpenBase, TrainError};
+
+/// What a run trains on and what it measures itself on.
+#[derive(Debug)]
+pub struct PreparedData {
+    /// Training examples.
+    pub train: Dataset,
+    /// Held-out examples.
+    pub valid: Option<Dataset>,
+    /// What to tell the user.
+    pub report: DataReport,
+}
+
+/// The parts of [`Settings`](crate::Settings) that data depends on.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Longer examples are cut to this many tokens.
+    pub max_seq_len: usize,
+    /// Loss on responses only.
+    pub mask_prompt: bool,
+    /// Share held out when there is no validation file.
+    pub val_split: f64,
+    /// Seed of the split.
+    pub seed: u64,
+}
+
+/// A tokenizer and a chat template, where the base has them.
+struct Reader {
+    tokenizer: Option<Tokenizer>,
+    template: Option<ChatTemplate>,
+}
+
+impl Prepared {
+    /// Reads `data` for training.
+    ///
+    /// # Errors
+    /// When a file cannot be found, read or used, naming file, line and field.
+    pub fn for_training(&self, base: &OpenBase, data: &Path) -> Result<PreparedData, TrainError> {
+        let reader = Reader::open(base)?;
+        let files = DataFiles::find(data)?;
+        let whole = self.read(base, &reader, &files.train)?;
+        let (train, valid) = match &files.valid {
+            Some(file) => (whole, Some(self.read(base, &reader, file)?)),
+            None if self.val_split > 0.0 => {
+                let (train, valid) = whole.split(self.val_split, self.seed)?;
+                (train, Some(valid))
+            }
+            None => (whole, None),
+        };
+        let report = report(&reader, &train, valid.as_ref(), base.file().path())?;
+        drop(reader);
+        // The tokenizer's pages would otherwise stay with the allocator and count as held.
+        lowtide_memory::release_free_heap();
+        Ok(PreparedData { train, valid, report })
+    }
+
+    /// Reads `data` for evaluation: of a folder `test.jsonl`, else `valid.jsonl`, else
+    /// `train.jsonl`.
+    ///
+    /// # Errors
+    /// As [`Prepared::for_training`].
+    pub fn for_evaluation(&self, base: &OpenBase, data: &Path) -> Result<Dataset, TrainError> {
+        let reader = Reader::open(base)?;
+        let files = DataFiles::find(data)?;
+        let file = files.test.or(files.valid).unwrap_or(files.train);
+        let dataset = self.read(base, &reader, &file)?;
+        drop(reader);
+        lowtide_memory::release_free_heap();
+        Ok(dataset)
+    }
+
+    fn read(&self, base: &OpenBase, reader: &Reader, file: &Path) -> Result<Dataset, TrainError> {
+        let options = DatasetOptions {
+            max_seq_len: self.max_seq_len,
+            mask_prompt: self.mask_prompt,
+            vocab_size: Some(base.config().vocab_size),
+            ..DatasetOptions::default()
+        };
+        let (tokenizer, template) = (reader.tokenizer.as_ref(), reader.template.as_ref());
+        let mut builder = DatasetBuilder::new(&options, tokenizer, template)?;
+        builder.add_file(file)?;
+        Ok(builder.finish()?)
+    }
+}
+
+impl Reader {
+    fn open(base: &OpenBase) -> Result<Self, TrainError> {
+        let file = base.file();
+        let path = || file.path().to_owned();
+        let tokenizer = match file.tokenizer_source()? {
+            TokenizerSource::Json(_) => Some(Tokenizer::from_hf_folder(file.path())),
+            TokenizerSource::Gguf(vocab) => Some(Tokenizer::from_gguf(vocab_of(vocab))),
+            TokenizerSource::None => None,
+        };
+        let tokenizer = tokenizer
+            .transpose()
+            .map_err(|source| TrainError::Tokenizer { path: path(), source })?;
+        let special = file.special_tokens();
+        let template = file
+            .chat_template()
+            .map(|source| ChatTemplate::new(source, special.bos.as_deref(), special.eos.as_deref()))
+            .transpose()
+            .map_err(|source| TrainError::Template { path: path(), source })?;
+        Ok(Self { tokenizer, template })
+    }
+}
+
+fn vocab_of(vocab: GgufTokenizer) -> GgufVocab {
+    let GgufTokenizer {
+        model,
+        pre,
+        tokens,
+        token_types,
+        merges,
+        bos,
+        eos,
+        eot,
+        unk,
+        pad,
+        add_bos,
+        add_eos,
+        ..
+    } = vocab;
+    let pre = pre.unwrap_or_default();
+    GgufVocab { model, pre, tokens, token_types, merges, bos, eos, eot, unk, pad, add_bos, add_eos }
+}
+
+fn report(
+    reader: &Reader,
+    train: &Dataset,
+    valid: Option<&Dataset>,
+    path: &Path,
+) -> Result<DataReport, TrainError> {
+    let stats = train.stats();
+    let held_out = valid.map(Dataset::stats).unwrap_or_default();
+    let mut report = DataReport {
+        examples: stats.examples,
+        tokens: stats.tokens,
+        labelled_tokens: stats.labelled,
+        longest: stats.longest,
+        truncated: stats.truncated,
+        tokens_cut: stats.tokens_cut,
+        dropped: stats.dropped,
+        valid_examples: held_out.examples,
+        valid_labelled_tokens: held_out.labelled,
+        sample: None,
+        sample_ansi: None,
+    };
+    if train.len() > 0 {
+        let mut buffer = train.buffer();
+        let sample = train.read(0, &mut buffer)?;
+        let show = |style| {
+            render_sample(reader.tokenizer.as_ref(), sample, style)
+                .map_err(|source| TrainError::Tokenizer { path: path.to_owned(), source })
+        };
+        report.sample = Some(show(SampleStyle::Brackets)?);
+        report.sample_ansi = Some(show(SampleStyle::Ansi)?);
+    }
+    Ok(report)
+}
+
+/// Limits that every batch of `sequences` examples of these datasets keeps: the longest examples
+/// and those with the most labels might come together.
+pub(crate) fn limits_of<'d>(
+    datasets: impl Iterator<Item = &'d Dataset>,
+    sequences: usize,
+) -> Result<Limits, TrainError> {
+    let mut limits = Limits { tokens: 0, sequences, labelled: 0 };
+    for data in datasets {
+        let (mut tokens, mut labelled) = (Vec::new(), Vec::new());
+        for index in 0..data.len() {
+            let entry = data.entry(index)?;
+            tokens.push(entry.tokens as usize);
+            labelled.push(entry.labelled as usize);
+        }
+        limits.tokens = limits.tokens.max(sum_of_largest(tokens, sequences));
+        limits.labelled = limits.labelled.max(sum_of_largest(labelled, sequences));
+    }
+    Ok(limits)
+}
+
+fn sum_of_largest(mut lengths: Vec<usize>, count: usize) -> usize {
+    lengths.sort_unstable_by_key(|length| core::cmp::Reverse(*length));
+    lengths.into_iter().take(count).sum()
+}

@@ -1,0 +1,394 @@
+//! The whole jobs: plan a run, or plan it and run it.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use lowtide_adapter::Config;
+use lowtide_backend::Backend;
+use lowtide_data::order::permutation;
+use lowtide_formats::atomic;
+use lowtide_memory::{Budget, Ledger};
+use lowtide_model::{Adaptation, Layers, Model, TargetModules};
+use lowtide_optim::{AdamW, AdamW8, Optimizer, Schedule, Sgd, StepHyper};
+use lowtide_tape::Policy;
+
+use crate::adapter_io::{LoadedAdapter, fill};
+use crate::init::initialise;
+use crate::metrics::{by_name, file};
+use crate::planner::choose;
+use crate::prepare::limits_of;
+use crate::rss::Watch;
+use crate::{
+    DataReport, Evaluation, Event, Needs, OpenBase, PlanReport, PlanRow, Prepared, PreparedData,
+    RunPlan, Settings, SettingsError, StepReport, Summary, TrainError, Trainer, memory_now,
+    registry, save_adapter,
+};
+
+/// Everything of a run but the run: what the data is, and which plan was chosen.
+///
+/// # Errors
+/// As [`finetune`], [`TrainError::NoPlanFits`] included.
+pub fn plan(
+    settings: &Settings,
+    be: &dyn Backend<f32>,
+    threads: usize,
+) -> Result<(DataReport, PlanReport), TrainError> {
+    let job = Job::open(settings)?;
+    let methods = registry();
+    let model = job.build(&methods)?;
+    let planned = job.plan(&model, be, threads)?;
+    Ok((job.data.report.clone(), planned.report))
+}
+
+/// Trains an adapter as `settings` say and writes it to their output folder. `be` computes in the
+/// caller's thread pool; `threads` is for the reports.
+///
+/// # Errors
+/// [`TrainError`] naming the file or the setting at fault. Unless a save was already made, the
+/// output folder is then as it was.
+pub fn finetune(
+    settings: &Settings,
+    be: &dyn Backend<f32>,
+    threads: usize,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Summary, TrainError> {
+    let watch = Watch::start();
+    let job = Job::open(settings)?;
+    on_event(&Event::Data(job.data.report.clone()));
+    let methods = registry();
+    let model = job.build(&methods)?;
+    let Planned { plan, report } = job.plan(&model, be, threads)?;
+    on_event(&Event::Plan(report.clone()));
+
+    let mut ledger = Ledger::new(settings.budget()?.map_or(Budget::UNLIMITED, Budget::of));
+    let (optimizer, seed) = (job.optimizer.as_ref(), settings.seed);
+    let clip = settings.max_grad_norm;
+    let mut trainer = Trainer::reserve(&model, be, optimizer, plan, clip, seed, &mut ledger)?;
+    match &job.init_adapter {
+        Some(adapter) => {
+            fill(adapter, job.base.file().hyper(), &model.sites, trainer.params_mut())?;
+        }
+        None => initialise(&model.sites, settings.seed, trainer.params_mut()),
+    }
+    let mut run = Run {
+        job: &job,
+        watch: &watch,
+        on_event,
+        summary: Summary::default(),
+        times: Vec::new(),
+        metrics: Vec::new(),
+        held: ledger.live().held(),
+        mapped: report.mapped_bytes,
+    };
+    run.train(&mut trainer, report.steps)?;
+    let mut summary = run.finish(&trainer)?;
+    trainer.release(&mut ledger);
+
+    summary.planned_peak_bytes = report.planned_peak_bytes;
+    summary.peak_bytes = ledger.peak();
+    summary.peak_by_category = by_name(ledger.at_peak());
+    summary.backend = report.backend.into();
+    summary.threads = threads;
+    summary.policy = report.policy.into();
+    summary.trainable_parameters = report.trainable_parameters;
+    let text = serde_json::to_string_pretty(&summary).expect("a summary is plain values") + "\n";
+    let path = file(&settings.output, "summary.json");
+    atomic::write_file(&path, |out| out.write_all(text.as_bytes()))?;
+    on_event(&Event::Done(Box::new(summary.clone())));
+    Ok(summary)
+}
+
+/// The inputs of a run, opened and understood.
+struct Job<'s> {
+    settings: &'s Settings,
+    base: OpenBase,
+    data: PreparedData,
+    init_adapter: Option<LoadedAdapter>,
+    optimizer: Box<dyn Optimizer>,
+    config: Config,
+    targets: TargetModules,
+    layers: Layers,
+    policies: Vec<Policy>,
+}
+
+struct Planned {
+    plan: RunPlan,
+    report: PlanReport,
+}
+
+impl<'s> Job<'s> {
+    fn open(settings: &'s Settings) -> Result<Self, TrainError> {
+        settings.check()?;
+        let targets = settings.target_modules.parse()?;
+        let layers = settings.layers.parse()?;
+        let optimizer = optimizer(settings)?;
+        let policies = policies(&settings.checkpointing)?;
+        let config = Config {
+            rank: settings.rank,
+            alpha: settings.alpha,
+            dropout: settings.dropout,
+            use_rslora: settings.use_rslora,
+        };
+        check_output(&settings.output)?;
+        let base = OpenBase::open(&settings.model)?;
+        let init_adapter = settings.init_adapter.as_deref().map(LoadedAdapter::open).transpose()?;
+        let prepared = Prepared {
+            max_seq_len: settings.max_seq_len,
+            mask_prompt: settings.mask_prompt,
+            val_split: settings.val_split,
+            seed: settings.seed,
+        };
+        let data = prepared.for_training(&base, &settings.data)?;
+        let job = Self {
+            settings,
+            base,
+            data,
+            init_adapter,
+            optimizer,
+            config,
+            targets,
+            layers,
+            policies,
+        };
+        Ok(job)
+    }
+
+    fn build<'j>(
+        &'j self,
+        methods: &'j lowtide_adapter::Registry<f32>,
+    ) -> Result<Model<'j, f32>, TrainError> {
+        let method = methods.get(&self.settings.method)?;
+        let (config, targets, layers) = (&self.config, &self.targets, &self.layers);
+        self.base.build(Some(Adaptation { method, config, targets, layers }))
+    }
+
+    fn steps_per_epoch(&self) -> u64 {
+        let per_update = self.settings.batch_size * self.settings.grad_accum;
+        self.data.train.len().div_ceil(per_update) as u64
+    }
+
+    fn steps(&self) -> u64 {
+        self.settings.max_steps.unwrap_or(self.settings.epochs * self.steps_per_epoch())
+    }
+
+    fn plan(
+        &self,
+        model: &Model<'_, f32>,
+        be: &dyn Backend<f32>,
+        threads: usize,
+    ) -> Result<Planned, TrainError> {
+        let (settings, budget) = (self.settings, self.settings.budget()?);
+        let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
+        let needs = Needs {
+            limits: limits_of(datasets(), settings.batch_size)?,
+            longest: datasets().map(|data| data.stats().longest).max().unwrap_or(0),
+            data_bytes: datasets().map(|data| data.heap_bytes() as u64).sum(),
+            apply_and_free: settings.max_grad_norm == 0.0 && settings.grad_accum == 1,
+            train: true,
+        };
+        let optimizer = self.optimizer.as_ref();
+        let (chosen, rows) = choose(&self.policies, budget, |policy| {
+            RunPlan::new(model, be, optimizer, needs, policy)
+        });
+        let leanest = rows.iter().min_by_key(|row| row.peak_bytes).map(PlanRow::clone);
+        let (smallest, leanest) = leanest.map_or((0, ""), |row| (row.peak_bytes, row.policy));
+        let Some(plan) = chosen else {
+            let budget = budget.unwrap_or(0);
+            return Err(TrainError::NoPlanFits { budget, smallest, policy: leanest });
+        };
+        let report = PlanReport {
+            model: settings.model.clone(),
+            architecture: self.base.file().hyper().architecture.clone(),
+            method: settings.method.clone(),
+            sites: model.sites.len(),
+            trainable_parameters: plan.parameters,
+            optimizer: optimizer.name().into(),
+            policy: plan.exec.policy().name(),
+            apply_and_free: needs.apply_and_free,
+            steps: self.steps(),
+            tokens_max: needs.limits.tokens,
+            labelled_max: needs.limits.labelled,
+            planned_peak_bytes: plan.bytes().held(),
+            peak_by_category: by_name(plan.bytes()),
+            mapped_bytes: self.base.file().file_bytes(),
+            memory_budget: budget,
+            smallest_budget: smallest,
+            alternatives: rows,
+            backend: be.name(),
+            threads,
+        };
+        Ok(Planned { plan, report })
+    }
+}
+
+fn optimizer(settings: &Settings) -> Result<Box<dyn Optimizer>, SettingsError> {
+    let weight_decay = settings.weight_decay;
+    let adamw = AdamW { weight_decay, ..AdamW::default() };
+    match settings.optimizer.as_str() {
+        "adamw" => Ok(Box::new(adamw)),
+        "adamw8bit" => Ok(Box::new(AdamW8(adamw))),
+        "sgd" => Ok(Box::new(Sgd { weight_decay })),
+        other => Err(SettingsError::BadValue {
+            field: "optimizer",
+            found: other.into(),
+            expected: "adamw, adamw8bit or sgd",
+        }),
+    }
+}
+
+fn policies(checkpointing: &str) -> Result<Vec<Policy>, SettingsError> {
+    if checkpointing == "auto" {
+        return Ok(Policy::ALL.to_vec());
+    }
+    let named = Policy::ALL.into_iter().find(|policy| policy.name() == checkpointing);
+    named.map(|policy| vec![policy]).ok_or_else(|| SettingsError::BadValue {
+        field: "checkpointing",
+        found: checkpointing.into(),
+        expected: "auto, store or block",
+    })
+}
+
+/// Refuses an output path that is a file, before any work is done.
+fn check_output(output: &Path) -> Result<(), TrainError> {
+    if output.exists() && !output.is_dir() {
+        let source = io::Error::from(io::ErrorKind::NotADirectory);
+        return Err(TrainError::Output { path: output.to_owned(), source });
+    }
+    Ok(())
+}
+
+/// A run under way.
+struct Run<'r> {
+    job: &'r Job<'r>,
+    watch: &'r Watch,
+    on_event: &'r mut dyn FnMut(&Event),
+    summary: Summary,
+    /// Seconds of each update.
+    times: Vec<f64>,
+    /// Lines of `metrics.jsonl` so far.
+    metrics: Vec<StepReport>,
+    held: u64,
+    mapped: u64,
+}
+
+impl Run<'_> {
+    fn train(&mut self, trainer: &mut Trainer<'_, '_>, steps: u64) -> Result<(), TrainError> {
+        let settings = self.job.settings;
+        self.times.reserve_exact(usize::try_from(steps).unwrap_or(usize::MAX).min(1 << 20));
+        self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
+        let warmup_steps = settings.warmup_steps.unwrap_or(steps * 3 / 100);
+        let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
+        for step in 1..=steps {
+            let lr = schedule.lr(step - 1, steps);
+            self.step(trainer, step, steps, lr)?;
+            let every = |n: u64| n > 0 && step.is_multiple_of(n) && step < steps;
+            if every(settings.eval_every) {
+                self.evaluate(trainer, step)?;
+            }
+            if every(settings.save_every) {
+                self.save(trainer, step)?;
+            }
+        }
+        self.summary.eval_loss_after = self.evaluate(trainer, steps)?;
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        trainer: &mut Trainer<'_, '_>,
+        step: u64,
+        steps: u64,
+        lr: f64,
+    ) -> Result<(), TrainError> {
+        let (job, settings) = (self.job, self.job.settings);
+        let data = &job.data.train;
+        let (epoch, within) =
+            ((step - 1) / job.steps_per_epoch(), (step - 1) % job.steps_per_epoch());
+        let order = permutation(data.len(), settings.seed, epoch);
+        let per_update = settings.batch_size * settings.grad_accum;
+        let first = within as usize * per_update;
+        let positions = first..(first + per_update).min(data.len());
+        let mut labelled = 0;
+        for position in positions.clone() {
+            labelled += data.entry(order.at(position))?.labelled as usize;
+        }
+        let start = Instant::now();
+        let examples = positions.map(|position| order.at(position));
+        let hyper = StepHyper { lr, step, grad_scale: 1.0 };
+        let update = trainer.update(data, examples, settings.batch_size, labelled, hyper)?;
+        let seconds = start.elapsed().as_secs_f64();
+        self.watch.look();
+        let loss = update.sum.mean();
+        if !loss.is_finite() || update.non_finite > 0 {
+            // A weight that is not a number is the base's fault, anything else the run's.
+            job.base.file().check_finite()?;
+            return Err(TrainError::Diverged { step, loss, lr });
+        }
+        let report =
+            step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
+        let (tokens, grad_norm) = (update.tokens, update.grad_norm);
+        let held_bytes = self.held;
+        let line =
+            StepReport { step, steps, loss, lr, grad_norm, tokens, seconds, held_bytes, report };
+        self.times.push(seconds);
+        self.summary.steps = step;
+        self.summary.tokens += tokens;
+        self.summary.labelled_tokens += update.sum.labelled as u64;
+        self.summary.loss_first.get_or_insert(loss);
+        self.summary.loss_last = Some(loss);
+        if report {
+            self.metrics.push(line);
+        }
+        (self.on_event)(&Event::Step(line));
+        Ok(())
+    }
+
+    /// Held-out loss, if there is held-out data.
+    fn evaluate(
+        &mut self,
+        trainer: &mut Trainer<'_, '_>,
+        step: u64,
+    ) -> Result<Option<f64>, TrainError> {
+        let Some(valid) = &self.job.data.valid else { return Ok(None) };
+        let start = Instant::now();
+        let sum = trainer.evaluate(valid, self.job.settings.batch_size)?;
+        let result = Evaluation::of(sum, valid.stats().tokens, start.elapsed().as_secs_f64());
+        (self.on_event)(&Event::Evaluation { step, result });
+        Ok(Some(result.loss))
+    }
+
+    fn save(&mut self, trainer: &Trainer<'_, '_>, step: u64) -> Result<(), TrainError> {
+        let job = self.job;
+        let output = &job.settings.output;
+        let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
+        save_adapter(output, job.base.file().path(), hyper, sites, &job.config, trainer.params())?;
+        let config = job.settings.to_toml();
+        atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
+        atomic::write_file(&file(output, "metrics.jsonl"), |out| self.write_metrics(out))?;
+        (self.on_event)(&Event::Saved { step, path: output.clone() });
+        Ok(())
+    }
+
+    fn write_metrics(&self, out: &mut dyn Write) -> io::Result<()> {
+        for line in &self.metrics {
+            serde_json::to_writer(&mut *out, line)?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    /// Saves, and sums the run up but for what the plan and the ledger know.
+    fn finish(mut self, trainer: &Trainer<'_, '_>) -> Result<Summary, TrainError> {
+        self.save(trainer, self.summary.steps)?;
+        let total: f64 = self.times.iter().sum();
+        self.times.sort_by(f64::total_cmp);
+        let mut summary = self.summary;
+        summary.seconds_per_step_median = self.times.get(self.times.len() / 2).copied();
+        summary.tokens_per_second = (total > 0.0).then(|| summary.tokens as f64 / total);
+        summary.mapped_bytes = self.mapped;
+        summary.rss_anon_peak_bytes = self.watch.peak();
+        summary.rss_peak_bytes = memory_now().peak_bytes;
+        Ok(summary)
+    }
+}

@@ -1,0 +1,295 @@
+//! What a run is told: the flags of `finetune` and `plan`, as a value that reads and writes TOML.
+
+use std::path::{Path, PathBuf};
+
+use lowtide_optim::ScheduleKind;
+use serde::{Deserialize, Serialize};
+
+/// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Settings {
+    /// HF folder or `.gguf` file.
+    pub model: PathBuf,
+    /// `.jsonl`, `.txt`, or a folder with `train.jsonl`.
+    pub data: PathBuf,
+    /// Folder to write.
+    pub output: PathBuf,
+    /// Adapter method.
+    pub method: String,
+    /// Inner width of low-rank methods.
+    pub rank: usize,
+    /// Numerator of the scale of low-rank methods.
+    pub alpha: f64,
+    /// Chance that an input element of the adapter is dropped.
+    pub dropout: f64,
+    /// Scale by `alpha / sqrt(rank)`.
+    pub use_rslora: bool,
+    /// `all-linear`, a comma list, or a regular expression over site names.
+    pub target_modules: String,
+    /// `all`, `last:N`, or ranges such as `0-3,20-29`.
+    pub layers: String,
+    /// Passes over the data, unless `max_steps` says otherwise.
+    pub epochs: u64,
+    /// Updates to make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Sequences in a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches in an update.
+    pub grad_accum: usize,
+    /// Tokens of the longest sequence; longer examples are truncated.
+    pub max_seq_len: usize,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// `constant`, `linear` or `cosine`.
+    pub lr_scheduler: String,
+    /// Updates over which the learning rate rises; 3 % of all when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// `adamw`, `adamw8bit` or `sgd`.
+    pub optimizer: String,
+    /// Decoupled weight decay (enters the gradient for SGD).
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this global norm; 0 turns clipping off.
+    pub max_grad_norm: f64,
+    /// Loss on responses only, for chat and completion data.
+    pub mask_prompt: bool,
+    /// Heap that may be held, such as `256MiB`; none for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_budget: Option<String>,
+    /// `auto`, `store` or `block`.
+    pub checkpointing: String,
+    /// Seed of shuffling, initialisation and dropout.
+    pub seed: u64,
+    /// Share of the data held out when there is no validation file.
+    pub val_split: f64,
+    /// Updates between evaluations; 0 for only before and after.
+    pub eval_every: u64,
+    /// Updates between saves; 0 for only at the end.
+    pub save_every: u64,
+    /// Updates between reports.
+    pub report_every: u64,
+    /// Adapter folder to start from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_adapter: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            model: PathBuf::new(),
+            data: PathBuf::new(),
+            output: "adapter".into(),
+            method: "lora".into(),
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.0,
+            use_rslora: false,
+            target_modules: "all-linear".into(),
+            layers: "all".into(),
+            epochs: 1,
+            max_steps: None,
+            batch_size: 1,
+            grad_accum: 1,
+            max_seq_len: 512,
+            lr: 2e-4,
+            lr_scheduler: "cosine".into(),
+            warmup_steps: None,
+            optimizer: "adamw8bit".into(),
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            mask_prompt: true,
+            memory_budget: None,
+            checkpointing: "auto".into(),
+            seed: 0,
+            val_split: 0.0,
+            eval_every: 0,
+            save_every: 0,
+            report_every: 10,
+            init_adapter: None,
+        }
+    }
+}
+
+/// A setting outside what it may be.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SettingsError {
+    /// A value outside its range.
+    #[error("`{field}` is {found}, expected {expected}")]
+    BadValue {
+        /// Name of the setting.
+        field: &'static str,
+        /// What it was.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A configuration file that does not parse.
+    #[error("{}: {reason}", path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
+    /// A size that cannot be read.
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+}
+
+impl Settings {
+    /// Reads a TOML file over the defaults.
+    ///
+    /// # Errors
+    /// [`SettingsError::BadFile`] naming the file and the key that is unknown or of another type.
+    pub fn from_file(path: &Path) -> Result<Self, SettingsError> {
+        let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+        toml::from_str(&text).map_err(|error| bad(error.to_string()))
+    }
+
+    /// The settings as TOML, for `config.toml`.
+    ///
+    /// # Panics
+    /// Never: every field has a TOML form.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("settings are plain values")
+    }
+
+    /// Checks what no other part checks.
+    ///
+    /// # Errors
+    /// [`SettingsError::BadValue`] naming the field.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let bad = |field, found: String, expected| {
+            Err(SettingsError::BadValue { field, found, expected })
+        };
+        if self.batch_size == 0 {
+            return bad("batch-size", "0".into(), "at least 1");
+        }
+        if self.grad_accum == 0 {
+            return bad("grad-accum", "0".into(), "at least 1");
+        }
+        if self.max_seq_len < 2 {
+            return bad("max-seq-len", self.max_seq_len.to_string(), "at least 2");
+        }
+        if self.epochs == 0 && self.max_steps.is_none() {
+            return bad("epochs", "0".into(), "at least 1, or max-steps");
+        }
+        if self.max_steps == Some(0) {
+            return bad("max-steps", "0".into(), "at least 1");
+        }
+        let non_negative = "a finite number, 0 or more";
+        for (field, value) in [
+            ("lr", self.lr),
+            ("weight-decay", self.weight_decay),
+            ("max-grad-norm", self.max_grad_norm),
+        ] {
+            if !value.is_finite() || value < 0.0 {
+                return bad(field, value.to_string(), non_negative);
+            }
+        }
+        if !(0.0..1.0).contains(&self.val_split) {
+            return bad("val-split", self.val_split.to_string(), "a share from 0 to below 1");
+        }
+        self.schedule_kind()?;
+        self.budget()?;
+        Ok(())
+    }
+
+    /// The learning-rate schedule by name.
+    pub(crate) fn schedule_kind(&self) -> Result<ScheduleKind, SettingsError> {
+        ScheduleKind::by_name(&self.lr_scheduler).ok_or_else(|| SettingsError::BadValue {
+            field: "lr-scheduler",
+            found: self.lr_scheduler.clone(),
+            expected: "constant, linear or cosine",
+        })
+    }
+
+    /// The budget in bytes, if there is one.
+    pub(crate) fn budget(&self) -> Result<Option<u64>, BudgetError> {
+        self.memory_budget.as_deref().map(parse_bytes).transpose()
+    }
+}
+
+/// A size in bytes that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no size: expected a number with B, KB, MB, GB (powers of ten) or KiB, MiB, GiB"
+)]
+pub struct BudgetError {
+    /// What was given.
+    pub text: String,
+}
+
+/// Reads a size such as `256MiB`, `1.5 GB` or `4096`. KB, MB and GB are powers of ten; KiB, MiB and
+/// GiB powers of two.
+///
+/// # Errors
+/// [`BudgetError`] when the text is no such size.
+pub fn parse_bytes(text: &str) -> Result<u64, BudgetError> {
+    let bad = || BudgetError { text: text.to_owned() };
+    let trimmed = text.trim();
+    let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err(bad()),
+    };
+    let bytes = number * factor as f64;
+    if bytes.is_finite() && bytes < 2f64.powi(63) { Ok(bytes as u64) } else { Err(bad()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Settings, SettingsError, parse_bytes};
+
+    #[test]
+    fn sizes_read_decimal_and_binary_units() {
+        let read = |text| parse_bytes(text).ok();
+        assert_eq!(read("4096"), Some(4096));
+        assert_eq!(read("256MiB"), Some(256 << 20));
+        assert_eq!(read("130 MB"), Some(130_000_000));
+        assert_eq!(read("1.5gib"), Some(3 << 29));
+        for bad in ["", "MiB", "12 parsecs", "1e400GB", "-1", "..", "99999999999999999999GB"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_survive_toml_and_unknown_keys_are_refused() {
+        let settings = Settings {
+            max_steps: Some(7),
+            memory_budget: Some("1GB".into()),
+            ..Settings::default()
+        };
+        let text = settings.to_toml();
+        assert!(text.contains("max-seq-len = 512"), "{text}");
+        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), settings);
+        let error = toml::from_str::<Settings>("learning_rate = 1").unwrap_err().to_string();
+        assert!(error.contains("learning_rate"), "{error}");
+    }
+
+    #[test]
+    fn values_out_of_range_name_their_field() {
+        let field = |settings: Settings| match settings.check() {
+            Err(SettingsError::BadValue { field, .. }) => Some(field),
+            _ => None,
+        };
+        let base = Settings::default;
+        assert_eq!(field(base()), None);
+        assert_eq!(field(Settings { batch_size: 0, ..base() }), Some("batch-size"));
+        assert_eq!(field(Settings { lr: f64::NAN, ..base() }), Some("lr"));
+        assert_eq!(field(Settings { val_split: 1.0, ..base() }), Some("val-split"));
+        assert_eq!(field(Settings { lr_scheduler: "step".into(), ..base() }), Some("lr-scheduler"));
+    }
+}

@@ -1,0 +1,247 @@
+//! A reserved run: slabs, executor and optimizer, one update at a time.
+
+use std::ops::Range;
+
+use lowtide_backend::Backend;
+use lowtide_data::{DataError, Dataset};
+use lowtide_memory::{ByCategory, Category, Charge, Ledger, OverBudget, Slab};
+use lowtide_model::Model;
+use lowtide_optim::{Optimizer, StepHyper, clip_factor};
+use lowtide_tape::{Accumulate, ApplyNow, Executor, LossSum};
+
+use crate::{BatchBuffers, RunPlan};
+
+/// What one update did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// Loss over the update's labelled tokens, before it.
+    pub sum: LossSum,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Norm of the gradient before clipping; `None` when it was applied block by block.
+    pub grad_norm: Option<f64>,
+    /// Gradients that are infinite or NaN. Then nothing was updated.
+    pub non_finite: usize,
+}
+
+/// A model in training inside the memory that its plan foretold.
+pub struct Trainer<'p, 'w> {
+    model: &'p Model<'w, f32>,
+    be: &'p dyn Backend<f32>,
+    optimizer: &'p dyn Optimizer,
+    executor: Executor<'p, 'w, f32>,
+    params: Slab,
+    grads: Slab,
+    state: Slab,
+    /// Batches, and what the model and the datasets hold by themselves.
+    others: Charge,
+    batch: BatchBuffers,
+    tensor_lens: Vec<usize>,
+    /// Where each segment's parameters lie.
+    ranges: Vec<Range<usize>>,
+    /// Of each segment: where its tensors are in `tensor_lens`, and its state in the slab.
+    segments: Vec<(Range<usize>, Range<usize>)>,
+    apply_and_free: bool,
+    max_grad_norm: f64,
+    micro_batches: u64,
+}
+
+impl<'p, 'w> Trainer<'p, 'w> {
+    /// Reserves everything the plan says. Parameters are zero and the optimizer's state is fresh.
+    ///
+    /// # Errors
+    /// [`OverBudget`] when the ledger refuses.
+    pub fn reserve(
+        model: &'p Model<'w, f32>,
+        be: &'p dyn Backend<f32>,
+        optimizer: &'p dyn Optimizer,
+        plan: RunPlan,
+        max_grad_norm: f64,
+        seed: u64,
+        ledger: &mut Ledger,
+    ) -> Result<Self, OverBudget> {
+        let slab = |ledger: &mut Ledger, category, words: usize| {
+            Slab::reserve(ledger, ByCategory::of(category, (words * size_of::<f32>()) as u64))
+        };
+        let params = slab(ledger, Category::Adapter, plan.parameters)?;
+        let grads = slab(ledger, Category::Gradient, plan.gradients)?;
+        let mut state = slab(ledger, Category::Optimizer, plan.state_words)?;
+        let batch = BatchBuffers::new(plan.needs.limits, plan.needs.longest);
+        let others = ByCategory::of(Category::Workspace, plan.resident_bytes)
+            .with(Category::Data, batch.held() + plan.needs.data_bytes);
+        let others = ledger.charge(others)?;
+        let apply_and_free = plan.needs.apply_and_free;
+        let executor = Executor::reserve(&model.program, be, plan.exec, seed, ledger)?;
+        let tensor_lens = model.tensor_lens();
+        if plan.needs.train {
+            optimizer.init(&tensor_lens, state.get_mut());
+        }
+        let segments = segments(model, optimizer, &tensor_lens);
+        Ok(Self {
+            model,
+            be,
+            optimizer,
+            executor,
+            params,
+            grads,
+            state,
+            others,
+            batch,
+            tensor_lens,
+            ranges: model.program.param_ranges(),
+            segments,
+            apply_and_free,
+            max_grad_norm,
+            micro_batches: 0,
+        })
+    }
+
+    /// Gives everything back.
+    pub fn release(self, ledger: &mut Ledger) {
+        self.executor.release(ledger);
+        self.params.release(ledger);
+        self.grads.release(ledger);
+        self.state.release(ledger);
+        ledger.release(self.others);
+    }
+
+    /// The model in training.
+    #[must_use]
+    pub fn model(&self) -> &'p Model<'w, f32> {
+        self.model
+    }
+
+    /// The adapter's parameters, as the sites' ranges divide them.
+    #[must_use]
+    pub fn params(&self) -> &[f32] {
+        self.params.get()
+    }
+
+    /// The adapter's parameters, to set.
+    #[must_use]
+    pub fn params_mut(&mut self) -> &mut [f32] {
+        self.params.get_mut()
+    }
+
+    /// The gradients of the last update, where they are kept.
+    #[must_use]
+    pub fn grads(&self) -> &[f32] {
+        self.grads.get()
+    }
+
+    /// The executor, for what tests want to know of it.
+    #[must_use]
+    pub fn executor_mut(&mut self) -> &mut Executor<'p, 'w, f32> {
+        &mut self.executor
+    }
+
+    /// Mean loss over all of `data`, `sequences` at a time.
+    ///
+    /// # Errors
+    /// When the data's temporary file cannot be read.
+    pub fn evaluate(&mut self, data: &Dataset, sequences: usize) -> Result<LossSum, DataError> {
+        let mut sum = LossSum::default();
+        let mut start = 0;
+        while start < data.len() {
+            let end = (start + sequences).min(data.len());
+            let batch = self.batch.fill(data, start..end, 0)?;
+            sum += self.executor.loss(self.params.get(), &batch);
+            start = end;
+        }
+        Ok(sum)
+    }
+
+    /// One update over `examples`, `sequences` in a micro-batch. `hyper.grad_scale` is the caller's
+    /// factor, usually 1; averaging over labelled tokens and clipping come on top.
+    ///
+    /// # Errors
+    /// When the data's temporary file cannot be read; then nothing was updated.
+    ///
+    /// # Panics
+    /// When the plan applies and frees but `examples` do not fit one micro-batch.
+    pub fn update(
+        &mut self,
+        data: &Dataset,
+        mut examples: impl ExactSizeIterator<Item = usize>,
+        sequences: usize,
+        labelled: usize,
+        hyper: StepHyper,
+    ) -> Result<Update, DataError> {
+        let scale = 1.0 / labelled as f32;
+        if self.apply_and_free {
+            assert!(examples.len() <= sequences, "apply-and-free takes one micro-batch an update");
+            return self.update_and_free(data, examples, scale, hyper);
+        }
+        let mut update =
+            Update { sum: LossSum::default(), tokens: 0, grad_norm: None, non_finite: 0 };
+        self.grads.get_mut::<f32>().fill(0.0);
+        let ranges = &self.ranges;
+        while examples.len() > 0 {
+            let batch =
+                self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
+            self.micro_batches += 1;
+            let mut sink = Accumulate { grads: self.grads.get_mut(), ranges };
+            update.tokens += batch.ids.len() as u64;
+            update.sum += self.executor.step(self.params.get_mut(), &batch, scale, &mut sink);
+        }
+        let stats = self.be.stats(self.grads.get());
+        update.grad_norm = Some(stats.sum_squares.sqrt());
+        update.non_finite = stats.non_finite;
+        if stats.non_finite == 0 {
+            let factor = match self.max_grad_norm > 0.0 {
+                true => clip_factor(stats.sum_squares, self.max_grad_norm),
+                false => 1.0,
+            };
+            let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, ..hyper };
+            let (p, g, s) = (self.params.get_mut(), self.grads.get(), self.state.get_mut());
+            self.optimizer.update(self.be, &self.tensor_lens, p, g, s, &hyper);
+        }
+        Ok(update)
+    }
+
+    fn update_and_free(
+        &mut self,
+        data: &Dataset,
+        examples: impl Iterator<Item = usize>,
+        scale: f32,
+        hyper: StepHyper,
+    ) -> Result<Update, DataError> {
+        let batch = self.batch.fill(data, examples, self.micro_batches)?;
+        self.micro_batches += 1;
+        let tokens = batch.ids.len() as u64;
+        let (be, optimizer, lens) = (self.be, self.optimizer, &self.tensor_lens);
+        let (segments, state) = (&self.segments, self.state.get_mut::<f32>());
+        let mut non_finite = 0;
+        let ranges = &self.ranges;
+        let update = |segment: usize, p: &mut [f32], g: &[f32]| {
+            let bad = be.stats(g).non_finite;
+            non_finite += bad;
+            if bad == 0 {
+                let (tensors, words) = &segments[segment];
+                let state = &mut state[words.clone()];
+                optimizer.update(be, &lens[tensors.clone()], p, g, state, &hyper);
+            }
+        };
+        let mut sink = ApplyNow { grads: self.grads.get_mut(), ranges, update };
+        let sum = self.executor.step(self.params.get_mut(), &batch, scale, &mut sink);
+        Ok(Update { sum, tokens, grad_norm: None, non_finite })
+    }
+}
+
+/// Which tensors and which words of state belong to each segment.
+fn segments(
+    model: &Model<'_, f32>,
+    optimizer: &dyn Optimizer,
+    lens: &[usize],
+) -> Vec<(Range<usize>, Range<usize>)> {
+    let (mut tensor, mut word) = (0, 0);
+    let counts = model.tensors_per_segment().into_iter();
+    counts
+        .map(|count| {
+            let tensors = tensor..tensor + count;
+            let words = word..word + optimizer.state_words(&lens[tensors.clone()]);
+            (tensor, word) = (tensors.end, words.end);
+            (tensors, words)
+        })
+        .collect()
+}
