@@ -63,6 +63,9 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
+    /// A dataset that nothing was added to.
+    #[error("no data was given: expected at least one example")]
+    NoData,
     /// Every example lost all its labelled tokens to truncation.
     #[error(
         "all {dropped} examples lose every labelled token when cut to {max_seq_len} tokens: raise \

@@ -14,6 +14,22 @@
 //! Labels are not shifted: label `t` belongs to token `t`, [`NO_LOSS`] marks a token that carries
 //! none, and the trainer compares label `t + 1` with the prediction made at token `t`. So nothing
 //! predicts token 0, and its label is always [`NO_LOSS`].
+//!
+//! ```
+//! use lowtide_data::{DatasetBuilder, DatasetOptions, NO_LOSS};
+//!
+//! // Already tokenized data needs neither tokenizer nor template.
+//! let options = DatasetOptions { vocab_size: Some(100), ..DatasetOptions::default() };
+//! let mut builder = DatasetBuilder::new(&options, None, None)?;
+//! let lines = "{\"input_ids\": [5, 6, 7], \"labels\": [-100, 6, 7]}";
+//! builder.add_jsonl("lines.jsonl".as_ref(), lines.as_bytes())?;
+//! let dataset = builder.finish()?;
+//! let mut buf = dataset.buffer();
+//! let sample = dataset.read(0, &mut buf)?;
+//! assert_eq!((sample.ids, sample.labels), (&[5, 6, 7][..], &[NO_LOSS, 6, 7][..]));
+//! assert_eq!(sample.prompt_len, 1);
+//! # Ok::<(), lowtide_data::DataError>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod dataset;

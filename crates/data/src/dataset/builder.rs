@@ -194,6 +194,9 @@ impl<'a> DatasetBuilder<'a> {
     /// When no example is left, or writing fails.
     pub fn finish(self) -> Result<Dataset, DataError> {
         let Self { data, index, stats, max_seq_len, .. } = self;
+        if stats.examples == 0 && stats.dropped == 0 {
+            return Err(DataError::NoData);
+        }
         if stats.examples == 0 {
             return Err(DataError::AllTruncated { dropped: stats.dropped, max_seq_len });
         }

@@ -1,15 +1,16 @@
 //! Plain text in pieces of bounded size, cut where a tokenizer would cut anyway.
 //!
-//! A piece ends between a letter and a line break: no pattern that splits text for byte pairs
-//! joins the two, so the pieces tokenize as the whole does. Only text without such a place in four
-//! times the usual size is cut between any two characters.
+//! Pieces, because a tokenizer needs a hundred times the memory of the text it is given at once. A
+//! piece ends between a letter and a line break, or else a letter and a space: no pattern that
+//! splits text for byte pairs joins the two, so the pieces tokenize as the whole does. Only text
+//! without such a place in four times the usual size is cut between any two characters.
 
 use std::io::{self, BufRead, Read};
 
 use crate::error::RecordError;
 
 /// The usual size of a piece, in bytes.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 32 << 10;
 
 /// Pieces of a text.
 pub(super) struct Chunks<R> {
@@ -82,9 +83,13 @@ fn breaks(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// The last place between an ASCII letter and a line break.
+/// The last place between an ASCII letter and a line break, or else a space.
 fn seam(bytes: &[u8]) -> Option<usize> {
-    bytes.array_windows().rposition(|[a, b]| a.is_ascii_alphabetic() && *b == b'\n').map(|i| i + 1)
+    let last = |gap: u8| {
+        let pairs = bytes.array_windows().rposition(|&[a, b]| a.is_ascii_alphabetic() && b == gap);
+        pairs.map(|before| before + 1)
+    };
+    last(b'\n').or_else(|| last(b' '))
 }
 
 /// The end of the last whole character; bytes that are none count as characters.
@@ -116,6 +121,7 @@ mod tests {
     fn cuts_between_a_letter_and_a_line_break() {
         let text = "one two.\n\nthree\nfour five six";
         assert_eq!(pieces(text.as_bytes(), 20).unwrap(), ["one two.\n\nthree", "\nfour five six"]);
+        assert_eq!(pieces(b"one two three", 10).unwrap(), ["one two", " three"]);
         assert_eq!(pieces(b"", 20).unwrap(), [""; 0]);
         assert_eq!(pieces("\u{feff}x".as_bytes(), 20).unwrap(), ["x"]);
     }

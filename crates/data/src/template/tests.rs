@@ -96,7 +96,8 @@ fn the_clock_is_the_one_given() {
 #[test]
 fn generation_blocks_leave_the_text_alone_and_tell_their_place() {
     let source = "{% for m in messages %}\n<{{ m.role }}>\n  {%- if m.role == 'assistant' -%}\n\
-        {%- generation -%}\n  {{ m.content }}\n{%- endgeneration -%}\n  {%- endif -%}\n!\n{% endfor %}";
+        {%- generation -%}\n  {{ m.content }}\n{%- endgeneration -%}\n\
+        \x20 {%- endif -%}\n!\n{% endfor %}";
     let tagless = source.replace("{%- generation -%}", "{%- if true -%}");
     let tagless = tagless.replace("{%- endgeneration -%}", "{%- endif -%}");
     let messages = [Message::new("user", "Hi"), Message::new("assistant", "Ho")];
@@ -151,8 +152,8 @@ proptest::proptest! {
 
     #[test]
     fn any_source_renders_or_fails_cleanly(
-        source in "(\\{%-?|-?%\\}|\\{\\{|\\}\\}|\\{#|#\\}|generation|endgeneration|if|endif|messages|\
-            for m in|endfor|set|macro|[a-z'|.\\[\\]() \n0-9]){0,24}"
+        source in "(\\{%-?|-?%\\}|\\{\\{|\\}\\}|\\{#|#\\}|generation|endgeneration|if|endif|\
+            messages|for m in|endfor|set|macro|[a-z'|.\\[\\]() \n0-9]){0,24}"
     ) {
         if let Ok(template) = ChatTemplate::new(&source, None, None) {
             let _ = template.render_marked(&[Message::new("user", "x")], RenderOptions::default());

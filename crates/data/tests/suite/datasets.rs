@@ -44,7 +44,7 @@ fn first_ids(dataset: &Dataset) -> Vec<u32> {
 #[test]
 fn examples_come_back_as_they_were_encoded() {
     let lines = [
-        r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}"#,
+        r#"{"prompt": "Hi", "completion": "Ho"}"#,
         r#"{"text": "The lighthouse stood at the end."}"#,
         r#"{"input_ids": [5, 6, 7], "labels": [-100, -100, 7]}"#,
     ];
@@ -95,6 +95,8 @@ fn long_examples_are_cut_and_counted() {
     let late = "{\"input_ids\": [1, 2, 3], \"labels\": [-100, -100, 3]}";
     let error = jsonl(&ids_only(2), late).unwrap_err();
     assert_eq!(error, DataError::AllTruncated { dropped: 1, max_seq_len: 2 });
+    let nothing = DatasetBuilder::new(&ids_only(8), None, None).unwrap();
+    assert_eq!(nothing.finish().unwrap_err(), DataError::NoData);
     let error = DatasetBuilder::new(&ids_only(1), None, None).unwrap_err();
     assert_eq!(error, DataError::SequenceLimit { max_seq_len: 1, most: 2_147_483_647 });
 }
@@ -230,7 +232,8 @@ fn reading_past_the_end_is_a_broken_contract() {
 
 #[test]
 fn a_sample_is_shown_with_its_mask() {
-    let line = r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "Hi"},
+    let line = r#"{"messages": [{"role": "system", "content": "s"},
+        {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Ho é"}]}"#;
     let dataset = jsonl(&DatasetOptions::default(), &line.replace('\n', " ")).unwrap();
     let mut buf = dataset.buffer();

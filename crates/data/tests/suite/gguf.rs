@@ -1,6 +1,7 @@
 //! Byte-level vocabularies from GGUF metadata: what is honoured and what is refused.
 
 use lowtide_data::{GgufVocab, Tokenizer, TokenizerError};
+use proptest::prelude::*;
 
 use crate::smollm2;
 
@@ -106,4 +107,42 @@ fn a_broken_merge_in_a_real_vocabulary_is_found() {
     let error = Tokenizer::from_gguf(vocab).unwrap_err();
     let index = 40_000 - 252;
     assert!(matches!(error, TokenizerError::MergeUnknown { index: at, .. } if at <= index));
+}
+
+proptest! {
+    #[test]
+    fn any_vocabulary_is_a_tokenizer_or_an_error(
+        tokens in prop::collection::vec("[abĠ<]{0,3}", 0..12),
+        kinds in prop::collection::vec(-1_i32..8, 0..12),
+        merges in prop::collection::vec("[abĠ ]{0,4}", 0..4),
+        pre in prop::sample::select(vec!["gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "x"]),
+        ids in prop::collection::vec(prop::option::of(0_u32..20), 5),
+        add in any::<(Option<bool>, Option<bool>)>(),
+        text in "[abĠ< é]{0,20}",
+    ) {
+        let vocab = GgufVocab {
+            model: "gpt2".into(),
+            pre: pre.into(),
+            token_types: if kinds.len() == tokens.len() { kinds } else { Vec::new() },
+            tokens,
+            merges,
+            bos: ids[0],
+            eos: ids[1],
+            eot: ids[2],
+            unk: ids[3],
+            pad: ids[4],
+            add_bos: add.0,
+            add_eos: add.1,
+        };
+        let size = vocab.tokens.len();
+        match Tokenizer::from_gguf(vocab) {
+            Ok(tokenizer) => {
+                prop_assert_eq!(tokenizer.vocab_size(), size);
+                let encoding = tokenizer.encode(&text).unwrap();
+                prop_assert!(encoding.ids.iter().all(|&id| (id as usize) < size));
+                tokenizer.decode(&encoding.ids).unwrap();
+            }
+            Err(error) => prop_assert!(!matches!(error, TokenizerError::Broken { .. }), "{error}"),
+        }
+    }
 }

@@ -20,7 +20,9 @@ pub(crate) fn document() -> Value {
     let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
     json!({
         "version": "1.0",
-        "truncation": { "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0 },
+        "truncation": {
+            "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0,
+        },
         "padding": {
             "strategy": { "Fixed": 16 }, "direction": "Right", "pad_to_multiple_of": null,
             "pad_id": 0, "pad_type_id": 0, "pad_token": "<s>",
@@ -109,8 +111,17 @@ fn broken_documents_are_errors() {
     let mut unknown_piece = document();
     unknown_piece["model"]["merges"] = json!(["a zz"]);
     assert!(matches!(read(&unknown_piece), Err(TokenizerError::Json { .. })));
-    // The crate below panics on this one.
     let mut short_piece = document();
     short_piece["model"]["continuing_subword_prefix"] = json!("####");
-    assert!(matches!(read(&short_piece), Err(TokenizerError::Broken { .. })));
+    assert_eq!(
+        read(&short_piece).unwrap_err().to_string(),
+        "not a tokenizer: model.merges[0] ends in \"b\": expected it to begin with the subword \
+         prefix \"####\""
+    );
+    let mut undefined = document();
+    undefined["post_processor"]["special_tokens"] = json!({ "<s>": { "id": "<s>" } });
+    assert_eq!(
+        read(&undefined).unwrap_err().to_string(),
+        "not a tokenizer: post_processor names \"</s>\" and does not define it"
+    );
 }
