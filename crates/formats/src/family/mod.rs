@@ -8,9 +8,6 @@ mod gguf_keys;
 mod hf_keys;
 mod llama;
 
-#[cfg(test)]
-mod tests;
-
 use crate::document::shown;
 use crate::gguf::Contents;
 use crate::json::{Object, required};

@@ -17,9 +17,6 @@ mod types;
 mod value;
 mod write;
 
-#[cfg(test)]
-mod tests;
-
 use std::path::Path;
 
 pub use contents::{Contents, TensorInfo};

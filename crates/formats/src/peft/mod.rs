@@ -7,9 +7,6 @@
 mod lora;
 mod patterns;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
