@@ -73,6 +73,9 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     ///
     /// # Errors
     /// [`OverBudget`] when the ledger refuses; nothing stays reserved then.
+    ///
+    /// # Panics
+    /// When the plan is for a program of another number of segments.
     pub fn reserve(
         program: &'p Program<'w, F>,
         be: &'p dyn Backend<F>,
@@ -80,6 +83,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         seed: u64,
         ledger: &mut Ledger,
     ) -> Result<Self, OverBudget> {
+        let (planned, given) = (plan.forward.len(), program.segments.len());
+        assert!(planned == given, "a plan for {planned} segments, a program of {given}");
         let mut arena_bytes = plan.bytes();
         let kept = core::mem::take(&mut arena_bytes[Category::Checkpoint]);
         let arena = Slab::reserve(ledger, arena_bytes)?;
@@ -121,8 +126,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         &self.ranges
     }
 
-    /// Fills memory with NaN as soon as its last reader is done, so that a test can show that nothing
-    /// reads what is no longer there.
+    /// Fills memory with NaN before its first writer and after its last reader, so that a test can
+    /// show that nothing reads what is not there.
     pub fn set_poison(&mut self, poison: bool) {
         self.poison = poison;
         if poison {
@@ -205,6 +210,9 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             labelled.len(),
             targets.len()
         );
+        let ascend = labelled.windows(2).all(|pair| pair[0] < pair[1]);
+        let inside = labelled.last().is_none_or(|&row| (row as usize) < ids.len());
+        assert!(ascend && inside, "labelled rows ascend below {}, not {labelled:?}", ids.len());
         Cx { be: self.be, spans, positions, seed: self.seed, counter, phase }
     }
 
@@ -224,6 +232,10 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             let (kept, poison) = (self.kept_range(i), self.poison);
             let params = &params[self.ranges[i].clone()];
             let (input, output, arena, all_kept) = self.parts().between(from, to);
+            if poison {
+                arena.fill(F::NAN);
+                output.fill(F::NAN);
+            }
             let (kept, gradient) = (&mut all_kept[kept], &mut [][..]);
             let mut memory = Memory { arena, kept, input, output, gradient };
             segment.run(&schedule, cx, params, &mut [], &mut memory, poison);
@@ -234,8 +246,13 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     fn run_head(&mut self, cx: &Cx<'_, F>, batch: &Batch<'_>, scale: Option<F>) -> LossSum {
         let (program, be) = (self.program, self.be);
         let (rows, hidden, tile) = (cx.rows(), program.hidden(), self.plan.head_tile);
+        let poison = self.poison;
         let labelled = Labelled { rows: batch.labelled, targets: batch.targets, tile };
         let Parts { gradient, top, work, .. } = self.parts();
+        if poison {
+            gradient.fill(F::NAN);
+            work.fill(F::NAN);
+        }
         let x = rows_of(top, rows, hidden);
         let dx = MatMut::new(&mut gradient[..rows * hidden], rows, hidden);
         program.head.run(be, x, labelled, scale.map(|scale| (scale, dx)), work)
@@ -251,12 +268,13 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         if poison {
             arena.fill(F::NAN);
         }
-        let kept = &mut all_kept[kept];
-        let mut memory = Memory { arena, kept, input, output: &mut [], gradient };
+        let mut memory =
+            Memory { arena, kept: &mut all_kept[kept.clone()], input, output: &mut [], gradient };
         let run = &self.program.segments[segment];
         run.run(&schedule, cx, params, grads, &mut memory, poison);
         if poison {
             slots[slot * boundary..][..boundary].fill(F::NAN);
+            all_kept[kept].fill(F::NAN);
         }
     }
 

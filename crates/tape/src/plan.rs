@@ -45,6 +45,9 @@ pub struct Plan {
 
 impl Plan {
     /// Plans training (`train`) or evaluation of `program`.
+    ///
+    /// # Panics
+    /// When the limits allow more tokens than positions can count.
     #[must_use]
     pub fn new<F: Float>(
         program: &Program<'_, F>,
@@ -53,6 +56,8 @@ impl Plan {
         policy: Policy,
         train: bool,
     ) -> Self {
+        // Any sum of sizes below fits an address space if this does.
+        assert!(u32::try_from(limits.tokens).is_ok(), "{} tokens at once", limits.tokens);
         let count = program.segments.len();
         let first = if train { program.first_trained().unwrap_or(count) } else { count };
         let mut forward: Vec<Arc<Schedule>> = Vec::with_capacity(count);

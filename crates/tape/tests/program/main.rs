@@ -1,0 +1,69 @@
+//! A whole program through the public interface: plan, reserve, run.
+
+mod gradients;
+mod model;
+mod plans;
+mod policies;
+mod sinks;
+
+use lowtide_backend::{Backend, Scalar};
+use lowtide_memory::{Budget, Ledger};
+use lowtide_tape::{Accumulate, Executor, Limits, LossSum, Plan, Policy, Program};
+use lowtide_tensor::Float;
+
+use self::model::{Data, Trained};
+
+const EVERY_SITE: Trained = |_, _| true;
+
+/// How a step is run.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    policy: Policy,
+    limits: Limits,
+    poison: bool,
+}
+
+impl How {
+    /// Under `policy`, in exactly the room that `data` needs, with poison.
+    fn tight(policy: Policy, data: &Data) -> Self {
+        Self { policy, limits: data.limits(), poison: true }
+    }
+}
+
+/// Reserves an executor and works with it; the ledger must be empty afterwards.
+fn with_executor<F: Float, R>(
+    program: &Program<'_, F>,
+    how: How,
+    train: bool,
+    work: impl FnOnce(&mut Executor<'_, '_, F>) -> R,
+) -> R
+where
+    Scalar: Backend<F>,
+{
+    let mut ledger = Ledger::new(Budget::UNLIMITED);
+    let plan = Plan::new(program, &Scalar, how.limits, how.policy, train);
+    let mut executor = Executor::reserve(program, &Scalar, plan, 7, &mut ledger).unwrap();
+    executor.set_poison(how.poison);
+    let result = work(&mut executor);
+    executor.release(&mut ledger);
+    assert_eq!(ledger.live().held(), 0, "everything is given back");
+    result
+}
+
+/// Loss and gradient of one batch.
+fn step<F: Float>(
+    program: &Program<'_, F>,
+    params: &[F],
+    data: &Data,
+    how: How,
+) -> (LossSum, Vec<F>) {
+    let (mut params, before) = (params.to_vec(), params);
+    let ranges = program.param_ranges();
+    let mut grads = vec![F::ZERO; params.len()];
+    let sum = with_executor(program, how, true, |executor| {
+        let mut sink = Accumulate { grads: &mut grads, ranges: &ranges };
+        executor.step(&mut params, &data.batch(), F::ONE, &mut sink)
+    });
+    assert_eq!(params, before, "accumulating changes no parameter");
+    (sum, grads)
+}
