@@ -10,8 +10,8 @@ use crate::run;
 /// An Arm Cortex-M4 with a floating-point unit: no operating system, no standard library.
 const TARGET: &str = "thumbv7em-none-eabihf";
 
-/// Crates that are `no_std`; built without their optional features.
-const CRATES: [&str; 7] = [
+/// Crates that need no allocator; built without their optional features.
+const WITHOUT_ALLOCATOR: [&str; 7] = [
     "lowtide-memory",
     "lowtide-tensor",
     "lowtide-quant",
@@ -21,19 +21,25 @@ const CRATES: [&str; 7] = [
     "lowtide-optim",
 ];
 
+/// Crates that need an allocator. They are built on their own: together with the others they would
+/// turn on the features that these are to do without.
+const WITH_ALLOCATOR: [&str; 2] = ["lowtide-tape", "lowtide-model"];
+
 /// Builds them, or says loudly that it cannot.
 pub(super) fn build() -> Result<()> {
     if !target_is_there() {
         println!("SKIPPED: the bare-metal build; `rustup target add {TARGET}` did not work here");
         return Ok(());
     }
-    let mut build = run::cargo();
-    build.args(["build", "--target", TARGET, "--no-default-features"]);
-    CRATES.iter().for_each(|name| {
-        build.args(["--package", name]);
-    });
-    run::check(&mut build)?;
-    println!("{} crates build for {TARGET}", CRATES.len());
+    for crates in [&WITHOUT_ALLOCATOR[..], &WITH_ALLOCATOR[..]] {
+        let mut build = run::cargo();
+        build.args(["build", "--target", TARGET, "--no-default-features"]);
+        crates.iter().for_each(|name| {
+            build.args(["--package", name]);
+        });
+        run::check(&mut build)?;
+        println!("{} build for {TARGET}", crates.join(", "));
+    }
     Ok(())
 }
 
