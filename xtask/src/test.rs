@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::run::{self, Steps, cargo, check};
@@ -11,6 +11,19 @@ use crate::{data, model, tidy};
 /// Test binaries that are too slow for the development profile, as (crate, test). The development
 /// profile optimises, so this list stays short: each entry makes CI compile its crates once more.
 const RELEASE_TESTS: &[(&str, &str)] = &[];
+
+/// What README tells a newcomer to run first, up to the folder to write.
+const FIRST_RUN: [&str; 9] = [
+    "run",
+    "--release",
+    "--",
+    "finetune",
+    "--model",
+    "models/smollm2-135m-instruct.gguf",
+    "--data",
+    "examples/rust-errors.jsonl",
+    "--output",
+];
 
 /// Runs everything; stops at the first step that fails.
 pub(crate) fn all() -> Result<()> {
@@ -27,6 +40,7 @@ pub(crate) fn all() -> Result<()> {
     steps.step("model", model::smollm2)?;
     steps.step("data", data::rust_errors)?;
     steps.step("tests", || check(cargo().args(["test", "--workspace", "--no-fail-fast"])))?;
+    steps.step("first run", first_run)?;
     steps.step("release tests", || {
         RELEASE_TESTS.iter().try_for_each(|(package, test)| {
             check(cargo().args(["test", "--release", "--package", package, "--test", test]))
@@ -39,6 +53,19 @@ pub(crate) fn all() -> Result<()> {
     })?;
     steps.step("fuzz targets", build_fuzz_targets)?;
     steps.summary();
+    Ok(())
+}
+
+/// README's first command as it stands there, but ending after two updates.
+fn first_run() -> Result<()> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let adapter = folder.path().join("my-adapter");
+    let mut finetune = cargo();
+    finetune.args(FIRST_RUN).arg(&adapter).args(["--max-steps", "2"]);
+    check(&mut finetune)?;
+    for file in ["adapter_config.json", "adapter_model.safetensors", "summary.json"] {
+        ensure!(adapter.join(file).is_file(), "the first run wrote no {file}");
+    }
     Ok(())
 }
 
@@ -61,4 +88,17 @@ pub(crate) fn target_folder() -> Result<PathBuf> {
 pub(crate) fn metadata() -> Result<Value> {
     let text = run::output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     serde_json::from_str(&text).context("`cargo metadata` did not write JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_run_is_the_one_in_the_readme() {
+        let readme = include_str!("../../README.md").replace("\\\n", " ");
+        let words: Vec<&str> = readme.split_whitespace().collect();
+        let command: Vec<&str> = ["cargo"].into_iter().chain(FIRST_RUN).collect();
+        assert!(words.windows(command.len()).any(|window| window == command), "{command:?}");
+    }
 }
