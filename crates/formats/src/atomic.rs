@@ -98,9 +98,11 @@ impl FileSet {
         for file in staged {
             file.publish()?;
         }
-        self.made_dir = false;
         sync_dir(&self.dir)?;
-        sync_dir(parent(&self.dir))
+        if std::mem::take(&mut self.made_dir) {
+            sync_dir(parent(&self.dir))?;
+        }
+        Ok(())
     }
 }
 

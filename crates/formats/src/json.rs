@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use crate::document::shown;
 use crate::{DocumentError, Error};
 
-/// Largest config of a few dozen fields.
-pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
-/// Largest file that lists tokens or tensors.
-pub(crate) const LIST_BYTES_MAX: u64 = 64 << 20;
+/// Largest config of a few dozen fields. Parsed, the worst JSON takes some 30 times its length.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Largest file that lists tokens or tensors; those of the largest public models have 10 MB.
+pub(crate) const LIST_BYTES_MAX: u64 = 16 << 20;
 
 /// Reads a text file of at most `bytes_max`; `None` if there is no such file.
 pub(crate) fn read_text(path: &Path, bytes_max: u64) -> Result<Option<String>, Error> {

@@ -16,6 +16,10 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::{Error, MappedFile, Tensor, rows};
 
+/// Longest header that is parsed: room for 50,000 tensors. Parsed, the worst JSON takes some 50
+/// times its length.
+pub const HEADER_BYTES_MAX: u64 = 8 << 20;
+
 /// A safetensors file that is not sound, or holds a dtype that is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SafeError {
@@ -24,6 +28,12 @@ pub enum SafeError {
     Container {
         /// What the `safetensors` crate said.
         message: String,
+    },
+    /// A header that is longer than any sound file needs.
+    #[error("the header has {found} bytes; expected at most {HEADER_BYTES_MAX}")]
+    Header {
+        /// Its length as the file says it.
+        found: u64,
     },
     /// A dtype that is no block format here.
     #[error(
@@ -82,6 +92,13 @@ impl SafeContents {
 /// # Errors
 /// [`SafeError`], naming the tensor.
 pub fn parse(bytes: &[u8]) -> Result<SafeContents, SafeError> {
+    if let Some((length, _)) = bytes.split_first_chunk() {
+        let found = u64::from_le_bytes(*length);
+        // A header beyond the end of the file is for the crate to refuse.
+        if found > HEADER_BYTES_MAX && found < bytes.len() as u64 {
+            return Err(SafeError::Header { found });
+        }
+    }
     let (header_bytes, header) = SafeTensors::read_metadata(bytes)
         .map_err(|e| SafeError::Container { message: e.to_string() })?;
     let data = size_of::<u64>() + header_bytes;

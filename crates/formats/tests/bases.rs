@@ -7,7 +7,7 @@ use std::path::Path;
 
 use lowtide_formats::{
     Base, Error, GgufTokenizer, Pairing, Rope, RopeScaling, SpecialTokens, TensorError,
-    TokenizerSource, gguf::Value, rows,
+    TokenizerSource, gguf::Value, rows, safe,
 };
 use support::{Llama, copy_with, golden};
 
@@ -301,6 +301,14 @@ fn what_is_no_base() {
     fs::write(dir.path().join("config.json"), config).unwrap();
     assert!(matches!(Base::open(dir.path()).unwrap_err(), Error::NotABase { .. }), "no weights");
     assert!(matches!(Base::open(&dir.path().join("x")).unwrap_err(), Error::Io { .. }));
+}
+
+#[test]
+fn headers_longer_than_any_file_needs() {
+    let mut bytes = vec![b' '; 10 << 20];
+    bytes[..8].copy_from_slice(&(9_u64 << 20).to_le_bytes());
+    let error = safe::parse(&bytes).unwrap_err();
+    assert_eq!(error.to_string(), "the header has 9437184 bytes; expected at most 8388608");
 }
 
 #[test]
