@@ -161,7 +161,8 @@ fn unsound_metadata() {
     let long = one().entry("k", 8, &[]).u64(u64::MAX).raw(&[0; 5]);
     refused(
         &long.bytes,
-        "the file ends within the value of `k`: 18446744073709551615 bytes from byte 45, 5 are left",
+        "the file ends within the value of `k`: 18446744073709551615 bytes from byte 45, \
+         5 are left",
     );
 }
 
