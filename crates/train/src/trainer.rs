@@ -151,6 +151,15 @@ impl<'p, 'w> Trainer<'p, 'w> {
         Ok(sum)
     }
 
+    /// Loss of one example.
+    ///
+    /// # Errors
+    /// When the data's temporary file cannot be read.
+    pub fn loss_of(&mut self, data: &Dataset, index: usize) -> Result<LossSum, DataError> {
+        let batch = self.batch.fill(data, index..index + 1, 0)?;
+        Ok(self.executor.loss(self.params.get(), &batch))
+    }
+
     /// One update over `examples`, `sequences` in a micro-batch. `hyper.grad_scale` is the caller's
     /// factor, usually 1; averaging over labelled tokens and clipping come on top.
     ///
