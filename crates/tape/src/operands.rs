@@ -46,10 +46,11 @@ impl<'m, F: Float> Lent<'m, F> {
                 lent.count += 1;
             }
         }
-        // Ascending places let each region be cut from front to back.
+        // Ascending places let each region be cut from front to back; an empty buffer comes before
+        // the one that starts where it does.
         lent.ids[..lent.count].sort_unstable_by_key(|&id| match buffers[id].place {
-            Place::Arena(at) | Place::Kept(at) => at,
-            Place::Input | Place::Output | Place::Gradient => 0,
+            Place::Arena(at) | Place::Kept(at) => (at, buffers[id].len),
+            Place::Input | Place::Output | Place::Gradient => (0, 0),
         });
         let (mut arena, mut arena_at) = (&mut *memory.arena, 0);
         let (mut kept, mut kept_at) = (&mut *memory.kept, 0);

@@ -12,7 +12,7 @@ use crate::{Cx, Limits, MAX_INPUTS, MAX_OUTPUTS};
 /// Operations that run as one between two boundaries, usually a decoder block. What crosses a
 /// boundary is one value `[T, hidden]`; what is kept between forward and backward is the plan's.
 pub struct Segment<'w, F: Float> {
-    graph: Graph<'w, F>,
+    pub(crate) graph: Graph<'w, F>,
 }
 
 impl<'w, F: Float> Segment<'w, F> {

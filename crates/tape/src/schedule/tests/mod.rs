@@ -1,6 +1,8 @@
 //! Schedules of random graphs against a naive reference, and what must hold for any schedule.
 
+mod mesp;
 mod ops;
+mod pack;
 mod reference;
 
 use alloc::vec;
