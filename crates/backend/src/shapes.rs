@@ -110,7 +110,7 @@ pub enum OpShape {
 pub struct Span {
     /// First row.
     pub start: usize,
-    /// First row that carries a loss target of its own; `end` when there is none.
+    /// First row whose token carries loss: the prompt is `start..prompt_end`. `end` when none does.
     pub prompt_end: usize,
     /// One past the last row.
     pub end: usize,

@@ -7,7 +7,7 @@ use lowtide_memory::{ByCategory, Category, Scratch};
 use lowtide_quant::QMat;
 use lowtide_tensor::{Float, Mat, MatMut, QUANTUM};
 
-use crate::executor::LossSum;
+use crate::LossSum;
 use crate::schedule::aligned;
 
 /// Final norm and head. Only labelled rows are normalised and scored; neither all rows' logits nor

@@ -14,6 +14,7 @@ mod batch;
 mod error;
 mod evaluate;
 mod init;
+mod job;
 mod metrics;
 mod planner;
 mod prepare;

@@ -1,28 +1,22 @@
 //! The whole jobs: plan a run, or plan it and run it.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::Instant;
 
-use lowtide_adapter::Config;
 use lowtide_backend::Backend;
 use lowtide_data::order::permutation;
 use lowtide_formats::atomic;
 use lowtide_memory::{Budget, Ledger};
-use lowtide_model::{Adaptation, Layers, Model, TargetModules};
-use lowtide_optim::{AdamW, AdamW8, Optimizer, Schedule, Sgd, StepHyper};
-use lowtide_tape::Policy;
+use lowtide_optim::{Schedule, StepHyper};
 
-use crate::adapter_io::{LoadedAdapter, fill};
+use crate::adapter_io::fill;
 use crate::init::initialise;
+use crate::job::{Job, Planned};
 use crate::metrics::{by_name, file};
-use crate::planner::choose;
-use crate::prepare::limits_of;
 use crate::rss::Watch;
 use crate::{
-    DataReport, Evaluation, Event, Needs, OpenBase, PlanReport, PlanRow, Prepared, PreparedData,
-    RunPlan, Settings, SettingsError, StepReport, Summary, TrainError, Trainer, memory_now,
-    registry, save_adapter,
+    DataReport, Evaluation, Event, PlanReport, Settings, StepReport, Summary, TrainError, Trainer,
+    memory_now, registry, save_adapter,
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.
@@ -92,170 +86,13 @@ pub fn finetune(
     summary.threads = threads;
     summary.policy = report.policy.into();
     summary.trainable_parameters = report.trainable_parameters;
-    let text = serde_json::to_string_pretty(&summary).expect("a summary is plain values") + "\n";
     let path = file(&settings.output, "summary.json");
-    atomic::write_file(&path, |out| out.write_all(text.as_bytes()))?;
+    atomic::write_file(&path, |out| {
+        serde_json::to_writer_pretty(&mut *out, &summary)?;
+        out.write_all(b"\n")
+    })?;
     on_event(&Event::Done(Box::new(summary.clone())));
     Ok(summary)
-}
-
-/// The inputs of a run, opened and understood.
-struct Job<'s> {
-    settings: &'s Settings,
-    base: OpenBase,
-    data: PreparedData,
-    init_adapter: Option<LoadedAdapter>,
-    optimizer: Box<dyn Optimizer>,
-    config: Config,
-    targets: TargetModules,
-    layers: Layers,
-    policies: Vec<Policy>,
-}
-
-struct Planned {
-    plan: RunPlan,
-    report: PlanReport,
-}
-
-impl<'s> Job<'s> {
-    fn open(settings: &'s Settings) -> Result<Self, TrainError> {
-        settings.check()?;
-        let targets = settings.target_modules.parse()?;
-        let layers = settings.layers.parse()?;
-        let optimizer = optimizer(settings)?;
-        let policies = policies(&settings.checkpointing)?;
-        let config = Config {
-            rank: settings.rank,
-            alpha: settings.alpha,
-            dropout: settings.dropout,
-            use_rslora: settings.use_rslora,
-        };
-        check_output(&settings.output)?;
-        let base = OpenBase::open(&settings.model)?;
-        let init_adapter = settings.init_adapter.as_deref().map(LoadedAdapter::open).transpose()?;
-        let prepared = Prepared {
-            max_seq_len: settings.max_seq_len,
-            mask_prompt: settings.mask_prompt,
-            val_split: settings.val_split,
-            seed: settings.seed,
-        };
-        let data = prepared.for_training(&base, &settings.data)?;
-        let job = Self {
-            settings,
-            base,
-            data,
-            init_adapter,
-            optimizer,
-            config,
-            targets,
-            layers,
-            policies,
-        };
-        Ok(job)
-    }
-
-    fn build<'j>(
-        &'j self,
-        methods: &'j lowtide_adapter::Registry<f32>,
-    ) -> Result<Model<'j, f32>, TrainError> {
-        let method = methods.get(&self.settings.method)?;
-        let (config, targets, layers) = (&self.config, &self.targets, &self.layers);
-        self.base.build(Some(Adaptation { method, config, targets, layers }))
-    }
-
-    fn steps_per_epoch(&self) -> u64 {
-        let per_update = self.settings.batch_size * self.settings.grad_accum;
-        self.data.train.len().div_ceil(per_update) as u64
-    }
-
-    fn steps(&self) -> u64 {
-        self.settings.max_steps.unwrap_or(self.settings.epochs * self.steps_per_epoch())
-    }
-
-    fn plan(
-        &self,
-        model: &Model<'_, f32>,
-        be: &dyn Backend<f32>,
-        threads: usize,
-    ) -> Result<Planned, TrainError> {
-        let (settings, budget) = (self.settings, self.settings.budget()?);
-        let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
-        let needs = Needs {
-            limits: limits_of(datasets(), settings.batch_size)?,
-            longest: datasets().map(|data| data.stats().longest).max().unwrap_or(0),
-            data_bytes: datasets().map(|data| data.heap_bytes() as u64).sum(),
-            apply_and_free: settings.max_grad_norm == 0.0 && settings.grad_accum == 1,
-            train: true,
-        };
-        let optimizer = self.optimizer.as_ref();
-        let (chosen, rows) = choose(&self.policies, budget, |policy| {
-            RunPlan::new(model, be, optimizer, needs, policy)
-        });
-        let leanest = rows.iter().min_by_key(|row| row.peak_bytes).map(PlanRow::clone);
-        let (smallest, leanest) = leanest.map_or((0, ""), |row| (row.peak_bytes, row.policy));
-        let Some(plan) = chosen else {
-            let budget = budget.unwrap_or(0);
-            return Err(TrainError::NoPlanFits { budget, smallest, policy: leanest });
-        };
-        let report = PlanReport {
-            model: settings.model.clone(),
-            architecture: self.base.file().hyper().architecture.clone(),
-            method: settings.method.clone(),
-            sites: model.sites.len(),
-            trainable_parameters: plan.parameters,
-            optimizer: optimizer.name().into(),
-            policy: plan.exec.policy().name(),
-            apply_and_free: needs.apply_and_free,
-            steps: self.steps(),
-            tokens_max: needs.limits.tokens,
-            labelled_max: needs.limits.labelled,
-            planned_peak_bytes: plan.bytes().held(),
-            peak_by_category: by_name(plan.bytes()),
-            mapped_bytes: self.base.file().file_bytes(),
-            memory_budget: budget,
-            smallest_budget: smallest,
-            alternatives: rows,
-            backend: be.name(),
-            threads,
-        };
-        Ok(Planned { plan, report })
-    }
-}
-
-fn optimizer(settings: &Settings) -> Result<Box<dyn Optimizer>, SettingsError> {
-    let weight_decay = settings.weight_decay;
-    let adamw = AdamW { weight_decay, ..AdamW::default() };
-    match settings.optimizer.as_str() {
-        "adamw" => Ok(Box::new(adamw)),
-        "adamw8bit" => Ok(Box::new(AdamW8(adamw))),
-        "sgd" => Ok(Box::new(Sgd { weight_decay })),
-        other => Err(SettingsError::BadValue {
-            field: "optimizer",
-            found: other.into(),
-            expected: "adamw, adamw8bit or sgd",
-        }),
-    }
-}
-
-fn policies(checkpointing: &str) -> Result<Vec<Policy>, SettingsError> {
-    if checkpointing == "auto" {
-        return Ok(Policy::ALL.to_vec());
-    }
-    let named = Policy::ALL.into_iter().find(|policy| policy.name() == checkpointing);
-    named.map(|policy| vec![policy]).ok_or_else(|| SettingsError::BadValue {
-        field: "checkpointing",
-        found: checkpointing.into(),
-        expected: "auto, store or block",
-    })
-}
-
-/// Refuses an output path that is a file, before any work is done.
-fn check_output(output: &Path) -> Result<(), TrainError> {
-    if output.exists() && !output.is_dir() {
-        let source = io::Error::from(io::ErrorKind::NotADirectory);
-        return Err(TrainError::Output { path: output.to_owned(), source });
-    }
-    Ok(())
 }
 
 /// A run under way.

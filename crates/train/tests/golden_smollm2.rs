@@ -40,14 +40,12 @@ fn the_twenty_step_curve_is_that_of_transformers_and_peft() {
     let config = Config { rank: 8, alpha: 16.0, ..Config::default() };
     let targets: TargetModules = "q_proj,v_proj".parse().unwrap();
     let method = methods.get("lora").unwrap();
-    let adaptation = Adaptation { method, config: &config, targets: &targets, layers: &Layers::All };
+    let adaptation =
+        Adaptation { method, config: &config, targets: &targets, layers: &Layers::All };
     let model = base.build(Some(adaptation)).unwrap();
     let stats = data.stats();
-    let limits = lowtide_tape::Limits {
-        tokens: stats.longest,
-        sequences: 1,
-        labelled: stats.labelled_max,
-    };
+    let limits =
+        lowtide_tape::Limits { tokens: stats.longest, sequences: 1, labelled: stats.labelled_max };
     let longest = stats.longest;
     let needs = Needs { limits, longest, data_bytes: 0, apply_and_free: false, train: true };
     let optimizer = AdamW { weight_decay: 0.01, ..AdamW::default() };

@@ -141,7 +141,12 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     assert_eq!(ledger.at_peak(), planned);
 }
 
-fn check_logits(case: &Case, trainer: &mut Trainer<'_, '_>, golden: &serde_json::Value, file: &str) {
+fn check_logits(
+    case: &Case,
+    trainer: &mut Trainer<'_, '_>,
+    golden: &serde_json::Value,
+    file: &str,
+) {
     let want = load_safetensors(&case.dir().join(file));
     let want = &want["logits_seq0"];
     let [rows, vocab] = want.shape[..] else { panic!("logits are a matrix") };

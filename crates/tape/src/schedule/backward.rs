@@ -113,23 +113,15 @@ impl<'n> Gradients<'n> {
         Self { needs, value, grad, outer, sharers: vec![(outer, 1)], last_read }
     }
 
+    /// Appends the backward of `node` and sees to it that each input's gradient is gathered.
     fn vjp<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, node: usize) {
         let graph = builder.graph;
         let recorded = &graph.nodes[node];
         let facts = recorded.op.facts();
         let y = recorded.outputs[0];
         let dy = self.grad[y.0].take().expect("an active operation's output has a gradient");
-        let value = |s: &Self, mask: u32, i: usize, v: ValueId| {
-            (mask >> i & 1 == 1)
-                .then(|| builder.slot(s.value[v.0].expect("read values are at hand"), v))
-        };
-        let mut operands = Operands { node, dy: Some(builder.slot(dy, y)), ..Operands::default() };
-        for (i, v) in recorded.inputs.iter().enumerate() {
-            operands.x.push(value(self, facts.reads_inputs, i, *v));
-        }
-        for (i, v) in recorded.outputs.iter().enumerate() {
-            operands.y.push(value(self, facts.reads_outputs, i, *v));
-        }
+        let mut operands = self.read_values(builder, node);
+        operands.dy = Some(builder.slot(dy, y));
         // Contributions that lie apart from the gradients they belong to.
         let mut apart = Vec::new();
         for (i, v) in recorded.inputs.iter().enumerate() {
@@ -168,6 +160,22 @@ impl<'n> Gradients<'n> {
         for (from, v) in apart {
             self.merge(builder, from, v);
         }
+    }
+
+    /// Operands of a node's `vjp`, so far only the values that the facts say it reads.
+    fn read_values<F: Float>(&self, builder: &Builder<'_, '_, F>, node: usize) -> Operands {
+        let recorded = &builder.graph.nodes[node];
+        let facts = recorded.op.facts();
+        let slots = |mask: u32, values: &[ValueId]| {
+            let slot = |(i, v): (usize, &ValueId)| {
+                let read = mask >> i & 1 == 1;
+                read.then(|| builder.slot(self.value[v.0].expect("read values are at hand"), *v))
+            };
+            values.iter().enumerate().map(slot).collect()
+        };
+        let x = slots(facts.reads_inputs, &recorded.inputs);
+        let y = slots(facts.reads_outputs, &recorded.outputs);
+        Operands { node, x, y, ..Operands::default() }
     }
 
     /// `v`'s gradient, for `vjp` to add to: zeroed if this is the first contribution, `v`'s alone if

@@ -1,0 +1,184 @@
+//! A job: settings read, files opened, data counted, a plan chosen; nothing reserved.
+
+use std::io;
+use std::path::Path;
+
+use lowtide_adapter::{Config, Registry};
+use lowtide_backend::Backend;
+use lowtide_model::{Adaptation, Layers, Model, TargetModules};
+use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
+use lowtide_tape::Policy;
+
+use crate::adapter_io::LoadedAdapter;
+use crate::metrics::by_name;
+use crate::planner::choose;
+use crate::prepare::limits_of;
+use crate::{
+    Needs, OpenBase, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError,
+    TrainError,
+};
+
+/// The inputs of a run, opened and understood.
+pub(crate) struct Job<'s> {
+    pub(crate) settings: &'s Settings,
+    pub(crate) base: OpenBase,
+    pub(crate) data: PreparedData,
+    pub(crate) init_adapter: Option<LoadedAdapter>,
+    pub(crate) optimizer: Box<dyn Optimizer>,
+    pub(crate) config: Config,
+    targets: TargetModules,
+    layers: Layers,
+    policies: Vec<Policy>,
+}
+
+/// The chosen plan, and what to tell the user of it.
+pub(crate) struct Planned {
+    pub(crate) plan: RunPlan,
+    pub(crate) report: PlanReport,
+}
+
+impl<'s> Job<'s> {
+    /// Opens everything that `settings` name.
+    pub(crate) fn open(settings: &'s Settings) -> Result<Self, TrainError> {
+        settings.check()?;
+        let targets = settings.target_modules.parse()?;
+        let layers = settings.layers.parse()?;
+        let optimizer = optimizer(settings)?;
+        let policies = policies(&settings.checkpointing)?;
+        let config = Config {
+            rank: settings.rank,
+            alpha: settings.alpha,
+            dropout: settings.dropout,
+            use_rslora: settings.use_rslora,
+        };
+        check_output(&settings.output)?;
+        let base = OpenBase::open(&settings.model)?;
+        let init_adapter = settings.init_adapter.as_deref().map(LoadedAdapter::open).transpose()?;
+        let prepared = Prepared {
+            max_seq_len: settings.max_seq_len,
+            mask_prompt: settings.mask_prompt,
+            val_split: settings.val_split,
+            seed: settings.seed,
+        };
+        let data = prepared.for_training(&base, &settings.data)?;
+        let job = Self {
+            settings,
+            base,
+            data,
+            init_adapter,
+            optimizer,
+            config,
+            targets,
+            layers,
+            policies,
+        };
+        Ok(job)
+    }
+
+    /// Builds the model with its adapters.
+    pub(crate) fn build<'j>(
+        &'j self,
+        methods: &'j Registry<f32>,
+    ) -> Result<Model<'j, f32>, TrainError> {
+        let method = methods.get(&self.settings.method)?;
+        let (config, targets, layers) = (&self.config, &self.targets, &self.layers);
+        self.base.build(Some(Adaptation { method, config, targets, layers }))
+    }
+
+    /// Updates of one pass over the data.
+    pub(crate) fn steps_per_epoch(&self) -> u64 {
+        let per_update = self.settings.batch_size * self.settings.grad_accum;
+        self.data.train.len().div_ceil(per_update) as u64
+    }
+
+    /// Updates of the run.
+    pub(crate) fn steps(&self) -> u64 {
+        self.settings.max_steps.unwrap_or(self.settings.epochs * self.steps_per_epoch())
+    }
+
+    /// Chooses a plan within the budget.
+    pub(crate) fn plan(
+        &self,
+        model: &Model<'_, f32>,
+        be: &dyn Backend<f32>,
+        threads: usize,
+    ) -> Result<Planned, TrainError> {
+        let (settings, budget) = (self.settings, self.settings.budget()?);
+        let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
+        let needs = Needs {
+            limits: limits_of(datasets(), settings.batch_size)?,
+            longest: datasets().map(|data| data.stats().longest).max().unwrap_or(0),
+            data_bytes: datasets().map(|data| data.heap_bytes() as u64).sum(),
+            apply_and_free: settings.max_grad_norm == 0.0 && settings.grad_accum == 1,
+            train: true,
+        };
+        let optimizer = self.optimizer.as_ref();
+        let (chosen, rows) = choose(&self.policies, budget, |policy| {
+            RunPlan::new(model, be, optimizer, needs, policy)
+        });
+        let leanest = rows.iter().min_by_key(|row| row.peak_bytes).cloned();
+        let (smallest, leanest) = leanest.map_or((0, ""), |row| (row.peak_bytes, row.policy));
+        let Some(plan) = chosen else {
+            let budget = budget.unwrap_or(0);
+            return Err(TrainError::NoPlanFits { budget, smallest, policy: leanest });
+        };
+        let report = PlanReport {
+            model: settings.model.clone(),
+            architecture: self.base.file().hyper().architecture.clone(),
+            method: settings.method.clone(),
+            sites: model.sites.len(),
+            trainable_parameters: plan.parameters,
+            optimizer: optimizer.name().into(),
+            policy: plan.exec.policy().name(),
+            apply_and_free: needs.apply_and_free,
+            steps: self.steps(),
+            tokens_max: needs.limits.tokens,
+            labelled_max: needs.limits.labelled,
+            planned_peak_bytes: plan.bytes().held(),
+            peak_by_category: by_name(plan.bytes()),
+            mapped_bytes: self.base.file().file_bytes(),
+            memory_budget: budget,
+            smallest_budget: smallest,
+            alternatives: rows,
+            backend: be.name(),
+            threads,
+        };
+        Ok(Planned { plan, report })
+    }
+}
+
+fn optimizer(settings: &Settings) -> Result<Box<dyn Optimizer>, SettingsError> {
+    let weight_decay = settings.weight_decay;
+    let adamw = AdamW { weight_decay, ..AdamW::default() };
+    match settings.optimizer.as_str() {
+        "adamw" => Ok(Box::new(adamw)),
+        "adamw8bit" => Ok(Box::new(AdamW8(adamw))),
+        "sgd" => Ok(Box::new(Sgd { weight_decay })),
+        other => Err(SettingsError::BadValue {
+            field: "optimizer",
+            found: other.into(),
+            expected: "adamw, adamw8bit or sgd",
+        }),
+    }
+}
+
+fn policies(checkpointing: &str) -> Result<Vec<Policy>, SettingsError> {
+    if checkpointing == "auto" {
+        return Ok(Policy::ALL.to_vec());
+    }
+    let named = Policy::ALL.into_iter().find(|policy| policy.name() == checkpointing);
+    named.map(|policy| vec![policy]).ok_or_else(|| SettingsError::BadValue {
+        field: "checkpointing",
+        found: checkpointing.into(),
+        expected: "auto, store or block",
+    })
+}
+
+/// Refuses an output path that is a file, before any work is done.
+fn check_output(output: &Path) -> Result<(), TrainError> {
+    if output.exists() && !output.is_dir() {
+        let source = io::Error::from(io::ErrorKind::NotADirectory);
+        return Err(TrainError::Output { path: output.to_owned(), source });
+    }
+    Ok(())
+}
