@@ -8,14 +8,14 @@
 use std::ops::Range;
 
 use lowtide_backend::{AttentionShape, Req, Span};
-use lowtide_tensor::{Mat, MatMut};
+use lowtide_tensor::{Mat, MatMut, QUANTUM};
 
 use crate::exp::{exp, exp_all, max, sum};
 use crate::gemm::{Write, copy, gemm, packing_bytes, view, view_mut};
 use crate::lanes::share;
 
 /// Keys of a panel: fixed, because sums over keys restart there.
-pub(crate) const KEYS: usize = 128;
+pub(crate) const KEYS: usize = QUANTUM;
 
 /// Stacked rows to aim for: query heads of a group times queries of a tile.
 const STACK: usize = 192;
