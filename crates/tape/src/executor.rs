@@ -9,15 +9,16 @@ use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Charge, Ledger, OverBudget, Slab};
 use lowtide_tensor::{Float, Mat, MatMut};
 
+use crate::boundary::{Boundary, Parts};
 use crate::head::Labelled;
 use crate::operands::Memory;
 use crate::{Batch, Cx, GradSink, LossSum, Plan, Program};
 
 /// A program with the memory to run it.
 ///
-/// Arena layout: one boundary value for the gradient that travels down, one for the topmost segment's
-/// output, then the working set of whatever runs. Backward does not need the second, so its working
-/// set starts over it.
+/// Arena layout: one boundary value for the gradient that travels down, one for the topmost
+/// segment's output, then the working set of whatever runs. Backward does not need the second, so
+/// its working set starts over it.
 pub struct Executor<'p, 'w, F: Float> {
     program: &'p Program<'w, F>,
     be: &'p dyn Backend<F>,
@@ -28,17 +29,6 @@ pub struct Executor<'p, 'w, F: Float> {
     library: Charge,
     seed: u64,
     poison: bool,
-}
-
-/// Where the input of a segment (or the last output) lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Boundary {
-    /// Kept for backward.
-    Slot(usize),
-    /// The arena's second boundary value.
-    Top,
-    /// The arena's first, while no gradient is on its way.
-    Gradient,
 }
 
 impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
@@ -119,8 +109,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         self.run_head(&cx, batch, None)
     }
 
-    /// Loss of a batch, and `scale` times its gradient handed to `sink` segment by segment, from the
-    /// top down. `sink` may change a segment's parameters once their gradients are complete.
+    /// Loss of a batch, and `scale` times its gradient handed to `sink` segment by segment, from
+    /// the top down. `sink` may change a segment's parameters once their gradients are complete.
     ///
     /// # Panics
     /// When the plan is for evaluation, the batch exceeds its limits, or its parts disagree.
@@ -289,54 +279,6 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         let (top, work) = rest.split_at_mut(boundary);
         let (slots, kept) = self.checkpoint.get_mut::<F>().split_at_mut(slots);
         Parts { gradient, top, work, slots, kept, boundary }
-    }
-}
-
-/// The executor's memory in the forward direction.
-struct Parts<'m, F> {
-    gradient: &'m mut [F],
-    top: &'m mut [F],
-    work: &'m mut [F],
-    slots: &'m mut [F],
-    kept: &'m mut [F],
-    /// Elements of one boundary value.
-    boundary: usize,
-}
-
-impl<'m, F> Parts<'m, F> {
-    /// The memory of one boundary.
-    fn only(self, at: Boundary) -> &'m mut [F] {
-        match at {
-            Boundary::Slot(i) => &mut self.slots[i * self.boundary..][..self.boundary],
-            Boundary::Top => self.top,
-            Boundary::Gradient => self.gradient,
-        }
-    }
-
-    /// Input and output of a segment, its working set, and all that is kept.
-    fn between(
-        self,
-        from: Boundary,
-        to: Boundary,
-    ) -> (&'m [F], &'m mut [F], &'m mut [F], &'m mut [F]) {
-        let Self { gradient, top, work, slots, kept, boundary } = self;
-        let slot = |slots: &'m mut [F], i: usize| &mut slots[i * boundary..][..boundary];
-        let (input, output): (&'m mut [F], &'m mut [F]) = match (from, to) {
-            (Boundary::Slot(i), Boundary::Slot(j)) => {
-                assert!(i < j, "a segment writes the slot after its own");
-                let (before, after) = slots.split_at_mut(j * boundary);
-                (slot(before, i), &mut after[..boundary])
-            }
-            (Boundary::Slot(i), Boundary::Top) => (slot(slots, i), top),
-            (Boundary::Slot(i), Boundary::Gradient) => (slot(slots, i), gradient),
-            (Boundary::Gradient, Boundary::Slot(i)) => (gradient, slot(slots, i)),
-            (Boundary::Gradient, Boundary::Top) => (gradient, top),
-            (Boundary::Top, Boundary::Gradient) => (top, gradient),
-            (Boundary::Top, _) | (Boundary::Gradient, Boundary::Gradient) => {
-                panic!("no segment runs from {from:?} to {to:?}")
-            }
-        };
-        (input, output, work, kept)
     }
 }
 

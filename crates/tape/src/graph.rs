@@ -20,6 +20,16 @@ pub(crate) struct Node<'w, F: Float> {
     pub(crate) params: Range<usize>,
 }
 
+impl<F: Float> Node<'_, F> {
+    /// Values that the operation's backward reads.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = ValueId> + '_ {
+        let facts = self.op.facts();
+        let inputs = self.inputs.iter().enumerate().filter(move |(i, _)| facts.reads_input(*i));
+        let outputs = self.outputs.iter().enumerate().filter(move |(i, _)| facts.reads_output(*i));
+        inputs.chain(outputs).map(|(_, v)| *v)
+    }
+}
+
 /// Operations recorded in order, from one input value to one output value.
 pub struct Graph<'w, F: Float> {
     pub(crate) nodes: Vec<Node<'w, F>>,
@@ -83,7 +93,7 @@ fn check_facts<F: Float>(op: &impl Op<F>, in_cols: &[usize], out_cols: usize) {
             GradRule::Accumulate => true,
             GradRule::PassThrough => cols == out_cols,
             GradRule::OverDy => cols == out_cols && in_cols.len() == 1,
-            GradRule::OverValue => facts.reads_inputs >> i & 1 == 1,
+            GradRule::OverValue => facts.reads_input(i),
         };
         assert!(sound, "{name}: input {i} [T, {cols}] of {in_cols:?} cannot be {rule:?}");
     }

@@ -49,7 +49,8 @@ impl<F: Float> LossHead<'_, F> {
         (elements, library_bytes)
     }
 
-    /// The largest tile worth having for `labelled` rows: the head's weights are decoded once a tile.
+    /// The largest tile worth having for `labelled` rows: the head's weights are decoded once a
+    /// tile.
     pub(crate) fn largest_tile(labelled: usize) -> usize {
         labelled.next_multiple_of(QUANTUM).clamp(QUANTUM, 8 * QUANTUM)
     }
@@ -102,7 +103,8 @@ impl<F: Float> LossHead<'_, F> {
         sum
     }
 
-    /// Logits of `rows` of `x [T, D]`, into `out [rows.len(), V]`; `memory` as for a tile of as many.
+    /// Logits of `rows` of `x [T, D]`, into `out [rows.len(), V]`; `memory` as for a tile of as
+    /// many.
     pub(crate) fn logits(
         &self,
         be: &dyn Backend<F>,

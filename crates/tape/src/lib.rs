@@ -1,10 +1,11 @@
 //! The tape: record operations by shape, plan every byte, reserve once, run without allocating.
 //!
-//! A [`Graph`] is a straight-line list of [`Op`]s over values of shape `[T, cols]`. Compiled for given
-//! [`Limits`], it becomes a [`Segment`] with a schedule for each direction: which buffers are born and
-//! die when, at which offset of one arena. Between forward and backward a segment keeps its input
-//! only ([`Policy::Block`]) or also what its backward reads ([`Policy::Store`]); under either, the
-//! gradients are the same bits, because a recomputed value is the same sum in the same order.
+//! A [`Graph`] is a straight-line list of [`Op`]s over values of shape `[T, cols]`. Compiled for
+//! given [`Limits`], it becomes a [`Segment`] with a schedule for each direction: which buffers are
+//! born and die when, at which offset of one arena. Between forward and backward a segment keeps
+//! its input only ([`Policy::Block`]) or also what its backward reads ([`Policy::Store`]); under
+//! either, the gradients are the same bits, because a recomputed value is the same sum in the same
+//! order.
 //!
 //! A [`Program`] strings an embedding, segments and a loss head together; an [`Executor`] runs it
 //! inside the slabs that its [`Plan`] foretold.
@@ -17,7 +18,8 @@
 //! use lowtide_quant::{QMat, formats::F32};
 //! use lowtide_tape::ops::{AdaptedLinear, Add, RmsNorm};
 //! use lowtide_tape::{
-//!     ApplyNow, Batch, Embedding, Executor, Graph, Limits, LossHead, Plan, Policy, Program, Segment,
+//!     ApplyNow, Batch, Embedding, Executor, Graph, Limits, LossHead, Plan, Policy, Program,
+//!     Segment,
 //! };
 //!
 //! // Four tokens of width two. The table is the head as well, and its first rows a linear.
@@ -75,6 +77,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod boundary;
 mod executor;
 mod graph;
 mod head;

@@ -42,6 +42,23 @@ pub struct Facts {
     pub grads: [GradRule; MAX_INPUTS],
 }
 
+impl Facts {
+    /// Whether `vjp` reads the value of input `i`.
+    pub(crate) fn reads_input(&self, i: usize) -> bool {
+        self.reads_inputs >> i & 1 == 1
+    }
+
+    /// Whether `vjp` reads the value of output `i`.
+    pub(crate) fn reads_output(&self, i: usize) -> bool {
+        self.reads_outputs >> i & 1 == 1
+    }
+
+    /// Whether output 0 may take over the storage of input `i`.
+    pub(crate) fn takes_input(&self, i: usize) -> bool {
+        self.in_place >> i & 1 == 1
+    }
+}
+
 /// Operands of [`Op::forward`], each of shape `[T, cols]`.
 pub struct Forward<'a, F: Float> {
     /// Inputs; `None` where the value lies in output 0 already and is to be replaced in place. That

@@ -47,7 +47,8 @@ impl Plan {
     /// Plans training (`train`) or evaluation of `program`.
     ///
     /// # Panics
-    /// When the limits allow more tokens than positions can count.
+    /// When the limits allow more tokens than positions can count, or the program's parts disagree
+    /// about the width of what flows between them.
     #[must_use]
     pub fn new<F: Float>(
         program: &Program<'_, F>,
@@ -58,6 +59,7 @@ impl Plan {
     ) -> Self {
         // Any sum of sizes below fits an address space if this does.
         assert!(u32::try_from(limits.tokens).is_ok(), "{} tokens at once", limits.tokens);
+        program.check_widths();
         let count = program.segments.len();
         let first = if train { program.first_trained().unwrap_or(count) } else { count };
         let mut forward: Vec<Arc<Schedule>> = Vec::with_capacity(count);
@@ -93,8 +95,8 @@ impl Plan {
         plan
     }
 
-    /// Finds the arena's extent, what is alive at its fullest, and the head's tile: the largest that
-    /// does not make the arena larger.
+    /// Finds the arena's extent, what is alive at its fullest, and the head's tile: the largest
+    /// that does not make the arena larger.
     fn size_arena<F: Float>(&mut self, program: &Program<'_, F>, be: &dyn Backend<F>) {
         let two = 2 * self.boundary;
         let there = self.forward.iter().map(|s| two + s.arena);
@@ -156,8 +158,8 @@ impl Plan {
         self.bytes
     }
 
-    /// Bytes a library inside the backend allocates during one operation: held by nobody in between,
-    /// charged as scratch all the same.
+    /// Bytes a library inside the backend allocates during one operation: held by nobody in
+    /// between, charged as scratch all the same.
     #[must_use]
     pub fn library_bytes(&self) -> u64 {
         self.library_bytes

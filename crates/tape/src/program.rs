@@ -57,4 +57,18 @@ impl<F: Float> Program<'_, F> {
     pub fn first_trained(&self) -> Option<usize> {
         self.segments.iter().position(|segment| segment.params() > 0)
     }
+
+    /// Panics when the parts do not fit together.
+    pub(crate) fn check_widths(&self) {
+        let hidden = self.hidden();
+        for (i, segment) in self.segments.iter().enumerate() {
+            let cols = segment.hidden();
+            assert!(cols == hidden, "segment {i} has {cols} columns, the embedding {hidden}");
+        }
+        let (norm, head) = (self.head.norm.len(), self.head.weight.cols());
+        assert!(
+            norm == hidden && head == hidden,
+            "the final norm has {norm} columns, the head {head}, the embedding {hidden}"
+        );
+    }
 }

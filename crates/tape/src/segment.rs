@@ -112,7 +112,7 @@ impl<'w, F: Float> Segment<'w, F> {
         memory: &mut Memory<'_, F>,
     ) {
         let Node { op, params: range, .. } = &self.graph.nodes[operands.node];
-        let mut lent = Lent::new(memory, &schedule.buffers, named(operands), cx.rows());
+        let mut lent = Lent::new(memory, &schedule.buffers, operands.buffers(), cx.rows());
         let scratch = operands.scratch.map_or(&mut [][..], |id| lent.take_all(id));
         let y = each::<_, _, MAX_OUTPUTS>(&operands.y, |slot| lent.take(slot));
         let x = each::<_, _, MAX_INPUTS>(&operands.x, |slot| lent.read(slot));
@@ -129,7 +129,7 @@ impl<'w, F: Float> Segment<'w, F> {
         memory: &mut Memory<'_, F>,
     ) {
         let Node { op, params: range, .. } = &self.graph.nodes[operands.node];
-        let mut lent = Lent::new(memory, &schedule.buffers, named(operands), cx.rows());
+        let mut lent = Lent::new(memory, &schedule.buffers, operands.buffers(), cx.rows());
         let scratch = operands.scratch.map_or(&mut [][..], |id| lent.take_all(id));
         let dx = each::<_, _, MAX_INPUTS>(&operands.dx, |slot| lent.take(slot));
         let x = each::<_, _, MAX_INPUTS>(&operands.x, |slot| lent.read(slot));
@@ -140,14 +140,7 @@ impl<'w, F: Float> Segment<'w, F> {
     }
 }
 
-/// The buffers an operation's step names.
-fn named(operands: &Operands) -> impl Iterator<Item = usize> + '_ {
-    let Operands { x, y, dy, dx, scratch, .. } = operands;
-    let slots = x.iter().chain(y).chain([dy]).chain(dx).flatten().map(|slot| slot.buffer);
-    slots.chain(*scratch)
-}
-
-/// Lends each present slot into a fixed array.
+/// Lends each present slot, in a fixed array.
 fn each<S: Copy + Into<Slot>, V, const N: usize>(
     slots: &[Option<S>],
     mut lend: impl FnMut(Slot) -> V,

@@ -1,5 +1,5 @@
-//! Once reserved, an executor allocates nothing, not even in its first step. Alone in its binary, because the
-//! allocator counts for the whole process.
+//! Once reserved, an executor allocates nothing, not even in its first step. Alone in its binary,
+//! because the allocator counts for the whole process.
 
 use lowtide_backend::Scalar;
 use lowtide_memory::{Budget, Ledger};

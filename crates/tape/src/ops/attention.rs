@@ -8,8 +8,8 @@ use lowtide_tensor::Float;
 use super::given;
 use crate::{Cx, Facts, Forward, GradRule, Limits, MAX_INPUTS, Op, Vjp};
 
-/// `o = softmax(q kᵀ scale + mask) v` per head. Output 1 is `[T, H]`, the log-sum-exp of the scores:
-/// with it backward makes the probabilities again, tile by tile.
+/// `o = softmax(q kᵀ scale + mask) v` per head. Output 1 is `[T, H]`, the log-sum-exp of the
+/// scores: with it backward makes the probabilities again, tile by tile.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     /// Heads, widths, scale and reach.

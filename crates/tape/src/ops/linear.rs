@@ -25,7 +25,7 @@ impl<'w, F: Float> AdaptedLinear<'w, F> {
     ///
     /// # Panics
     /// When the bias has another length than the weight has rows, or when the adapter wants derived
-    /// values or its output back, which no segment lends.
+    /// values, which no segment lends.
     #[must_use]
     pub fn new(
         weight: QMat<'w>,

@@ -8,8 +8,9 @@ use lowtide_tensor::Float;
 use super::{given, per_head, per_head_mut};
 use crate::{Cx, Facts, Forward, GradRule, MAX_INPUTS, Op, Vjp};
 
-/// `y = x / rms(x) ⊙ w` over groups of `w.len()` columns: one group is a block's norm, one a head is
-/// the q/k norm of Qwen3 and Gemma 3. Output 1 is `[T, groups]`, the reciprocal root mean squares.
+/// `y = x / rms(x) ⊙ w` over groups of `w.len()` columns: one group is a block's norm, one a head
+/// is the q/k norm of Qwen3 and Gemma 3. Output 1 is `[T, groups]`, the reciprocal root mean
+/// squares.
 #[derive(Clone, Debug)]
 pub struct RmsNorm<F> {
     /// Frozen weight, one a column of a group.

@@ -95,16 +95,7 @@ impl<'n> Gradients<'n> {
         let graph = builder.graph;
         let mut last_read = vec![None; graph.cols.len()];
         for (i, node) in graph.nodes.iter().enumerate().rev().filter(|(i, _)| needs.active[*i]) {
-            let facts = node.op.facts();
-            let reads = |mask: u32, i: usize| mask >> i & 1 == 1;
-            let inputs = node.inputs.iter().enumerate();
-            let outputs = node.outputs.iter().enumerate();
-            for (_, v) in inputs
-                .filter(|(k, _)| reads(facts.reads_inputs, *k))
-                .chain(outputs.filter(|(k, _)| reads(facts.reads_outputs, *k)))
-            {
-                last_read[v.0] = Some(i);
-            }
+            node.reads().for_each(|v| last_read[v.0] = Some(i));
         }
         let y = graph.output();
         let outer = builder.buffer(graph.cols[y.0], Category::Workspace, Home::Gradient);
@@ -166,20 +157,17 @@ impl<'n> Gradients<'n> {
     fn read_values<F: Float>(&self, builder: &Builder<'_, '_, F>, node: usize) -> Operands {
         let recorded = &builder.graph.nodes[node];
         let facts = recorded.op.facts();
-        let slots = |mask: u32, values: &[ValueId]| {
-            let slot = |(i, v): (usize, &ValueId)| {
-                let read = mask >> i & 1 == 1;
-                read.then(|| builder.slot(self.value[v.0].expect("read values are at hand"), *v))
-            };
-            values.iter().enumerate().map(slot).collect()
-        };
-        let x = slots(facts.reads_inputs, &recorded.inputs);
-        let y = slots(facts.reads_outputs, &recorded.outputs);
+        let slot =
+            |v: &ValueId| builder.slot(self.value[v.0].expect("read values are at hand"), *v);
+        let inputs = recorded.inputs.iter().enumerate();
+        let outputs = recorded.outputs.iter().enumerate();
+        let x = inputs.map(|(i, v)| facts.reads_input(i).then(|| slot(v))).collect();
+        let y = outputs.map(|(i, v)| facts.reads_output(i).then(|| slot(v))).collect();
         Operands { node, x, y, ..Operands::default() }
     }
 
-    /// `v`'s gradient, for `vjp` to add to: zeroed if this is the first contribution, `v`'s alone if
-    /// others share it.
+    /// `v`'s gradient, for `vjp` to add to: zeroed if this is the first contribution, `v`'s alone
+    /// if others share it.
     fn accumulator<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
         if self.grad[v.0].is_some() {
             return self.make_own(builder, v);

@@ -7,7 +7,7 @@ use lowtide_memory::{ByCategory, Category};
 use lowtide_tensor::Float;
 
 use super::pack::{Interval, aligned, pack};
-use super::{Action, Buffer, BufferId, Operands, Place, Schedule, Slot};
+use super::{Action, Buffer, BufferId, Place, Schedule, Slot};
 use crate::Limits;
 use crate::graph::{Graph, ValueId};
 
@@ -146,11 +146,7 @@ fn live_at_peak(buffers: &[Buffer], steps: usize) -> ByCategory {
 /// The buffers an action names.
 fn named(action: &Action) -> Vec<BufferId> {
     match action {
-        Action::Forward(o) | Action::Vjp(o) => {
-            let Operands { x, y, dy, dx, scratch, .. } = o;
-            let slots = x.iter().chain(y).chain([dy]).chain(dx).flatten().map(|s| s.buffer);
-            slots.chain(*scratch).collect()
-        }
+        Action::Forward(operands) | Action::Vjp(operands) => operands.buffers().collect(),
         Action::Zero(slot) => alloc::vec![slot.buffer],
         Action::Copy { from, to } | Action::Add { from, to } => {
             alloc::vec![from.buffer, to.buffer]

@@ -116,7 +116,7 @@ impl<'f> Values<'f> {
             let v = recorded.inputs[*i];
             let same_width = builder.graph.cols[v.0] == builder.graph.cols[recorded.outputs[0].0];
             let once = recorded.inputs.iter().filter(|w| **w == v).count() == 1;
-            facts.in_place >> i & 1 == 1
+            facts.takes_input(*i)
                 && same_width
                 && once
                 && self.last_use[v.0] == Some(node)

@@ -70,6 +70,15 @@ pub(crate) struct Operands {
     pub(crate) scratch: Option<BufferId>,
 }
 
+impl Operands {
+    /// The buffers they lie in; one that is read twice comes twice.
+    pub(crate) fn buffers(&self) -> impl Iterator<Item = BufferId> + '_ {
+        let Self { x, y, dy, dx, scratch, .. } = self;
+        let slots = x.iter().chain(y).chain([dy]).chain(dx).flatten().map(|slot| slot.buffer);
+        slots.chain(*scratch)
+    }
+}
+
 /// What one step does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {

@@ -32,13 +32,7 @@ impl Needs {
         }
         let mut read = vec![false; graph.cols.len()];
         for (node, _) in graph.nodes.iter().zip(&active).filter(|(_, active)| **active) {
-            let facts = node.op.facts();
-            for (i, v) in node.inputs.iter().enumerate() {
-                read[v.0] |= facts.reads_inputs >> i & 1 == 1;
-            }
-            for (i, v) in node.outputs.iter().enumerate() {
-                read[v.0] |= facts.reads_outputs >> i & 1 == 1;
-            }
+            node.reads().for_each(|v| read[v.0] = true);
         }
         let mut needed = read.clone();
         let mut recompute = vec![false; graph.nodes.len()];

@@ -1,5 +1,5 @@
-//! A small decoder in the manner of Llama, built from the tape's operations, with LoRA on any choice
-//! of its linears, and batches for it.
+//! A small decoder in the manner of Llama, built from the tape's operations, with LoRA on any
+//! choice of its linears, and batches for it.
 
 use lowtide_adapter::{Adapter, Config};
 use lowtide_backend::{Activation, AttentionShape, Pairing, Span};

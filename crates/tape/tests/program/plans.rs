@@ -2,6 +2,7 @@
 
 use lowtide_backend::{Backend, OpShape, Req, Scalar, spec};
 use lowtide_memory::{Budget, ByCategory, Category, Ledger};
+use lowtide_quant::{QMat, formats::F32};
 use lowtide_tape::{Executor, Limits, Plan, Policy, Program};
 use lowtide_testkit::compare::assert_bits;
 use proptest::prelude::*;
@@ -213,6 +214,15 @@ fn labels_out_of_order_are_refused() {
     with_executor(&program, How::tight(Policy::Block, &data), true, |executor| {
         executor.loss(&params(&program), &batch)
     });
+}
+
+#[test]
+#[should_panic(expected = "the final norm has 32 columns, the head 31, the embedding 32")]
+fn parts_of_different_widths_are_refused() {
+    let (model, bytes) = (Model::new(1), [0; 31 * 4]);
+    let mut program = model.program(EVERY_SITE);
+    program.head.weight = QMat::new(&F32, 1, 31, &bytes).unwrap();
+    plan(&program, LIMITS, Policy::Block);
 }
 
 #[test]

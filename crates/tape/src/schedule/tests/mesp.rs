@@ -1,9 +1,9 @@
 //! What the schedule of a Llama block holds, by name, against what a hand-written block would.
 //!
 //! MeSP (memory-efficient structured backpropagation) writes a block's backward by hand: it shares
-//! one normalised input among q, k and v, makes the low-rank products again, replaces gate and up by
-//! their gradients in place and frees each value after its last reader. The facts that operations
-//! declare must give the same.
+//! one normalised input among q, k and v, makes the low-rank products again, replaces gate and up
+//! by their gradients in place and frees each value after its last reader. The facts that
+//! operations declare must give the same.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -102,8 +102,8 @@ fn names(segment: &Segment<'_, f32>, schedule: &Schedule) -> Vec<Vec<String>> {
     names
 }
 
-/// What an operation's step is called, and what is alive in the arena then, oldest first; nothing for
-/// steps between operations.
+/// What an operation's step is called, and what is alive in the arena then, oldest first; nothing
+/// for steps between operations.
 fn alive(
     segment: &Segment<'_, f32>,
     schedule: &Schedule,
@@ -129,9 +129,9 @@ const BLOCKS: [Block; 4] = [
     Block { hidden: 1024, ffn: 3072, heads: 16, kv_heads: 8, head_dim: 128 },
 ];
 
-/// What is alive besides scratch in each backward step of a block that kept its input only. An arrow
-/// joins what lies in one place in turn. The gradient that travels down lies outside the arena: it
-/// comes as `dy`, is `dh` once `n2` is done, and leaves as `dx`.
+/// What is alive besides scratch in each backward step of a block that kept its input only. An
+/// arrow joins what lies in one place in turn. The gradient that travels down lies outside the
+/// arena: it comes as `dy`, is `dh` once `n2` is done, and leaves as `dx`.
 ///
 /// - `n1` serves q, k and v, `n2` gate and up; the low-rank products are made again from them.
 /// - q and k are rotated in place; what they were before is not kept.
@@ -189,9 +189,13 @@ fn the_fullest_step_of_a_block_is_the_backward_of_down() {
         let segment = block.segment(&zeros);
         let back = segment.plan_backward(&segment.needs(true), None, &Scalar, LIMITS);
         let Block { hidden, ffn, heads, kv_heads, head_dim } = block;
-        let wide = 4 * ffn; // gate, up, act, dact
-        let narrow = 3 * hidden + 2 * heads * head_dim + 2 * kv_heads * head_dim; // n1 h n2, q o, k v
-        let values = LIMITS.tokens * (wide + narrow + heads + 2); // and lse, rstd1, rstd2
+        let cols = 4 * ffn // gate, up, act and its gradient
+            + 3 * hidden // n1, h, n2
+            + 2 * heads * head_dim // q, o
+            + 2 * kv_heads * head_dim // k, v
+            + heads // lse
+            + 2; // rstd1, rstd2
+        let values = LIMITS.tokens * cols;
         let scratch = back.live_at_peak[lowtide_memory::Category::Scratch];
         assert_eq!(back.live_at_peak.held(), values as u64 + scratch);
     }

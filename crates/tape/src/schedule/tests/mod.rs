@@ -217,8 +217,8 @@ proptest! {
     }
 }
 
-/// A graph by hand: each node's kind and inputs, where value 0 is the input and value `n` the output
-/// of the `n`th node.
+/// A graph by hand: each node's kind and inputs, where value 0 is the input and value `n` the
+/// output of the `n`th node.
 fn by_hand(nodes: &[(Kind, &[usize])]) -> Vec<Recipe> {
     let mut widths = vec![COLS];
     let mut recipes = Vec::new();

@@ -142,8 +142,8 @@ impl Kind {
         (y, mean)
     }
 
-    /// Gradients of the inputs' rows and of the parameters. Operands that the facts do not declare as
-    /// read may hold anything.
+    /// Gradients of the inputs' rows and of the parameters. Operands that the facts do not declare
+    /// as read may hold anything.
     pub(super) fn row_vjp(
         self,
         x: &Rows,
