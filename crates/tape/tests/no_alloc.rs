@@ -6,7 +6,7 @@ use lowtide_memory::{Budget, Ledger};
 use lowtide_tape::{Accumulate, ApplyNow, Executor, Plan, Policy};
 use lowtide_testkit::alloc::TestAlloc;
 
-use self::model::{Data, Model, VOCAB, params};
+use self::model::{Data, Model, VOCAB, lora, params};
 
 #[path = "program/model.rs"]
 #[allow(dead_code, reason = "the tests of the program use all of it")]
@@ -20,7 +20,7 @@ fn a_step_allocates_nothing() {
     let model = Model::new(4);
     for dropout in [0.0, 0.2] {
         // Block 0 is not differentiated, so forward passes through every kind of boundary.
-        let program = model.program_with::<f32>(|block, _| block > 0, dropout);
+        let program = model.program_with::<f32>(|block, _| block > 0, &lora(dropout));
         let (mut at, ranges) = (params(&program), program.param_ranges());
         let (large, small) = (Data::new(1, &[70, 30]), Data::new(2, &[4]));
         let (mut grads, mut logits) = (vec![0.0; at.len()], vec![0.0; VOCAB]);

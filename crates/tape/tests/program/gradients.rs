@@ -2,6 +2,7 @@
 
 use lowtide_tape::{Policy, Program};
 
+use crate::gain::Gain;
 use crate::model::{Data, Model, Trained, params};
 use crate::{EVERY_SITE, How, step, with_executor};
 
@@ -30,14 +31,16 @@ fn differences(
 }
 
 fn check(trained: Trained, stride: usize) {
-    let model = Model::new(3);
-    let program = model.program::<f64>(trained);
-    let (at, data) = (params(&program), Data::new(3, &[5, 1, 4]));
-    let want = differences(&program, &at, &data, stride);
+    check_program(&Model::new(3).program(trained), stride);
+}
+
+fn check_program(program: &Program<'_, f64>, stride: usize) {
+    let (at, data) = (params(program), Data::new(3, &[5, 1, 4]));
+    let want = differences(program, &at, &data, stride);
     let largest = want.iter().map(|(_, slope)| slope.abs()).fold(0.0, f64::max);
     assert!(want.len() > 10 && largest > 1e-3, "the loss depends on the parameters");
     for policy in Policy::ALL {
-        let (sum, grads) = step(&program, &at, &data, How::tight(policy, &data));
+        let (sum, grads) = step(program, &at, &data, How::tight(policy, &data));
         assert_eq!(sum.labelled, data.limits().labelled);
         for (i, want) in &want {
             let off = (grads[*i] - want).abs();
@@ -69,4 +72,15 @@ fn only_the_top_block() {
 #[test]
 fn one_site_a_block() {
     check(|block, site| site == ["down_proj", "o_proj", "gate_proj"][block], 13);
+}
+
+#[test]
+fn what_other_families_add() {
+    check_program(&Model::ornate(2).program(EVERY_SITE), 29);
+}
+
+#[test]
+fn an_adapter_that_reads_its_output_and_not_its_input() {
+    let model = Model::new(2);
+    check_program(&model.program_with(EVERY_SITE, &|_, rows| Box::new(Gain::new(rows))), 7);
 }

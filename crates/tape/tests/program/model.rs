@@ -32,10 +32,22 @@ const SITES: [(&str, usize, usize); 7] = [
 /// Which sites are trained: a block and the name of a linear.
 pub(crate) type Trained = fn(usize, &str) -> bool;
 
-/// Packed weights of the decoder; every other linear of a block is `Q8_0`, the rest `F32`.
+/// What a trained site is given: by its width in and out.
+pub(crate) type Attach<F> = dyn Fn(usize, usize) -> Box<dyn Adapter<F>>;
+
+/// LoRA of rank 3.
+pub(crate) fn lora<F: Float>(dropout: f64) -> impl Fn(usize, usize) -> Box<dyn Adapter<F>> {
+    move |cols, rows| {
+        let config = Config { rank: 3, alpha: 6.0, dropout, ..Config::default() };
+        Box::new(Lora::new(cols, rows, &config).unwrap())
+    }
+}
+
+/// Packed weights of the decoder; the linears of a block are `Q8_0` and `F32` in turn.
 pub(crate) struct Model {
     table: Vec<u8>,
     blocks: Vec<[Vec<u8>; SITES.len()]>,
+    ornate: bool,
 }
 
 fn format(site: usize) -> &'static dyn BlockFormat {
@@ -60,22 +72,35 @@ impl Model {
             })
         };
         let table = packed("table", &F32, VOCAB, HIDDEN);
-        Self { table, blocks: (0..blocks).map(block).collect() }
+        Self { table, blocks: (0..blocks).map(block).collect(), ornate: false }
+    }
+
+    /// The decoder with norms of q and k, a window, another activation and another pairing.
+    pub(crate) fn ornate(blocks: usize) -> Self {
+        Self { ornate: true, ..Self::new(blocks) }
     }
 
     /// The decoder with LoRA of rank 3 on the trained sites.
     pub(crate) fn program<F: Float>(&self, trained: Trained) -> Program<'_, F> {
-        self.program_with(trained, 0.0)
+        self.program_with(trained, &lora(0.0))
     }
 
-    /// The same with dropout.
-    pub(crate) fn program_with<F: Float>(&self, trained: Trained, dropout: f64) -> Program<'_, F> {
+    /// The decoder with adapters of any kind.
+    pub(crate) fn program_with<F: Float>(
+        &self,
+        trained: Trained,
+        attach: &Attach<F>,
+    ) -> Program<'_, F> {
         let table = QMat::new(&F32, VOCAB, HIDDEN, &self.table).unwrap();
         let blocks = 0..self.blocks.len();
         Program {
             embedding: Embedding { table, scale: F::from_f64(1.5) },
-            segments: blocks.map(|i| self.block(i, trained, dropout)).collect(),
-            head: LossHead { norm: norm_weight("final"), eps: F::from_f64(1e-5), weight: table },
+            segments: blocks.map(|i| self.block(i, trained, attach)).collect(),
+            head: LossHead {
+                norm: norm_weight("final", HIDDEN),
+                eps: F::from_f64(1e-5),
+                weight: table,
+            },
         }
     }
 
@@ -83,28 +108,43 @@ impl Model {
         &'m self,
         block: usize,
         trained: Trained,
-        dropout: f64,
+        attach: &Attach<F>,
     ) -> Segment<'m, F> {
         let (mut graph, x) = Graph::new(HIDDEN);
         let linear = |graph: &mut Graph<'m, F>, site, x| {
-            let op = self.linear(block, site, trained, dropout);
+            let op = self.linear(block, site, trained, attach);
             graph.push(op, &[x])
         };
-        let norm = |name: &str| RmsNorm { weight: norm_weight(name), eps: F::from_f64(1e-5) };
+        let norm_of = |name: &str, width| RmsNorm {
+            weight: norm_weight(name, width),
+            eps: F::from_f64(1e-5),
+        };
+        let norm = |name: &str| norm_of(name, HIDDEN);
         let inv_freq = (0..HEAD_DIM / 2).map(|i| F::from_f64(1.0 / (3 * i + 1) as f64)).collect();
-        let rope = Rope { head_dim: HEAD_DIM, inv_freq, pairing: Pairing::Halves };
+        let (pairing, act, window) = match self.ornate {
+            false => (Pairing::Halves, Activation::Silu, None),
+            true => (Pairing::Adjacent, Activation::GeluTanh, Some(3)),
+        };
+        let rope = Rope { head_dim: HEAD_DIM, inv_freq, pairing };
         let shape = AttentionShape {
             heads: HEADS,
             kv_heads: KV_HEADS,
             head_dim: HEAD_DIM,
             scale: 0.4,
-            window: None,
+            window,
         };
 
         let h = graph.push(norm("input_layernorm"), &[x]);
         let q = linear(&mut graph, "q_proj", h);
         let k = linear(&mut graph, "k_proj", h);
         let v = linear(&mut graph, "v_proj", h);
+        let (q, k) = match self.ornate {
+            false => (q, k),
+            true => (
+                graph.push(norm_of("q_norm", HEAD_DIM), &[q]),
+                graph.push(norm_of("k_norm", HEAD_DIM), &[k]),
+            ),
+        };
         let q = graph.push(rope.clone(), &[q]);
         let k = graph.push(rope, &[k]);
         let o = graph.push(Attention { shape }, &[q, k, v]);
@@ -113,7 +153,7 @@ impl Model {
         let h = graph.push(norm("post_attention_layernorm"), &[x]);
         let gate = linear(&mut graph, "gate_proj", h);
         let up = linear(&mut graph, "up_proj", h);
-        let act = graph.push(Glu { act: Activation::Silu }, &[gate, up]);
+        let act = graph.push(Glu { act }, &[gate, up]);
         let down = linear(&mut graph, "down_proj", act);
         graph.push(Add, &[x, down]);
         Segment::new(graph)
@@ -124,13 +164,11 @@ impl Model {
         block: usize,
         site: &str,
         trained: Trained,
-        dropout: f64,
+        attach: &Attach<F>,
     ) -> AdaptedLinear<'_, F> {
         let i = SITES.iter().position(|(name, ..)| *name == site).unwrap();
         let (name, cols, rows) = SITES[i];
-        let config = Config { rank: 3, alpha: 6.0, dropout, ..Config::default() };
-        let adapter = trained(block, name)
-            .then(|| -> Box<dyn Adapter<F>> { Box::new(Lora::new(cols, rows, &config).unwrap()) });
+        let adapter = trained(block, name).then(|| attach(cols, rows));
         let weight = QMat::new(format(i), rows, cols, &self.blocks[block][i]).unwrap();
         let bias = (name == "k_proj").then(|| floats("bias", rows, 0.1));
         AdaptedLinear::new(weight, bias, adapter, (block * SITES.len() + i) as u64)
@@ -141,9 +179,9 @@ fn floats<F: Float, C: FromIterator<F>>(name: &str, len: usize, std: f32) -> C {
     Rng::named(2, name).normal_vec(len, std).into_iter().map(F::from_f32).collect()
 }
 
-fn norm_weight<F: Float>(name: &str) -> Box<[F]> {
+fn norm_weight<F: Float>(name: &str, width: usize) -> Box<[F]> {
     let around_one = |w: F| w + F::ONE;
-    floats::<F, Vec<F>>(name, HIDDEN, 0.2).into_iter().map(around_one).collect()
+    floats::<F, Vec<F>>(name, width, 0.2).into_iter().map(around_one).collect()
 }
 
 /// Adapter parameters none of which is zero, so that every gradient has something to pass through.

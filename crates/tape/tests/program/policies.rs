@@ -3,7 +3,8 @@
 use lowtide_tape::{Accumulate, Limits, Policy};
 use lowtide_testkit::compare::{assert_bits, assert_close};
 
-use crate::model::{Data, HIDDEN, Model, Trained, VOCAB, params};
+use crate::gain::Gain;
+use crate::model::{Data, HIDDEN, Model, Trained, VOCAB, lora, params};
 use crate::{EVERY_SITE, How, step, with_executor};
 
 /// Choices of trained sites that put the lowest trained block at 0, 1, 2 and 3, and leave gaps.
@@ -44,11 +45,23 @@ fn policy_poison_and_room_change_no_bit() {
 }
 
 #[test]
+fn adapters_that_read_their_output_give_the_same_bits_too() {
+    let (model, data) = (Model::ornate(2), Data::new(1, &[6, 3, 1]));
+    let program = model.program_with::<f32>(EVERY_SITE, &|_, rows| Box::new(Gain::new(rows)));
+    let at = params(&program);
+    let (want_sum, want) = step(&program, &at, &data, How::tight(Policy::Block, &data));
+    let (sum, grads) = step(&program, &at, &data, How::tight(Policy::Store, &data));
+    assert_eq!(sum, want_sum);
+    assert_bits("gradients", &grads, &want);
+}
+
+#[test]
 fn dropout_draws_the_same_masks_when_recomputing() {
     let (model, data) = (Model::new(2), Data::new(2, &[7, 4]));
     let at = params(&model.program::<f32>(EVERY_SITE));
     let run = |policy, dropout| {
-        step(&model.program_with(EVERY_SITE, dropout), &at, &data, How::tight(policy, &data))
+        let program = model.program_with(EVERY_SITE, &lora(dropout));
+        step(&program, &at, &data, How::tight(policy, &data))
     };
     let (sum, grads) = run(Policy::Store, 0.3);
     let (again, same) = run(Policy::Block, 0.3);
