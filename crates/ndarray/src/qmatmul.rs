@@ -11,8 +11,8 @@ use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::gemm::{CHAIN, Write, gemm, packing_bytes, part, view, view_mut};
-use crate::lanes::share;
-use crate::tiles::{ColBlock, ColBlocks, RowBlock, RowBlocks, even_width};
+use crate::lanes::{share, share_out};
+use crate::tiles::{ColBlock, ColBlocks, RowBlock, RowBlocks, even_width, row_split};
 
 /// Columns of a result computed together, unless one block of the format is wider.
 const WIDTH: usize = 128;
@@ -42,9 +42,12 @@ pub(crate) fn req(lanes: usize, rows: usize, out_features: usize, in_features: u
 pub(crate) fn req_t(lanes: usize, rows: usize, out_features: usize, in_features: usize) -> Req {
     let width = in_features.min(BLOCK_MAX);
     let tile = TILE.min(width * out_features);
+    // Blocks wider than `WIDTH` are multiplied in shorter chunks.
+    let narrow = packing_bytes(rows, out_features, in_features.min(WIDTH));
+    let wide = packing_bytes(rows, out_features.min(CHAIN / 2), width);
     Req {
         scratch: lanes * (tile + BLOCK.min(width * rows)),
-        library_bytes: lanes * packing_bytes(rows, out_features, width),
+        library_bytes: lanes * narrow.max(wide),
     }
 }
 
@@ -116,30 +119,22 @@ pub(crate) fn qmatmul_t(
 
 /// `out = W[rows]`, a few rows a unit.
 pub(crate) fn qdecode(lanes: usize, w: QMat<'_>, rows: Range<usize>, out: MatMut<'_, f32>) {
-    let (lanes, step) = crate::tiles::row_split(lanes, out.rows(), out.cols());
-    crate::lanes::share_out(
-        lanes,
-        RowBlocks::new(out, step),
-        |RowBlock { start, rows: mut out }| {
-            for i in 0..out.rows() {
-                w.decode_row(rows.start + start + i, out.row_mut(i));
-            }
-        },
-    );
+    let (lanes, step) = row_split(lanes, out.rows(), out.cols());
+    share_out(lanes, RowBlocks::new(out, step), |RowBlock { start, rows: mut out }| {
+        for i in 0..out.rows() {
+            w.decode_row(rows.start + start + i, out.row_mut(i));
+        }
+    });
 }
 
 /// `out[t] = W[ids[t]]`.
 pub(crate) fn qgather(lanes: usize, w: QMat<'_>, ids: &[u32], out: MatMut<'_, f32>) {
-    let (lanes, step) = crate::tiles::row_split(lanes, out.rows(), out.cols());
-    crate::lanes::share_out(
-        lanes,
-        RowBlocks::new(out, step),
-        |RowBlock { start, rows: mut out }| {
-            for i in 0..out.rows() {
-                w.decode_row(ids[start + i] as usize, out.row_mut(i));
-            }
-        },
-    );
+    let (lanes, step) = row_split(lanes, out.rows(), out.cols());
+    share_out(lanes, RowBlocks::new(out, step), |RowBlock { start, rows: mut out }| {
+        for i in 0..out.rows() {
+            w.decode_row(ids[start + i] as usize, out.row_mut(i));
+        }
+    });
 }
 
 /// Rows of a result to compute at once: as many as fit next to a copy of their operand where that
