@@ -13,10 +13,10 @@ const BOUNDS: [f32; 4] = [1e-3, 0.05, 1.0, 300.0];
 
 /// Runs a block format through everything it owes to the engine.
 ///
-/// - *Sizes*: blocks have values and bytes; a row is whole blocks or no row; a packed matrix of that
-///   size is accepted and its rows decode on their own.
-/// - *Round trip*: what comes back is off by at most the share of a block's largest magnitude that the
-///   bits a value allow; zeros come back as zeros; packing again what came back does not drift.
+/// - *Sizes*: blocks have values and bytes; a row is whole blocks or no row; a packed matrix of
+///   that size is accepted and its rows decode on their own.
+/// - *Round trip*: what comes back is off by at most the share of a block's largest magnitude that
+///   the bits a value allow; zeros come back as zeros; packing again what came back does not drift.
 /// - *Blocks are independent*: many at once give the bytes and values of one after another.
 /// - *Damage stays visible*: a NaN or an infinity does not decode to a block of finite numbers.
 /// - *Any bytes* decode, the same twice.

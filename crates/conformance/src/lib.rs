@@ -1,9 +1,9 @@
 //! Suites that anyone's implementation can be run through: ours or a stranger's.
 //!
-//! A suite is a function. It takes an implementation, returns nothing, and panics at the first promise
-//! that is not kept, in words that name the implementation, the operation and the shape. Nothing here
-//! knows any concrete backend, method, format or optimizer; the scalar specification is what results are
-//! compared with.
+//! A suite is a function. It takes an implementation, returns nothing, and panics at the first
+//! promise that is not kept, in words that name the implementation, the operation and the shape.
+//! Nothing here knows any concrete backend, method, format or optimizer; the scalar specification
+//! is what results are compared with.
 //!
 //! | to check | call |
 //! |---|---|

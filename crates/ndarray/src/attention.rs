@@ -1,9 +1,9 @@
 //! Causal grouped-query attention with an online softmax: never more than a tile of scores.
 //!
-//! A unit is a tile of queries for one key/value head. The query heads that share it are stacked, so
-//! that keys and values are copied once for all of them and the products have enough rows. Keys come
-//! in panels of [`KEYS`], counted from the first key of the span: a panel that a query does not see
-//! changes nothing of its row, hence no result depends on how queries are tiled.
+//! A unit is a tile of queries for one key/value head. The query heads that share it are stacked,
+//! so that keys and values are copied once for all of them and the products have enough rows. Keys
+//! come in panels of [`KEYS`], counted from the first key of the span: a panel that a query does
+//! not see changes nothing of its row, hence no result depends on how queries are tiled.
 
 use std::ops::Range;
 

@@ -1,8 +1,8 @@
 //! The gradient of attention, from log-sum-exp and recomputed probabilities.
 //!
-//! A unit is one key/value head of one span, with the query heads that share it: it owns its columns
-//! of all three gradients, so nothing is computed twice. Panels of keys run outside, ascending; for
-//! each, stacks of heads and tiles of queries run inside, ascending.
+//! A unit is one key/value head of one span, with the query heads that share it: it owns its
+//! columns of all three gradients, so nothing is computed twice. Panels of keys run outside,
+//! ascending; for each, stacks of heads and tiles of queries run inside, ascending.
 
 use std::ops::Range;
 
@@ -187,8 +187,8 @@ struct Keys<'a> {
     dvs: &'a mut [f32],
 }
 
-/// Turns one query's scores into probabilities, and the gradients of its probabilities into those of
-/// its unscaled scores; zeros where it does not see.
+/// Turns one query's scores into probabilities, and the gradients of its probabilities into those
+/// of its unscaled scores; zeros where it does not see.
 fn softmax_vjp(
     probs: &mut [f32],
     slopes: &mut [f32],

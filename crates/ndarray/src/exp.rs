@@ -7,8 +7,8 @@ use std::f32::consts::LOG2_E;
 ///
 /// 1. `x = n ln 2 + r` with `|r| <= ln 2 / 2`; adding and subtracting 1.5 * 2^23 rounds to the
 ///    integer `n`, which then also lies in the low bits of the sum.
-/// 2. `e^r = 1 + r + r² p(r)` with a polynomial of degree 4 whose largest relative error is smallest
-///    (Remez exchange): 4e-9.
+/// 2. `e^r = 1 + r + r² p(r)` with a polynomial of degree 4 whose largest relative error is
+///    smallest (Remez exchange): 4e-9.
 /// 3. `2^n` by shifting `n` into the exponent.
 ///
 /// There is no branch and no call, so a loop over a slice becomes vector code.

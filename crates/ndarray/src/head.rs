@@ -1,9 +1,9 @@
 //! Cross-entropy of a packed head, without the logits.
 //!
-//! A panel of logits exists at a time, [`WORDS`] words for up to [`ROWS`] rows: large enough that the
-//! head is decoded once for all labelled rows of an ordinary batch, bounded whatever the vocabulary.
-//! The panel comes from [`qmatmul`] and its gradient goes back through [`qmatmul_t`]; between the two,
-//! rows are shared out.
+//! A panel of logits exists at a time, [`WORDS`] words for up to [`ROWS`] rows: large enough that
+//! the head is decoded once for all labelled rows of an ordinary batch, bounded whatever the
+//! vocabulary. The panel comes from [`qmatmul`] and its gradient goes back through [`qmatmul_t`];
+//! between the two, rows are shared out.
 
 use lowtide_backend::Req;
 use lowtide_quant::QMat;

@@ -18,9 +18,9 @@
 //!
 //! # Memory
 //!
-//! Scratch is the caller's. The one thing allocated here is matrixmultiply's pair of packing buffers,
-//! a few hundred KiB a thread, freed before a call returns; [`Backend::req`] declares it as
-//! `library_bytes`.
+//! Scratch is the caller's. The one thing allocated here is matrixmultiply's pair of packing
+//! buffers, a few hundred KiB a thread, freed before a call returns; [`Backend::req`] declares it
+//! as `library_bytes`.
 //!
 //! ```
 //! use lowtide_backend::{Backend, OpShape};

@@ -1,8 +1,8 @@
 //! Dense products of strided views: all adapter algebra.
 //!
-//! `c` is cut into tiles. For each tile and each quantum of the contracted length, the partial product
-//! goes to scratch and is then scaled and added, so that any `alpha` and any cut of the operands give
-//! the same bits.
+//! `c` is cut into tiles. For each tile and each quantum of the contracted length, the partial
+//! product goes to scratch and is then scaled and added, so that any `alpha` and any cut of the
+//! operands give the same bits.
 
 use lowtide_backend::Req;
 use lowtide_tensor::{Mat, MatMut, QUANTUM};

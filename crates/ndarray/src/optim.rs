@@ -1,5 +1,5 @@
-//! Updates: the specification's loops, shared out by chunks of parameters. A parameter's update reads
-//! nothing but its own numbers and, with 8-bit moments, its own block.
+//! Updates: the specification's loops, shared out by chunks of parameters. A parameter's update
+//! reads nothing but its own numbers and, with 8-bit moments, its own block.
 
 use lowtide_backend::{AdamHyper, Moments8, SgdHyper, spec};
 use lowtide_quant::dynamic8::BLOCK;

@@ -117,8 +117,8 @@ pub(crate) fn slice_split(lanes: usize, len: usize, multiple: usize) -> (usize, 
     (lanes, len.div_ceil(lanes * 4).next_multiple_of(multiple))
 }
 
-/// Width of the blocks that `total` columns are cut into: at most `widest`, multiples of `multiple`,
-/// and as many blocks as keeps all lanes busy to the end.
+/// Width of the blocks that `total` columns are cut into: at most `widest`, multiples of
+/// `multiple`, and as many blocks as keeps all lanes busy to the end.
 pub(crate) fn even_width(total: usize, widest: usize, multiple: usize, lanes: usize) -> usize {
     let blocks = total.div_ceil(widest).next_multiple_of(lanes).max(1);
     total.div_ceil(blocks).next_multiple_of(multiple).max(multiple)

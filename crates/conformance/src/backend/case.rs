@@ -1,5 +1,5 @@
-//! What the checks of all operations share: a case, its surroundings, and the comparisons that every
-//! case goes through.
+//! What the checks of all operations share: a case, its surroundings, and the comparisons that
+//! every case goes through.
 
 use std::ops::Range;
 

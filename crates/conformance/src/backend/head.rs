@@ -82,7 +82,8 @@ impl Head {
         [loss.take("loss of xent_head"), lse.take("lse of xent_head"), argmax]
     }
 
-    /// Logits grow with the inputs, and with them the error of everything that is reckoned from them.
+    /// Logits grow with the inputs, and with them the error of everything that is reckoned from
+    /// them.
     fn tolerance(&self) -> f64 {
         tolerance::head(self.vocab_size, self.hidden_size) * f64::from(self.bound)
     }

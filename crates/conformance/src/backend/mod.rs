@@ -21,9 +21,9 @@ pub use threads::threads;
 
 /// Runs every operation of a backend against the scalar specification.
 ///
-/// - *Values*: every operation, over a table of shapes that has odd widths, tails, one row and none,
-///   several spans, windows, grouped heads and every block format, is close to the specification
-///   computed in double precision; the tolerances are named and reasoned in one file.
+/// - *Values*: every operation, over a table of shapes that has odd widths, tails, one row and
+///   none, several spans, windows, grouped heads and every block format, is close to the
+///   specification computed in double precision; the tolerances are named and reasoned in one file.
 /// - *Memory*: outputs that are overwritten begin as NaN and as a large number; arguments that are
 ///   added to keep what they held; scratch has exactly the size that `req` says and begins as NaN;
 ///   operands and results may have gaps between their rows; nothing outside is written.

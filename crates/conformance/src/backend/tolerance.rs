@@ -9,12 +9,12 @@ const ROUNDING: f64 = 1.0 / (1 << 24) as f64;
 /// A few roundings and no cancellation: residuals, products, updates.
 pub(super) const ELEMENT: f64 = 8.0 * ROUNDING;
 
-/// As [`ELEMENT`], with one or two transcendental functions, which platforms compute to within a few
-/// units in the last place, and a division.
+/// As [`ELEMENT`], with one or two transcendental functions, which platforms compute to within a
+/// few units in the last place, and a division.
 pub(super) const FUNCTION: f64 = 32.0 * ROUNDING;
 
-/// Moments packed in 8 bits: neighbouring levels are at most 2 % of the largest magnitude apart, and
-/// a value on the border of two may fall on either side.
+/// Moments packed in 8 bits: neighbouring levels are at most 2 % of the largest magnitude apart,
+/// and a value on the border of two may fall on either side.
 pub(super) const LEVEL: f64 = 0.02;
 
 /// A sum of `terms` products. The worst order of additions errs by `terms` roundings of the sum of
@@ -29,8 +29,8 @@ pub(super) const fn attention(keys: usize, width: usize) -> f64 {
     sum(keys) + sum(width)
 }
 
-/// The loss over `vocab_size` words: logits are sums over the hidden width, and their magnitude, which
-/// grows with it, multiplies the roundings of the exponentials' arguments.
+/// The loss over `vocab_size` words: logits are sums over the hidden width, and their magnitude,
+/// which grows with it, multiplies the roundings of the exponentials' arguments.
 pub(super) const fn head(vocab_size: usize, hidden_size: usize) -> f64 {
     sum(hidden_size) + 8.0 * ROUNDING * (vocab_size.ilog2() as usize + 8) as f64
 }
