@@ -35,7 +35,8 @@ impl Pair {
 }
 
 /// Writes the compiler's explanations of its errors as `prompt` and `completion` pairs:
-/// all in `examples/rust-errors.jsonl`, split in `examples/rust-errors/{train,valid}.jsonl`.
+/// `examples/rust-errors.jsonl` to train on and, beside it, `examples/rust-errors.valid.jsonl` to
+/// measure the held-out loss on.
 pub(crate) fn rust_errors() -> Result<()> {
     let mut pairs = Vec::new();
     for code in codes()? {
@@ -46,9 +47,8 @@ pub(crate) fn rust_errors() -> Result<()> {
     ensure!(!pairs.is_empty(), "`rustc --explain` explained none of the error codes");
     let folder = run::root().join("examples");
     let (valid, train): (Vec<&Pair>, Vec<&Pair>) = pairs.iter().partition(|pair| pair.held_out());
-    write(&folder.join("rust-errors.jsonl"), &pairs.iter().collect::<Vec<_>>())?;
-    write(&folder.join("rust-errors").join("train.jsonl"), &train)?;
-    write(&folder.join("rust-errors").join("valid.jsonl"), &valid)
+    write(&folder.join("rust-errors.jsonl"), &train)?;
+    write(&folder.join("rust-errors.valid.jsonl"), &valid)
 }
 
 fn write(path: &Path, pairs: &[&Pair]) -> Result<()> {

@@ -4,8 +4,11 @@
 use lowtide_adapter::{Init, ParamSpec};
 use lowtide_model::Site;
 
-/// Fills the adapter slab of all `sites`.
-pub(crate) fn initialise(sites: &[Site], seed: u64, params: &mut [f32]) {
+/// Fills the adapter slab of all `sites` as their method wants parameters to start.
+///
+/// # Panics
+/// When `params` is shorter than the sites' parameters.
+pub fn initialise(sites: &[Site], seed: u64, params: &mut [f32]) {
     for site in sites {
         let mut rest = &mut params[site.range.clone()];
         for spec in &site.params {

@@ -66,16 +66,16 @@ impl Prepared {
         Ok(PreparedData { train, valid, report })
     }
 
-    /// Reads `data` for evaluation: of a folder `test.jsonl`, else `valid.jsonl`, else
-    /// `train.jsonl`.
+    /// Reads `data` for evaluation: a file as it is, of a folder `test.jsonl`, else `valid.jsonl`,
+    /// else `train.jsonl`.
     ///
     /// # Errors
     /// As [`Prepared::for_training`].
     pub fn for_evaluation(&self, base: &OpenBase, data: &Path) -> Result<Dataset, TrainError> {
         let reader = Reader::open(base)?;
         let files = DataFiles::find(data)?;
-        let file = files.test.or(files.valid).unwrap_or(files.train);
-        let dataset = self.read(base, &reader, &file)?;
+        let held_out = files.test.or(files.valid).filter(|_| data.is_dir());
+        let dataset = self.read(base, &reader, &held_out.unwrap_or(files.train))?;
         drop(reader);
         lowtide_memory::release_free_heap();
         Ok(dataset)

@@ -1,5 +1,7 @@
 //! What the operating system says the process holds.
 
+use std::fs::File;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -16,12 +18,11 @@ pub struct Memory {
     pub peak_bytes: Option<u64>,
 }
 
-/// Reads what the system knows now.
+/// Reads what the system knows now. Allocates nothing.
 #[must_use]
 pub fn memory_now() -> Memory {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
-        return Memory::default();
-    };
+    let mut buffer = [0; STATUS_BYTES];
+    let status = read_status(&mut buffer).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         let kib: u64 =
@@ -33,6 +34,22 @@ pub fn memory_now() -> Memory {
         file_bytes: field("RssFile"),
         peak_bytes: field("VmHWM"),
     }
+}
+
+/// The sizes stand in the first kilobyte; what follows depends on the number of processors.
+const STATUS_BYTES: usize = 4096;
+
+/// The head of the system's report on this process, up to its last whole character.
+fn read_status(buffer: &mut [u8]) -> Option<&str> {
+    let mut file = File::open("/proc/self/status").ok()?;
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]).ok()? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    buffer[..filled].utf8_chunks().next().map(|chunk| chunk.valid())
 }
 
 /// Follows anonymous resident memory from a thread of its own.

@@ -1,6 +1,6 @@
 //! The whole jobs: plan a run, or plan it and run it.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::Instant;
 
 use lowtide_backend::Backend;
@@ -12,6 +12,7 @@ use lowtide_optim::{Schedule, StepHyper};
 use crate::adapter_io::fill;
 use crate::init::initialise;
 use crate::job::{Job, Planned};
+use crate::log::Log;
 use crate::metrics::{by_name, file};
 use crate::rss::Watch;
 use crate::{
@@ -70,8 +71,7 @@ pub fn finetune(
         watch: &watch,
         on_event,
         summary: Summary::default(),
-        times: Vec::new(),
-        metrics: Vec::new(),
+        log: Log::new()?,
         held: ledger.live().held(),
         mapped: report.mapped_bytes,
     };
@@ -101,10 +101,7 @@ struct Run<'r> {
     watch: &'r Watch,
     on_event: &'r mut dyn FnMut(&Event),
     summary: Summary,
-    /// Seconds of each update.
-    times: Vec<f64>,
-    /// Lines of `metrics.jsonl` so far.
-    metrics: Vec<StepReport>,
+    log: Log,
     held: u64,
     mapped: u64,
 }
@@ -112,7 +109,6 @@ struct Run<'r> {
 impl Run<'_> {
     fn train(&mut self, trainer: &mut Trainer<'_, '_>, steps: u64) -> Result<(), TrainError> {
         let settings = self.job.settings;
-        self.times.reserve_exact(usize::try_from(steps).unwrap_or(usize::MAX).min(1 << 20));
         self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
         let warmup_steps = settings.warmup_steps.unwrap_or(steps * 3 / 100);
         let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
@@ -168,14 +164,14 @@ impl Run<'_> {
         let held_bytes = self.held;
         let line =
             StepReport { step, steps, loss, lr, grad_norm, tokens, seconds, held_bytes, report };
-        self.times.push(seconds);
+        self.log.time(seconds);
         self.summary.steps = step;
         self.summary.tokens += tokens;
         self.summary.labelled_tokens += update.sum.labelled as u64;
         self.summary.loss_first.get_or_insert(loss);
         self.summary.loss_last = Some(loss);
         if report {
-            self.metrics.push(line);
+            self.log.write(&line)?;
         }
         (self.on_event)(&Event::Step(line));
         Ok(())
@@ -202,26 +198,17 @@ impl Run<'_> {
         save_adapter(output, job.base.file().path(), hyper, sites, &job.config, trainer.params())?;
         let config = job.settings.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
-        atomic::write_file(&file(output, "metrics.jsonl"), |out| self.write_metrics(out))?;
+        atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;
         (self.on_event)(&Event::Saved { step, path: output.clone() });
-        Ok(())
-    }
-
-    fn write_metrics(&self, out: &mut dyn Write) -> io::Result<()> {
-        for line in &self.metrics {
-            serde_json::to_writer(&mut *out, line)?;
-            out.write_all(b"\n")?;
-        }
         Ok(())
     }
 
     /// Saves, and sums the run up but for what the plan and the ledger know.
     fn finish(mut self, trainer: &Trainer<'_, '_>) -> Result<Summary, TrainError> {
         self.save(trainer, self.summary.steps)?;
-        let total: f64 = self.times.iter().sum();
-        self.times.sort_by(f64::total_cmp);
+        let total = self.log.seconds();
         let mut summary = self.summary;
-        summary.seconds_per_step_median = self.times.get(self.times.len() / 2).copied();
+        summary.seconds_per_step_median = self.log.median();
         summary.tokens_per_second = (total > 0.0).then(|| summary.tokens as f64 / total);
         summary.mapped_bytes = self.mapped;
         summary.rss_anon_peak_bytes = self.watch.peak();

@@ -9,7 +9,7 @@ use lowtide_model::Model;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
 use lowtide_tape::{Accumulate, ApplyNow, Executor, LossSum};
 
-use crate::{BatchBuffers, RunPlan};
+use crate::{BatchBuffers, Needs, RunPlan};
 
 /// What one update did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,11 +30,7 @@ pub struct Trainer<'p, 'w> {
     be: &'p dyn Backend<f32>,
     optimizer: &'p dyn Optimizer,
     executor: Executor<'p, 'w, f32>,
-    params: Slab,
-    grads: Slab,
-    state: Slab,
-    /// Batches, and what the model and the datasets hold by themselves.
-    others: Charge,
+    held: Held,
     batch: BatchBuffers,
     tensor_lens: Vec<usize>,
     /// Where each segment's parameters lie.
@@ -50,7 +46,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// Reserves everything the plan says. Parameters are zero and the optimizer's state is fresh.
     ///
     /// # Errors
-    /// [`OverBudget`] when the ledger refuses.
+    /// [`OverBudget`] when the ledger refuses; nothing stays reserved then.
     pub fn reserve(
         model: &'p Model<'w, f32>,
         be: &'p dyn Backend<f32>,
@@ -60,21 +56,19 @@ impl<'p, 'w> Trainer<'p, 'w> {
         seed: u64,
         ledger: &mut Ledger,
     ) -> Result<Self, OverBudget> {
-        let slab = |ledger: &mut Ledger, category, words: usize| {
-            Slab::reserve(ledger, ByCategory::of(category, (words * size_of::<f32>()) as u64))
-        };
-        let params = slab(ledger, Category::Adapter, plan.parameters)?;
-        let grads = slab(ledger, Category::Gradient, plan.gradients)?;
-        let mut state = slab(ledger, Category::Optimizer, plan.state_words)?;
+        let mut held = Held::reserve(&plan, ledger)?;
         let batch = BatchBuffers::new(plan.needs.limits, plan.needs.longest);
-        let others = ByCategory::of(Category::Workspace, plan.resident_bytes)
-            .with(Category::Data, batch.held() + plan.needs.data_bytes);
-        let others = ledger.charge(others)?;
-        let apply_and_free = plan.needs.apply_and_free;
-        let executor = Executor::reserve(&model.program, be, plan.exec, seed, ledger)?;
+        let Needs { apply_and_free, train, .. } = plan.needs;
+        let executor = match Executor::reserve(&model.program, be, plan.exec, seed, ledger) {
+            Ok(executor) => executor,
+            Err(error) => {
+                held.release(ledger);
+                return Err(error);
+            }
+        };
         let tensor_lens = model.tensor_lens();
-        if plan.needs.train {
-            optimizer.init(&tensor_lens, state.get_mut());
+        if train {
+            optimizer.init(&tensor_lens, held.state.get_mut());
         }
         let segments = segments(model, optimizer, &tensor_lens);
         Ok(Self {
@@ -82,10 +76,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
             be,
             optimizer,
             executor,
-            params,
-            grads,
-            state,
-            others,
+            held,
             batch,
             tensor_lens,
             ranges: model.program.param_ranges(),
@@ -99,10 +90,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// Gives everything back.
     pub fn release(self, ledger: &mut Ledger) {
         self.executor.release(ledger);
-        self.params.release(ledger);
-        self.grads.release(ledger);
-        self.state.release(ledger);
-        ledger.release(self.others);
+        self.held.release(ledger);
     }
 
     /// The model in training.
@@ -114,19 +102,19 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// The adapter's parameters, as the sites' ranges divide them.
     #[must_use]
     pub fn params(&self) -> &[f32] {
-        self.params.get()
+        self.held.params.get()
     }
 
     /// The adapter's parameters, to set.
     #[must_use]
     pub fn params_mut(&mut self) -> &mut [f32] {
-        self.params.get_mut()
+        self.held.params.get_mut()
     }
 
     /// The gradients of the last update, where they are kept.
     #[must_use]
     pub fn grads(&self) -> &[f32] {
-        self.grads.get()
+        self.held.grads.get()
     }
 
     /// The executor, for what tests want to know of it.
@@ -145,7 +133,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         while start < data.len() {
             let end = (start + sequences).min(data.len());
             let batch = self.batch.fill(data, start..end, 0)?;
-            sum += self.executor.loss(self.params.get(), &batch);
+            sum += self.executor.loss(self.held.params.get(), &batch);
             start = end;
         }
         Ok(sum)
@@ -157,7 +145,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// When the data's temporary file cannot be read.
     pub fn loss_of(&mut self, data: &Dataset, index: usize) -> Result<LossSum, DataError> {
         let batch = self.batch.fill(data, index..index + 1, 0)?;
-        Ok(self.executor.loss(self.params.get(), &batch))
+        Ok(self.executor.loss(self.held.params.get(), &batch))
     }
 
     /// One update over `examples`, `sequences` in a micro-batch. `hyper.grad_scale` is the caller's
@@ -183,17 +171,17 @@ impl<'p, 'w> Trainer<'p, 'w> {
         }
         let mut update =
             Update { sum: LossSum::default(), tokens: 0, grad_norm: None, non_finite: 0 };
-        self.grads.get_mut::<f32>().fill(0.0);
+        self.held.grads.get_mut::<f32>().fill(0.0);
         let ranges = &self.ranges;
         while examples.len() > 0 {
             let batch =
                 self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
             self.micro_batches += 1;
-            let mut sink = Accumulate { grads: self.grads.get_mut(), ranges };
+            let mut sink = Accumulate { grads: self.held.grads.get_mut(), ranges };
             update.tokens += batch.ids.len() as u64;
-            update.sum += self.executor.step(self.params.get_mut(), &batch, scale, &mut sink);
+            update.sum += self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink);
         }
-        let stats = self.be.stats(self.grads.get());
+        let stats = self.be.stats(self.held.grads.get());
         update.grad_norm = Some(stats.sum_squares.sqrt());
         update.non_finite = stats.non_finite;
         if stats.non_finite == 0 {
@@ -202,7 +190,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
                 false => 1.0,
             };
             let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, ..hyper };
-            let (p, g, s) = (self.params.get_mut(), self.grads.get(), self.state.get_mut());
+            let (p, g, s) = (self.held.params.get_mut(), self.held.grads.get(), self.held.state.get_mut());
             self.optimizer.update(self.be, &self.tensor_lens, p, g, s, &hyper);
         }
         Ok(update)
@@ -219,7 +207,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         self.micro_batches += 1;
         let tokens = batch.ids.len() as u64;
         let (be, optimizer, lens) = (self.be, self.optimizer, &self.tensor_lens);
-        let (segments, state) = (&self.segments, self.state.get_mut::<f32>());
+        let (segments, state) = (&self.segments, self.held.state.get_mut::<f32>());
         let mut non_finite = 0;
         let ranges = &self.ranges;
         let update = |segment: usize, p: &mut [f32], g: &[f32]| {
@@ -231,9 +219,52 @@ impl<'p, 'w> Trainer<'p, 'w> {
                 optimizer.update(be, &lens[tensors.clone()], p, g, state, &hyper);
             }
         };
-        let mut sink = ApplyNow { grads: self.grads.get_mut(), ranges, update };
-        let sum = self.executor.step(self.params.get_mut(), &batch, scale, &mut sink);
+        let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
+        let sum = self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink);
         Ok(Update { sum, tokens, grad_norm: None, non_finite })
+    }
+}
+
+/// What a trainer holds besides its executor.
+struct Held {
+    params: Slab,
+    grads: Slab,
+    state: Slab,
+    /// Batches, and what the model and the datasets hold by themselves.
+    others: Charge,
+}
+
+impl Held {
+    /// All of it, or nothing.
+    fn reserve(plan: &RunPlan, ledger: &mut Ledger) -> Result<Self, OverBudget> {
+        let others = ByCategory::of(Category::Workspace, plan.resident_bytes)
+            .with(Category::Data, plan.batch_bytes());
+        let others = ledger.charge(others)?;
+        let mut slabs = Vec::new();
+        for (category, words) in [
+            (Category::Adapter, plan.parameters),
+            (Category::Gradient, plan.gradients),
+            (Category::Optimizer, plan.state_words),
+        ] {
+            let bytes = ByCategory::of(category, (words * size_of::<f32>()) as u64);
+            match Slab::reserve(ledger, bytes) {
+                Ok(slab) => slabs.push(slab),
+                Err(error) => {
+                    slabs.into_iter().for_each(|slab| slab.release(ledger));
+                    ledger.release(others);
+                    return Err(error);
+                }
+            }
+        }
+        let [params, grads, state] = slabs.try_into().expect("one slab a category");
+        Ok(Self { params, grads, state, others })
+    }
+
+    fn release(self, ledger: &mut Ledger) {
+        self.params.release(ledger);
+        self.grads.release(ledger);
+        self.state.release(ledger);
+        ledger.release(self.others);
     }
 }
 

@@ -91,7 +91,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("memmap2", &["lowtide-memory", "lowtide-formats", "lowtide-data"]),
     ("minijinja", &["lowtide-data"]),
     ("ndarray", &["lowtide-ndarray"]),
-    ("rayon", &["lowtide-ndarray", "lowtide"]),
+    ("rayon", &["lowtide-ndarray", "lowtide-conformance", "lowtide"]),
     ("safetensors", &["lowtide-formats"]),
     ("tokenizers", &["lowtide-data"]),
 ];

@@ -147,15 +147,22 @@ pub struct DataFiles {
 }
 
 impl DataFiles {
-    /// Finds the files behind a path: a `.jsonl` or `.txt` file stands for itself, a folder for
-    /// the `train.jsonl` in it, with `valid.jsonl` and `test.jsonl` where they exist.
+    /// Finds the files behind a path: a folder stands for the `train.jsonl` in it, with
+    /// `valid.jsonl` and `test.jsonl` where they exist; a file `name.jsonl` (or `.txt`) for itself,
+    /// with `name.valid.jsonl` and `name.test.jsonl` beside it where they exist.
     ///
     /// # Errors
     /// When it is neither.
     pub fn find(path: &Path) -> Result<Self, DataError> {
         if !path.is_dir() {
             builder::Kind::of(path)?;
-            return Ok(Self { train: path.to_owned(), valid: None, test: None });
+            let beside = |part: &str| {
+                let extension = path.extension().and_then(|extension| extension.to_str())?;
+                let sibling = path.with_extension(format!("{part}.{extension}"));
+                Some(sibling).filter(|file| file.is_file())
+            };
+            let (valid, test) = (beside("valid"), beside("test"));
+            return Ok(Self { train: path.to_owned(), valid, test });
         }
         let file = |name| Some(path.join(name)).filter(|file| file.is_file());
         let unknown = || DataError::UnknownFile { path: path.to_owned() };

@@ -175,7 +175,10 @@ fn files_are_known_by_their_names() {
     );
     let valid = file("valid.jsonl", "");
     assert_eq!(DataFiles::find(folder.path()).unwrap().valid, Some(valid));
-    assert_eq!(DataFiles::find(&ids).unwrap().train, ids);
+    let alone = DataFiles { train: ids.clone(), valid: None, test: None };
+    assert_eq!(DataFiles::find(&ids).unwrap(), alone);
+    let valid = Some(file("train.valid.jsonl", ""));
+    assert_eq!(DataFiles::find(&ids).unwrap(), DataFiles { valid, ..alone });
 
     let odd = file("data.csv", "a,b");
     let unknown = DataError::UnknownFile { path: odd.clone() };

@@ -1,0 +1,227 @@
+//! What the tests share: tiny bases, data files, and a trainer for a choice of settings.
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use lowtide_adapter::Config;
+use lowtide_backend::Backend;
+use lowtide_data::Dataset;
+use lowtide_memory::{Budget, Ledger};
+use lowtide_model::{Adaptation, Layers, Model, TargetModules};
+use lowtide_ndarray::NdArray;
+use lowtide_optim::{AdamW, Optimizer, StepHyper};
+use lowtide_tape::{Limits, Policy};
+use lowtide_testkit::rng::Rng;
+use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
+use lowtide_train::{
+    Needs, OpenBase, Prepared, RunPlan, Settings, Trainer, Update, initialise, registry,
+};
+
+/// Tokens that every tiny base here knows.
+pub(crate) const VOCAB: usize = 256;
+
+/// A folder that goes away with the test: a tiny base and data for it.
+pub(crate) struct Home {
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    /// With a base of the given shape in `base`.
+    pub(crate) fn new(shape: &TinyLlama) -> Self {
+        let home = Self { dir: tempfile::tempdir().unwrap() };
+        tiny_llama_folder(&home.base(), shape);
+        home
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn base(&self) -> PathBuf {
+        self.path("base")
+    }
+
+    /// A data file of examples with these numbers of tokens.
+    pub(crate) fn data(&self, lengths: &[usize]) -> PathBuf {
+        let path = self.path("data.jsonl");
+        write_data(&path, lengths);
+        path
+    }
+
+    /// Settings of a short run on this base with these examples, written to `adapter`.
+    pub(crate) fn settings(&self, lengths: &[usize]) -> Settings {
+        Settings {
+            model: self.base(),
+            data: self.data(lengths),
+            output: self.path("adapter"),
+            max_steps: Some(2),
+            lr: 1e-3,
+            ..Settings::default()
+        }
+    }
+}
+
+/// Examples of these numbers of tokens; the first third of each carries no loss.
+pub(crate) fn write_data(path: &Path, lengths: &[usize]) {
+    let mut text = String::new();
+    for (i, &tokens) in lengths.iter().enumerate() {
+        let mut rng = Rng::new(i as u64);
+        let ids: Vec<i64> = (0..tokens).map(|_| 3 + rng.below(VOCAB - 3) as i64).collect();
+        let prompt = tokens / 3;
+        let labels: Vec<i64> =
+            ids.iter().enumerate().map(|(t, id)| if t < prompt { -100 } else { *id }).collect();
+        let line = serde_json::json!({ "input_ids": ids, "labels": labels });
+        writeln!(text, "{line}").unwrap();
+    }
+    std::fs::write(path, text).unwrap();
+}
+
+pub(crate) fn dataset(base: &OpenBase, path: &Path) -> Dataset {
+    let prepared = Prepared { max_seq_len: 4096, mask_prompt: true, val_split: 0.0, seed: 0 };
+    prepared.for_training(base, path).unwrap().train
+}
+
+/// Limits that any batch of `sequences` examples keeps.
+pub(crate) fn limits(data: &Dataset, sequences: usize) -> Limits {
+    let stats = data.stats();
+    Limits {
+        tokens: stats.longest * sequences,
+        sequences,
+        labelled: stats.labelled_max * sequences,
+    }
+}
+
+/// How to train.
+pub(crate) struct Setup<'s> {
+    pub(crate) be: &'s dyn Backend<f32>,
+    pub(crate) optimizer: &'s dyn Optimizer,
+    pub(crate) policy: Policy,
+    pub(crate) rank: usize,
+    pub(crate) dropout: f64,
+    pub(crate) targets: &'s str,
+    pub(crate) layers: &'s str,
+    /// Sequences in a micro-batch.
+    pub(crate) sequences: usize,
+    /// Micro-batches in an update.
+    pub(crate) accum: usize,
+    pub(crate) apply_and_free: bool,
+    pub(crate) max_grad_norm: f64,
+    pub(crate) seed: u64,
+}
+
+/// AdamW with the decay of the reference runs.
+pub(crate) static ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+
+impl<'s> Setup<'s> {
+    /// Rank 4 on every linear of every layer, AdamW, one example an update, no clipping.
+    pub(crate) fn new(be: &'s dyn Backend<f32>) -> Self {
+        Self {
+            be,
+            optimizer: &ADAMW,
+            policy: Policy::Block,
+            rank: 4,
+            dropout: 0.0,
+            targets: "all-linear",
+            layers: "all",
+            sequences: 1,
+            accum: 1,
+            apply_and_free: false,
+            max_grad_norm: 0.0,
+            seed: 0,
+        }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let alpha = 2.0 * self.rank as f64;
+        Config { rank: self.rank, alpha, dropout: self.dropout, ..Config::default() }
+    }
+
+    pub(crate) fn model<'b>(&self, base: &'b OpenBase) -> Model<'b, f32> {
+        let methods = registry();
+        let method = methods.get("lora").unwrap();
+        let (config, targets): (_, TargetModules) = (self.config(), self.targets.parse().unwrap());
+        let layers: Layers = self.layers.parse().unwrap();
+        let adaptation =
+            Adaptation { method, config: &config, targets: &targets, layers: &layers };
+        base.build(Some(adaptation)).unwrap()
+    }
+
+    pub(crate) fn plan(&self, model: &Model<'_, f32>, data: &Dataset) -> RunPlan {
+        let needs = Needs {
+            limits: limits(data, self.sequences),
+            longest: data.stats().longest,
+            data_bytes: data.heap_bytes() as u64,
+            apply_and_free: self.apply_and_free,
+            train: true,
+        };
+        RunPlan::new(model, self.be, self.optimizer, needs, self.policy)
+    }
+
+    /// Reserves a trainer whose parameters are initialised.
+    pub(crate) fn reserve<'p, 'w>(
+        &'p self,
+        model: &'p Model<'w, f32>,
+        data: &Dataset,
+        ledger: &mut Ledger,
+    ) -> Trainer<'p, 'w> {
+        let plan = self.plan(model, data);
+        let (be, optimizer, clip) = (self.be, self.optimizer, self.max_grad_norm);
+        let mut trainer =
+            Trainer::reserve(model, be, optimizer, plan, clip, self.seed, ledger).unwrap();
+        initialise(&model.sites, self.seed, trainer.params_mut());
+        trainer
+    }
+
+    /// Update `step`, counted from 1, over the next examples in order, round and round.
+    pub(crate) fn update(
+        &self,
+        trainer: &mut Trainer<'_, '_>,
+        data: &Dataset,
+        step: u64,
+    ) -> Update {
+        let per_update = self.sequences * self.accum;
+        let first = (step as usize - 1) * per_update;
+        let at = |i: usize| (first + i) % data.len();
+        let labelled = (0..per_update).map(|i| data.entry(at(i)).unwrap().labelled as usize).sum();
+        let hyper = StepHyper { lr: 1e-3, step, grad_scale: 1.0 };
+        let examples = (0..per_update).map(at);
+        trainer.update(data, examples, self.sequences, labelled, hyper).unwrap()
+    }
+
+    /// Trains `steps` updates and hands the trainer to `look`.
+    pub(crate) fn train<R>(
+        &self,
+        base: &OpenBase,
+        data: &Dataset,
+        steps: u64,
+        look: impl FnOnce(&mut Trainer<'_, '_>) -> R,
+    ) -> R {
+        let model = self.model(base);
+        let mut ledger = Ledger::new(Budget::UNLIMITED);
+        let mut trainer = self.reserve(&model, data, &mut ledger);
+        for step in 1..=steps {
+            let update = self.update(&mut trainer, data, step);
+            assert_eq!(update.non_finite, 0, "update {step}");
+            assert!(update.sum.mean().is_finite(), "update {step}: {update:?}");
+        }
+        let seen = look(&mut trainer);
+        trainer.release(&mut ledger);
+        seen
+    }
+
+    /// The adapter's parameters, bit by bit, after `steps` updates.
+    pub(crate) fn bits(&self, base: &OpenBase, data: &Dataset, steps: u64) -> Vec<u32> {
+        self.train(base, data, steps, |trainer| bits(trainer.params()))
+    }
+}
+
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Runs `work` in a rayon pool of its own, with a backend for as many threads.
+pub(crate) fn in_pool<R: Send>(threads: usize, work: impl FnOnce(&NdArray) -> R + Send) -> R {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| work(&NdArray::new(threads)))
+}
