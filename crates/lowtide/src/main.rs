@@ -1,3 +1,10 @@
 //! The `lowtide` command.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod command;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::run()
+}

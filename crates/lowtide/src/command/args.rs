@@ -1,0 +1,160 @@
+//! The command line: sub-commands, and the flags they share.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+use super::flags::{RunFlags, size};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 no plan fits the memory budget.";
+
+/// How many threads may be asked for.
+pub(crate) const THREADS: RangeInclusive<u64> = 1..=1024;
+
+/// Fine-tune real language models where memory is shallow.
+#[derive(Debug, Parser)]
+#[command(name = "lowtide", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) job: Job,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
+    /// Train an adapter on a frozen base
+    #[command(visible_alias = "train", after_help = EXIT_CODES)]
+    Finetune(Box<FinetuneArgs>),
+    /// Show what a run would hold, byte by byte, and what each alternative would cost
+    #[command(after_help = EXIT_CODES)]
+    Plan(Box<RunArgs>),
+    /// Measure loss, perplexity and next-token accuracy of a base, or of a base with an adapter
+    #[command(after_help = EXIT_CODES)]
+    Eval(EvalArgs),
+}
+
+impl Job {
+    pub(crate) fn voice(&self) -> Voice {
+        match self {
+            Self::Finetune(args) => args.run.voice,
+            Self::Plan(args) => args.voice,
+            Self::Eval(args) => args.voice,
+        }
+    }
+}
+
+/// `lowtide finetune`.
+#[derive(Debug, Args)]
+pub(crate) struct FinetuneArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Print the resolved configuration, with the plan in its comments, and do nothing else
+    #[arg(long, help_heading = "Output")]
+    pub(crate) dry_run: bool,
+}
+
+/// What `finetune` and `plan` share.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) flags: RunFlags,
+    /// TOML file whose keys are the flags' names; flags win over it
+    #[arg(long, short, value_name = "FILE", help_heading = "Input and output")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
+}
+
+/// `lowtide eval`.
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// Base: a Hugging Face folder or a .gguf file
+    #[arg(long, short, value_name = "PATH", help_heading = "Input")]
+    pub(crate) model: PathBuf,
+    /// Adapter folder; without one, the bare base is measured
+    #[arg(long, short, alias = "adapter-path", value_name = "DIR", help_heading = "Input")]
+    pub(crate) adapter: Option<PathBuf>,
+    /// A .jsonl or .txt file, or a folder: its test.jsonl, else valid.jsonl, else train.jsonl
+    #[arg(long, short, value_name = "PATH", help_heading = "Input")]
+    pub(crate) data: PathBuf,
+    /// Tokens of the longest sequence; longer examples are truncated
+    #[arg(long, aliases = ["max-seq-length", "max-length"], value_name = "TOKENS")]
+    #[arg(default_value_t = 512, help_heading = "Evaluation")]
+    pub(crate) max_seq_len: usize,
+    /// Sequences in a batch
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Evaluation")]
+    pub(crate) batch_size: usize,
+    #[command(flatten, next_help_heading = "Evaluation")]
+    pub(crate) mask: MaskFlags,
+    /// Heap that may be held, such as 256MiB; if nothing fits, nothing starts
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Memory")]
+    pub(crate) memory_budget: Option<String>,
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
+}
+
+/// Whether prompts carry loss; the last flag given counts.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct MaskFlags {
+    /// Loss on responses only, for chat and completion data [default]
+    #[arg(long, alias = "completion-only", overrides_with = "no_mask_prompt")]
+    mask_prompt: bool,
+    /// Loss on prompts too
+    #[arg(long, overrides_with = "mask_prompt")]
+    no_mask_prompt: bool,
+}
+
+impl MaskFlags {
+    /// What was asked for, if anything was.
+    pub(crate) fn given(self) -> Option<bool> {
+        (self.mask_prompt || self.no_mask_prompt).then_some(self.mask_prompt)
+    }
+}
+
+/// What computes. Nothing here changes a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Args, Deserialize)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct MachineFlags {
+    /// What computes [default: auto]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) backend: Option<BackendName>,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = RangedU64ValueParser::<u16>::new().range(THREADS))]
+    pub(crate) threads: Option<u16>,
+}
+
+/// A backend by name. Its variants are described in plain comments, because a doc comment on one
+/// would make every flag's help take three lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BackendName {
+    // The quickest that this machine can run.
+    #[default]
+    Auto,
+    // ndarray, matrixmultiply and rayon.
+    Ndarray,
+}
+
+/// How much is said, and in which form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Voice {
+    /// One JSON object a line on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only errors
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Trace what happens on standard error
+    #[arg(long, short, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+}

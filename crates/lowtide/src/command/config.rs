@@ -1,0 +1,127 @@
+//! From flags and a configuration file to the settings of a run: flags win over the file, and the
+//! file over the defaults.
+
+use std::path::Path;
+
+use lowtide::train::{Settings, SettingsError};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::args::{MachineFlags, RunArgs, THREADS};
+
+/// The settings of a run, and what computes it.
+///
+/// # Errors
+/// A file that cannot be read, with its name and the key at fault; a base or data that neither the
+/// flags nor the file name; a value outside its range.
+pub(crate) fn resolve(args: &RunArgs) -> Result<(Settings, MachineFlags), SettingsError> {
+    let (from_file, machine) = match &args.config {
+        Some(path) => read(path)?,
+        None => (Settings::default(), MachineFlags::default()),
+    };
+    let settings = args.flags.over(from_file);
+    for (field, path) in [("model", &settings.model), ("data", &settings.data)] {
+        if path.as_os_str().is_empty() {
+            return Err(SettingsError::BadValue {
+                field,
+                found: "missing".into(),
+                expected: "a path, as a flag or in the configuration file",
+            });
+        }
+    }
+    settings.check()?;
+    let given = args.machine;
+    let machine = MachineFlags {
+        backend: given.backend.or(machine.backend),
+        threads: given.threads.or(machine.threads),
+    };
+    Ok((settings, machine))
+}
+
+/// Reads a configuration file. `backend` and `threads` change no result, so they are no settings of
+/// a run; being flags, they may stand in the file all the same.
+fn read(path: &Path) -> Result<(Settings, MachineFlags), SettingsError> {
+    let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| bad(error.to_string()))?;
+    let machine: Table =
+        ["backend", "threads"].into_iter().filter_map(|key| table.remove_entry(key)).collect();
+    if machine.is_empty() {
+        // Reading the text itself lets an error show the line.
+        return Ok((Settings::from_file(path)?, MachineFlags::default()));
+    }
+    let machine = MachineFlags::deserialize(Value::Table(machine));
+    let machine = machine.map_err(|error| bad(error.to_string()))?;
+    if let Some(threads) = machine.threads.filter(|&n| !THREADS.contains(&n.into())) {
+        return Err(SettingsError::BadValue {
+            field: "threads",
+            found: threads.to_string(),
+            expected: "1 to 1024",
+        });
+    }
+    let settings = Settings::deserialize(Value::Table(table));
+    Ok((settings.map_err(|error| bad(error.to_string()))?, machine))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::command::args::{BackendName, Cli, Job};
+
+    fn with(file: &str, flags: &[&str]) -> Result<(Settings, MachineFlags), SettingsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.toml");
+        std::fs::write(&path, file).unwrap();
+        let path = path.to_str().unwrap();
+        let line = ["lowtide", "plan", "--config", path];
+        match Cli::parse_from(line.iter().chain(flags)).job {
+            Job::Plan(args) => resolve(&args),
+            job => panic!("{job:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file = "model = 'm'\ndata = 'd'\nrank = 4\nalpha = 2.0\nmask-prompt = false\n";
+        let (settings, machine) = with(file, &["--rank=2", "--data=e"]).unwrap();
+        let expected = Settings {
+            model: "m".into(),
+            data: "e".into(),
+            rank: 2,
+            alpha: 2.0,
+            mask_prompt: false,
+            ..Settings::default()
+        };
+        assert_eq!((settings, machine), (expected, MachineFlags::default()));
+    }
+
+    #[test]
+    fn the_machine_may_stand_in_the_file() {
+        let file = "model = 'm'\ndata = 'd'\nbackend = 'ndarray'\nthreads = 3\n";
+        let (_, machine) = with(file, &[]).unwrap();
+        let expected = MachineFlags { backend: Some(BackendName::Ndarray), threads: Some(3) };
+        assert_eq!(machine, expected);
+        let (_, machine) = with(file, &["--threads=1"]).unwrap();
+        assert_eq!(machine, MachineFlags { threads: Some(1), ..expected });
+    }
+
+    #[test]
+    fn bad_files_name_themselves_and_the_key() {
+        for (file, says) in [
+            ("model = ", "run.toml"),
+            ("learning_rate = 1", "learning_rate"),
+            ("threads = 2\nlearning_rate = 1", "learning_rate"),
+            ("threads = 'many'", "threads"),
+            ("threads = 0", "`threads` is 0"),
+            ("backend = 'gpu'", "gpu"),
+            ("rank = 4", "`model` is missing"),
+            ("model = 'm'", "`data` is missing"),
+            ("model = 'm'\ndata = 'd'\nval-split = 2.0", "`val-split` is 2"),
+        ] {
+            let error = with(file, &[]).unwrap_err().to_string();
+            assert!(error.contains(says), "`{file}`: {error}");
+        }
+    }
+}

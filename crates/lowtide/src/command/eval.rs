@@ -1,0 +1,34 @@
+//! `lowtide eval`: loss, perplexity and accuracy.
+
+use lowtide::EvalSettings;
+use lowtide::train::{SettingsError, parse_bytes};
+
+use super::args::EvalArgs;
+use super::console::Console;
+use super::failure::Failure;
+use super::machine::Machine;
+use super::show;
+
+/// Runs `lowtide eval`.
+pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
+    let settings = settings(args)?;
+    let machine = Machine::start(args.machine)?;
+    let mut console = Console::new(args.voice);
+    let result = machine.run(|backend, _| lowtide::evaluate(&settings, backend))?;
+    console.json(&result);
+    console.text(&show::evaluation::table(&result));
+    Ok(console.finish()?)
+}
+
+fn settings(args: &EvalArgs) -> Result<EvalSettings, SettingsError> {
+    let budget = args.memory_budget.as_deref().map(parse_bytes).transpose()?;
+    Ok(EvalSettings {
+        model: args.model.clone(),
+        adapter: args.adapter.clone(),
+        data: args.data.clone(),
+        max_seq_len: args.max_seq_len,
+        batch_size: args.batch_size,
+        mask_prompt: args.mask.given().unwrap_or(true),
+        memory_budget: budget,
+    })
+}

@@ -1,0 +1,202 @@
+//! The flags of `finetune` and `plan`: one for every field of [`Settings`], none of them with a
+//! default of its own, so that what was not given leaves the configuration file its say.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use lowtide::optim::ScheduleKind;
+use lowtide::train::{BudgetError, Settings, parse_bytes};
+
+use super::args::MaskFlags;
+
+/// Settings as far as they were given on the command line.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RunFlags {
+    #[command(flatten)]
+    paths: PathFlags,
+    #[command(flatten)]
+    adapter: AdapterFlags,
+    #[command(flatten)]
+    training: TrainingFlags,
+    #[command(flatten, next_help_heading = "Training")]
+    mask: MaskFlags,
+    #[command(flatten)]
+    memory: MemoryFlags,
+    #[command(flatten)]
+    rhythm: RhythmFlags,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Input and output")]
+struct PathFlags {
+    /// Base: a Hugging Face folder or a .gguf file
+    #[arg(long, short, value_name = "PATH", required_unless_present = "config")]
+    model: Option<PathBuf>,
+    /// A .jsonl or .txt file, or a folder with train.jsonl and perhaps valid.jsonl
+    #[arg(long, short, value_name = "PATH", required_unless_present = "config")]
+    data: Option<PathBuf>,
+    /// Folder to write [default: adapter]
+    #[arg(long, short, aliases = ["adapter-path", "output-dir"], value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Adapter folder to start from, instead of a fresh adapter
+    #[arg(long, value_name = "DIR")]
+    init_adapter: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Adapter")]
+struct AdapterFlags {
+    /// Adapter method [default: lora]
+    #[arg(long, aliases = ["fine-tune-type", "peft-type"], value_name = "NAME")]
+    method: Option<String>,
+    /// Inner width of the adapter [default: 8]
+    #[arg(long, short, aliases = ["lora-r", "lora-rank"], value_name = "N")]
+    rank: Option<usize>,
+    /// Numerator of the adapter's scale, alpha / rank [default: 16]
+    #[arg(long, alias = "lora-alpha", value_name = "X")]
+    alpha: Option<f64>,
+    /// Chance that an input of the adapter is dropped [default: 0]
+    #[arg(long, alias = "lora-dropout", value_name = "P")]
+    dropout: Option<f64>,
+    /// Scale by alpha / sqrt(rank) instead [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    use_rslora: Option<bool>,
+    /// all-linear, a comma list, or a regular expression over site names [default: all-linear]
+    #[arg(long, alias = "lora-target-modules", value_name = "SITES")]
+    target_modules: Option<String>,
+    /// all, last:N, or ranges such as 0-3,20-29 [default: all]
+    #[arg(long, value_name = "LAYERS")]
+    layers: Option<String>,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Training")]
+struct TrainingFlags {
+    /// Passes over the data [default: 1]
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Updates to make, whatever --epochs says
+    #[arg(long, alias = "iters", value_name = "N")]
+    max_steps: Option<u64>,
+    /// Sequences in a micro-batch [default: 1]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Micro-batches in an update [default: 1]
+    #[arg(long, alias = "gradient-accumulation-steps", value_name = "N")]
+    grad_accum: Option<usize>,
+    /// Tokens of the longest sequence; longer examples are truncated [default: 512]
+    #[arg(long, aliases = ["max-seq-length", "max-length"], value_name = "TOKENS")]
+    max_seq_len: Option<usize>,
+    /// Highest learning rate [default: 0.0002]
+    #[arg(long, alias = "learning-rate", value_name = "X")]
+    lr: Option<f64>,
+    /// How the learning rate falls [default: cosine]
+    #[arg(long, value_name = "NAME")]
+    #[arg(value_parser = PossibleValuesParser::new(ScheduleKind::ALL.map(ScheduleKind::name)))]
+    lr_scheduler: Option<String>,
+    /// Updates over which the learning rate rises [default: 3 % of all]
+    #[arg(long, value_name = "N")]
+    warmup_steps: Option<u64>,
+    /// Optimizer [default: adamw8bit]
+    #[arg(long, alias = "optim", value_name = "NAME")]
+    #[arg(value_parser = ["adamw", "adamw8bit", "sgd"])]
+    optimizer: Option<String>,
+    /// Decoupled weight decay [default: 0]
+    #[arg(long, value_name = "X")]
+    weight_decay: Option<f64>,
+    /// Gradients are scaled down to this norm; 0 turns it off and saves memory [default: 1]
+    #[arg(long, value_name = "X")]
+    max_grad_norm: Option<f64>,
+    /// Seed of shuffling, initialisation and dropout [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Memory")]
+struct MemoryFlags {
+    /// Heap that may be held, such as 256MiB; if no plan fits, nothing starts
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory_budget: Option<String>,
+    /// What is kept from forward to backward; the rest is computed again [default: auto]
+    #[arg(long, value_name = "POLICY", value_parser = ["auto", "store", "block"])]
+    checkpointing: Option<String>,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Evaluation and saving")]
+struct RhythmFlags {
+    /// Share of the data held out when there is no valid.jsonl [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    val_split: Option<f64>,
+    /// Updates between evaluations; 0 for only before and after [default: 0]
+    #[arg(long, value_name = "N")]
+    eval_every: Option<u64>,
+    /// Updates between saves; 0 for only at the end [default: 0]
+    #[arg(long, value_name = "N")]
+    save_every: Option<u64>,
+    /// Updates between reports [default: 10]
+    #[arg(long, value_name = "N")]
+    report_every: Option<u64>,
+}
+
+impl RunFlags {
+    /// `settings` with everything replaced that was given as a flag.
+    pub(crate) fn over(&self, mut settings: Settings) -> Settings {
+        let s = &mut settings;
+        let Self { paths, adapter, training, mask, memory, rhythm } = self;
+        set(&mut s.model, &paths.model);
+        set(&mut s.data, &paths.data);
+        set(&mut s.output, &paths.output);
+        set_option(&mut s.init_adapter, &paths.init_adapter);
+        set(&mut s.method, &adapter.method);
+        set(&mut s.rank, &adapter.rank);
+        set(&mut s.alpha, &adapter.alpha);
+        set(&mut s.dropout, &adapter.dropout);
+        set(&mut s.use_rslora, &adapter.use_rslora);
+        set(&mut s.target_modules, &adapter.target_modules);
+        set(&mut s.layers, &adapter.layers);
+        set(&mut s.epochs, &training.epochs);
+        set_option(&mut s.max_steps, &training.max_steps);
+        set(&mut s.batch_size, &training.batch_size);
+        set(&mut s.grad_accum, &training.grad_accum);
+        set(&mut s.max_seq_len, &training.max_seq_len);
+        set(&mut s.lr, &training.lr);
+        set(&mut s.lr_scheduler, &training.lr_scheduler);
+        set_option(&mut s.warmup_steps, &training.warmup_steps);
+        set(&mut s.optimizer, &training.optimizer);
+        set(&mut s.weight_decay, &training.weight_decay);
+        set(&mut s.max_grad_norm, &training.max_grad_norm);
+        set(&mut s.seed, &training.seed);
+        set(&mut s.mask_prompt, &mask.given());
+        set_option(&mut s.memory_budget, &memory.memory_budget);
+        set(&mut s.checkpointing, &memory.checkpointing);
+        set(&mut s.val_split, &rhythm.val_split);
+        set(&mut s.eval_every, &rhythm.eval_every);
+        set(&mut s.save_every, &rhythm.save_every);
+        set(&mut s.report_every, &rhythm.report_every);
+        settings
+    }
+}
+
+fn set<T: Clone>(setting: &mut T, given: &Option<T>) {
+    if let Some(value) = given {
+        setting.clone_from(value);
+    }
+}
+
+fn set_option<T: Clone>(setting: &mut Option<T>, given: &Option<T>) {
+    if given.is_some() {
+        setting.clone_from(given);
+    }
+}
+
+/// Checks that a text is a size, and keeps it as it was written.
+pub(crate) fn size(text: &str) -> Result<String, BudgetError> {
+    parse_bytes(text).map(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

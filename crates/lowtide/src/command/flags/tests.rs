@@ -1,0 +1,147 @@
+//! Flags against settings: each has the other, and says the other's default.
+
+use clap::{Arg, CommandFactory, Parser};
+
+use super::*;
+use crate::command::args::{Cli, Job};
+
+const PATHS: [&str; 4] = ["--model", "m", "--data", "d"];
+
+fn settings(flags: &[&str]) -> Settings {
+    let line = ["lowtide", "plan"].iter().chain(&PATHS).chain(flags);
+    match Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).job {
+        Job::Plan(args) => args.flags.over(Settings::default()),
+        job => panic!("{job:?}"),
+    }
+}
+
+fn refused(flags: &[&str]) -> String {
+    let line = ["lowtide", "plan"].iter().chain(flags);
+    let error = Cli::try_parse_from(line).expect_err("a usage error");
+    assert_eq!(error.exit_code(), 2);
+    error.to_string()
+}
+
+fn flag(name: &str) -> Option<Arg> {
+    let mut cli = Cli::command();
+    cli.build();
+    let plan = cli.find_subcommand("plan").expect("there is a plan command");
+    plan.get_arguments().find(|arg| arg.get_long() == Some(name)).cloned()
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_setting_has_a_flag_that_says_its_default() {
+    let defaults = Settings::default().to_toml();
+    let defaults: toml::Table = defaults.parse().unwrap();
+    for (key, value) in defaults {
+        let arg = flag(&key).unwrap_or_else(|| panic!("no flag --{key}"));
+        let help = arg.get_help().expect("every flag has help").to_string();
+        let shown = match &value {
+            toml::Value::String(text) => format!("[default: {text}]"),
+            toml::Value::Float(number) => format!("[default: {number}]"),
+            other => format!("[default: {other}]"),
+        };
+        let required = ["model", "data"].contains(&key.as_str());
+        let switch = key == "mask-prompt" && help.ends_with("[default]");
+        assert!(required || switch || help.contains(&shown), "--{key}: `{help}`, want {shown}");
+    }
+}
+
+#[test]
+fn optional_settings_have_flags_too() {
+    let given = settings(&[
+        "--max-steps=7",
+        "--warmup-steps=2",
+        "--memory-budget=1.5GB",
+        "--init-adapter=from",
+    ]);
+    let expected = Settings {
+        model: "m".into(),
+        data: "d".into(),
+        max_steps: Some(7),
+        warmup_steps: Some(2),
+        memory_budget: Some("1.5GB".into()),
+        init_adapter: Some("from".into()),
+        ..Settings::default()
+    };
+    assert_eq!(given, expected);
+}
+
+#[test]
+fn flags_not_given_leave_settings_alone() {
+    let before = Settings { rank: 3, lr: 0.5, seed: 9, mask_prompt: false, ..Settings::default() };
+    let Job::Plan(args) = Cli::parse_from(["lowtide", "plan", "-m=m", "-d=d", "--lr=1"]).job else {
+        panic!("plan")
+    };
+    let expected = Settings { model: "m".into(), data: "d".into(), lr: 1.0, ..before.clone() };
+    assert_eq!(args.flags.over(before), expected);
+}
+
+#[test]
+fn names_of_other_trainers_are_understood() {
+    let ours = settings(&[
+        "--output=o",
+        "--method=lora",
+        "--rank=4",
+        "--alpha=8",
+        "--dropout=0.1",
+        "--target-modules=q_proj",
+        "--max-steps=5",
+        "--grad-accum=2",
+        "--max-seq-len=64",
+        "--lr=0.01",
+        "--optimizer=sgd",
+        "--mask-prompt",
+    ]);
+    let theirs = settings(&[
+        "--adapter-path=o",
+        "--peft-type=lora",
+        "--lora-rank=4",
+        "--lora-alpha=8",
+        "--lora-dropout=0.1",
+        "--lora-target-modules=q_proj",
+        "--iters=5",
+        "--gradient-accumulation-steps=2",
+        "--max-length=64",
+        "--learning-rate=0.01",
+        "--optim=sgd",
+        "--completion-only",
+    ]);
+    assert_eq!(ours, theirs);
+    let more = settings(&["--output-dir=o", "--fine-tune-type=lora", "--lora-r=4"]);
+    assert_eq!((more.output, more.rank), ("o".into(), 4));
+    assert_eq!(settings(&["--max-seq-length=64"]).max_seq_len, 64);
+}
+
+#[test]
+fn the_last_word_on_the_prompt_mask_counts() {
+    assert!(settings(&[]).mask_prompt);
+    assert!(!settings(&["--no-mask-prompt"]).mask_prompt);
+    assert!(settings(&["--no-mask-prompt", "--mask-prompt"]).mask_prompt);
+    assert!(!settings(&["--mask-prompt", "--no-mask-prompt"]).mask_prompt);
+}
+
+#[test]
+fn a_switch_takes_an_optional_value() {
+    assert!(!settings(&[]).use_rslora);
+    assert!(settings(&["--use-rslora"]).use_rslora);
+    assert!(!settings(&["--use-rslora=false"]).use_rslora);
+}
+
+#[test]
+fn bad_usage_is_worded() {
+    assert!(refused(&["--model=m"]).contains("--data <PATH>"));
+    let known = ["--model=m", "--data=d"];
+    let with = |flag| refused(&[known[0], known[1], flag]);
+    assert!(with("--memory-budget=12 parsecs").contains("`12 parsecs` is no size"));
+    assert!(with("--optimizer=adam").contains("adamw, adamw8bit, sgd"));
+    assert!(with("--lr-scheduler=step").contains("constant, linear, cosine"));
+    assert!(with("--checkpointing=sqrt").contains("auto, store, block"));
+    assert!(with("--threads=0").contains("1..=1024"));
+    assert!(with("--rnak=8").contains("--rank"));
+}

@@ -1,0 +1,63 @@
+//! What an evaluation measured.
+
+use lowtide::Evaluation;
+
+use super::Facts;
+use super::number::{count, percent, seconds};
+
+/// The result of `lowtide eval`.
+pub(crate) fn table(result: &Evaluation) -> String {
+    let labelled = count(result.labelled_tokens);
+    Facts::default()
+        .add("loss", format!("{:.4}, the mean over labelled tokens", result.loss))
+        .add("perplexity", format!("{:.4}", result.perplexity))
+        .add("accuracy", format!("{} of labelled tokens were the likeliest", accuracy(result)))
+        .add("tokens", format!("{}, {labelled} of them labelled", count(result.tokens)))
+        .add("time", seconds(result.seconds))
+        .under("Evaluation")
+}
+
+/// One line about the held-out loss after `step` updates.
+pub(crate) fn line(step: u64, result: &Evaluation) -> String {
+    let when = match step {
+        0 => "before training".to_owned(),
+        step => format!("after {}", super::number::counted(step, "update")),
+    };
+    let (loss, perplexity) = (result.loss, result.perplexity);
+    let accuracy = accuracy(result);
+    format!("held-out loss {loss:.4} {when} (perplexity {perplexity:.2}, accuracy {accuracy})")
+}
+
+fn accuracy(result: &Evaluation) -> String {
+    percent(result.accuracy, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESULT: Evaluation = Evaluation {
+        loss: 2.413_45,
+        perplexity: 11.172_3,
+        accuracy: 0.4812,
+        tokens: 12_345,
+        labelled_tokens: 6789,
+        seconds: 12.34,
+    };
+
+    #[test]
+    fn a_table_and_a_line() {
+        let expected = "\
+Evaluation
+  loss          2.4135, the mean over labelled tokens
+  perplexity    11.1723
+  accuracy      48.1 % of labelled tokens were the likeliest
+  tokens        12,345, 6,789 of them labelled
+  time          12.3 s
+";
+        assert_eq!(table(&RESULT), expected);
+        let tail = "(perplexity 11.17, accuracy 48.1 %)";
+        assert_eq!(line(0, &RESULT), format!("held-out loss 2.4135 before training {tail}"));
+        assert_eq!(line(1, &RESULT), format!("held-out loss 2.4135 after 1 update {tail}"));
+    }
+}

@@ -1,0 +1,140 @@
+//! What a run would hold, as tables.
+
+use lowtide::train::PlanReport;
+
+use super::number::{bytes, count, counted};
+use super::{Facts, amounts};
+
+/// The plan: what is trained, what is held at the peak by category, and what each checkpoint policy
+/// would hold.
+pub(crate) fn plan(report: &PlanReport) -> String {
+    let mut text = run(report);
+    text.push('\n');
+    text.push_str(&peak(report));
+    text.push('\n');
+    text.push_str(&alternatives(report));
+    text
+}
+
+fn run(report: &PlanReport) -> String {
+    let mapped = bytes(report.mapped_bytes);
+    let numbers = counted(report.trainable_parameters as u64, "trainable number");
+    let sites = counted(report.sites as u64, "linear");
+    let (tokens, labelled) = (report.tokens_max as u64, report.labelled_max as u64);
+    let gradients = if report.apply_and_free {
+        "each block's are applied and freed at once"
+    } else {
+        "all blocks' are kept until the update"
+    };
+    Facts::default()
+        .add("base", format!("{} ({})", report.model.display(), report.architecture))
+        .add("", format!("{mapped} mapped, which the system may evict"))
+        .add("adapter", format!("{} on {sites}, {numbers}", report.method))
+        .add("training", format!("{} with {}", counted(report.steps, "update"), report.optimizer))
+        .add(
+            "micro-batch",
+            format!("up to {}, {} labelled", counted(tokens, "token"), count(labelled)),
+        )
+        .add("gradients", gradients)
+        .add("computing", format!("{}, {}", report.backend, threads(report.threads)))
+        .under("Plan")
+}
+
+fn threads(n: usize) -> String {
+    counted(n as u64, "thread")
+}
+
+fn peak(report: &PlanReport) -> String {
+    let mut held: Vec<_> = report.peak_by_category.iter().filter(|(_, n)| **n > 0).collect();
+    held.sort_by_key(|(name, n)| (std::cmp::Reverse(**n), **name));
+    let mut rows: Vec<_> =
+        held.into_iter().map(|(name, n)| (*name, bytes(*n), String::new())).collect();
+    let allowed = report.memory_budget.map(|budget| format!("of {} allowed", bytes(budget)));
+    rows.push(("in all", bytes(report.planned_peak_bytes), allowed.unwrap_or_default()));
+    amounts("Held at the peak", &rows)
+}
+
+fn alternatives(report: &PlanReport) -> String {
+    let rows: Vec<_> = report
+        .alternatives
+        .iter()
+        .map(|row| {
+            let remark = match (row.chosen, row.fits) {
+                (true, _) => "chosen",
+                (false, true) => "",
+                (false, false) => "over the budget",
+            };
+            (row.policy, bytes(row.peak_bytes), remark.to_owned())
+        })
+        .collect();
+    amounts("Checkpoint policies, fastest first, and what each would hold", &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use lowtide::train::PlanRow;
+
+    use super::*;
+
+    fn report() -> PlanReport {
+        let row = |policy, peak_bytes, fits, chosen| PlanRow { policy, peak_bytes, fits, chosen };
+        PlanReport {
+            model: "m.gguf".into(),
+            architecture: "llama".into(),
+            method: "lora".into(),
+            sites: 210,
+            trainable_parameters: 2_442_240,
+            optimizer: "adamw8bit".into(),
+            policy: "block",
+            apply_and_free: false,
+            steps: 96,
+            tokens_max: 512,
+            labelled_max: 500,
+            planned_peak_bytes: 65 << 20,
+            peak_by_category: [("adapter", 9 << 20), ("workspace", 56 << 20), ("data", 0)].into(),
+            mapped_bytes: 93 << 20,
+            memory_budget: Some(128 << 20),
+            smallest_budget: 65 << 20,
+            alternatives: vec![
+                row("store", 210 << 20, false, false),
+                row("block", 65 << 20, true, true),
+            ],
+            backend: "ndarray",
+            threads: 2,
+        }
+    }
+
+    #[test]
+    fn a_plan_shows_bytes_by_category_and_every_alternative() {
+        let expected = "\
+Plan
+  base          m.gguf (llama)
+                93.00 MiB mapped, which the system may evict
+  adapter       lora on 210 linears, 2,442,240 trainable numbers
+  training      96 updates with adamw8bit
+  micro-batch   up to 512 tokens, 500 labelled
+  gradients     all blocks' are kept until the update
+  computing     ndarray, 2 threads
+
+Held at the peak
+  workspace     56.00 MiB
+  adapter        9.00 MiB
+  in all        65.00 MiB  of 128.00 MiB allowed
+
+Checkpoint policies, fastest first, and what each would hold
+  store         210.00 MiB  over the budget
+  block          65.00 MiB  chosen
+";
+        assert_eq!(plan(&report()), expected);
+    }
+
+    #[test]
+    fn without_a_budget_nothing_is_said_of_one() {
+        let mut report = PlanReport { memory_budget: None, apply_and_free: true, ..report() };
+        report.alternatives[0].fits = true;
+        let text = plan(&report);
+        assert!(text.contains("  in all        65.00 MiB\n"), "{text}");
+        assert!(text.contains("  store         210.00 MiB\n"), "{text}");
+        assert!(text.contains("applied and freed at once"), "{text}");
+    }
+}

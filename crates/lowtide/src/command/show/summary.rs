@@ -1,0 +1,158 @@
+//! What a run came to, and what can be done with its adapter.
+
+use std::path::Path;
+
+use lowtide::{Settings, Summary};
+
+use super::Facts;
+use super::number::{bytes, counted, rate, seconds};
+
+/// Loss, speed and memory of a finished run, and the command that measures its adapter.
+pub(crate) fn summary(summary: &Summary, settings: &Settings) -> String {
+    let output = settings.output.display().to_string();
+    let mut facts = Facts::default();
+    facts.add("loss", change(summary.loss_first, summary.loss_last, "first and last update"));
+    let held_out = match summary.eval_loss_before.or(summary.eval_loss_after) {
+        Some(_) => {
+            change(summary.eval_loss_before, summary.eval_loss_after, "before and after training")
+        }
+        None => "not measured: no valid.jsonl, and no --val-split".into(),
+    };
+    facts.add("held-out loss", held_out);
+    facts.add("speed", speed(summary));
+    facts.add("memory", memory(summary));
+    if let Some(anonymous) = summary.rss_anon_peak_bytes {
+        let resident = summary.rss_peak_bytes.map(|all| format!(", {} with files", bytes(all)));
+        let resident = resident.unwrap_or_default();
+        facts.add("process", format!("{} resident{resident}", bytes(anonymous)));
+    }
+    facts.add("adapter", &output);
+    let mut text = facts.under("Done");
+    text.push_str("\nNext, measure it\n  ");
+    text.push_str(&eval_command(settings));
+    text.push('\n');
+    if settings.method == "lora" {
+        text.push_str("or load it with Hugging Face PEFT\n  ");
+        text.push_str(&format!("PeftModel.from_pretrained(model, {output:?})\n"));
+    }
+    text
+}
+
+fn change(before: Option<f64>, after: Option<f64>, when: &str) -> String {
+    let number = |loss: Option<f64>| loss.map_or("not measured".into(), |n| format!("{n:.4}"));
+    format!("{} → {} ({when})", number(before), number(after))
+}
+
+fn speed(summary: &Summary) -> String {
+    let mut text = counted(summary.steps, "update");
+    if let Some(median) = summary.seconds_per_step_median {
+        text.push_str(&format!(", {} each (median)", seconds(median)));
+    }
+    if let Some(tokens) = summary.tokens_per_second {
+        text.push_str(&format!(", {}", rate(tokens)));
+    }
+    text
+}
+
+fn memory(summary: &Summary) -> String {
+    let (held, planned) = (bytes(summary.peak_bytes), bytes(summary.planned_peak_bytes));
+    if summary.peak_bytes == summary.planned_peak_bytes {
+        format!("{held} held at the peak, as planned to the byte")
+    } else {
+        format!("{held} held at the peak, {planned} planned")
+    }
+}
+
+/// The command that evaluates the adapter on the data it was trained with, or the held-out part of
+/// it where that is a file of its own.
+fn eval_command(settings: &Settings) -> String {
+    let mut words = vec!["lowtide eval --model".into(), quoted(&settings.model)];
+    words.extend(["--adapter".into(), quoted(&settings.output)]);
+    words.extend(["--data".into(), quoted(&settings.data)]);
+    let default = Settings::default();
+    if settings.max_seq_len != default.max_seq_len {
+        words.push(format!("--max-seq-len {}", settings.max_seq_len));
+    }
+    if !settings.mask_prompt {
+        words.push("--no-mask-prompt".into());
+    }
+    words.join(" ")
+}
+
+/// A path as a POSIX shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done() -> Summary {
+        Summary {
+            steps: 96,
+            loss_first: Some(3.0),
+            loss_last: Some(2.0),
+            eval_loss_before: Some(2.5),
+            eval_loss_after: Some(1.75),
+            seconds_per_step_median: Some(1.234),
+            tokens_per_second: Some(412.4),
+            planned_peak_bytes: 65 << 20,
+            peak_bytes: 65 << 20,
+            rss_anon_peak_bytes: Some(92 << 20),
+            rss_peak_bytes: Some(180 << 20),
+            ..Summary::default()
+        }
+    }
+
+    fn settings() -> Settings {
+        Settings { model: "m.gguf".into(), data: "my data".into(), ..Settings::default() }
+    }
+
+    #[test]
+    fn a_summary_tells_loss_speed_memory_and_what_to_do_next() {
+        let expected = "\
+Done
+  loss          3.0000 → 2.0000 (first and last update)
+  held-out loss 2.5000 → 1.7500 (before and after training)
+  speed         96 updates, 1.23 s each (median), 412 tokens/s
+  memory        65.00 MiB held at the peak, as planned to the byte
+  process       92.00 MiB resident, 180.00 MiB with files
+  adapter       adapter
+
+Next, measure it
+  lowtide eval --model m.gguf --adapter adapter --data 'my data'
+or load it with Hugging Face PEFT
+  PeftModel.from_pretrained(model, \"adapter\")
+";
+        assert_eq!(summary(&done(), &settings()), expected);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_said() {
+        let short = Summary { steps: 1, peak_bytes: 1 << 20, ..Summary::default() };
+        let other = Settings { method: "other".into(), max_seq_len: 64, ..settings() };
+        let text = summary(&short, &Settings { mask_prompt: false, ..other });
+        for part in [
+            "  loss          not measured → not measured (first and last update)\n",
+            "  held-out loss not measured: no valid.jsonl, and no --val-split\n",
+            "  speed         1 update\n",
+            "  memory        1.00 MiB held at the peak, 0 B planned\n",
+            "--data 'my data' --max-seq-len 64 --no-mask-prompt\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("PEFT") && !text.contains("process"), "{text}");
+    }
+
+    #[test]
+    fn paths_survive_a_shell() {
+        let texts = ["a/b-1.gguf", "it's", "$x", ""].map(|text| quoted(Path::new(text)));
+        assert_eq!(texts, ["a/b-1.gguf", r"'it'\''s'", "'$x'", "''"]);
+    }
+}

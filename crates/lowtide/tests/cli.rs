@@ -1,0 +1,385 @@
+//! The command as a user meets it: flags in, text, JSON, files and exit codes out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder with a tiny model in `model` and examples in `data.jsonl`, in which commands run.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        tiny_llama_folder(&place.path("model"), &TinyLlama::default());
+        place.examples("data.jsonl", 12);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes examples of different lengths, the first half of each without loss.
+    fn examples(&self, name: &str, count: usize) {
+        let lines: String = (0..count)
+            .map(|line| {
+                let ids: Vec<i64> =
+                    (0..8 + line % 5).map(|t| (line * 31 + t * 7) as i64 % 256).collect();
+                let half = ids.len() / 2;
+                let labels: Vec<_> = ids
+                    .iter()
+                    .enumerate()
+                    .map(|(t, &id)| if t < half { -100 } else { id })
+                    .collect();
+                format!("{}\n", serde_json::json!({ "input_ids": ids, "labels": labels }))
+            })
+            .collect();
+        fs::write(self.path(name), lines).unwrap();
+    }
+
+    /// Runs `lowtide` with the words of `line`.
+    fn lowtide(&self, line: &str) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lowtide"));
+        let Output { status, stdout, stderr } =
+            command.args(line.split_whitespace()).current_dir(self.0.path()).output().unwrap();
+        Ran {
+            code: status.code(),
+            out: String::from_utf8(stdout).unwrap(),
+            err: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
+    /// `line` on the tiny model and its examples.
+    fn on_model(&self, line: &str) -> Ran {
+        let (command, flags) = line.split_once(' ').unwrap_or((line, ""));
+        self.lowtide(&format!("{command} --model model --data data.jsonl --threads 2 {flags}"))
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.path(name)).unwrap()).unwrap()
+    }
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    /// The output of a command that did its job without a complaint.
+    #[track_caller]
+    fn done(self) -> String {
+        assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.out);
+        self.out
+    }
+
+    /// The complaint of a command that ended with `code`.
+    #[track_caller]
+    fn failed(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(self.err.starts_with("error: "), "{}", self.err);
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+        self.err
+    }
+}
+
+/// Every file under `folder` with its bytes.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), fs::read(&path).unwrap_or_default()))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn help_lists_every_command_and_flag() {
+    let place = Place::new();
+    let help = place.lowtide("--help").done();
+    for word in ["finetune", "train", "plan", "eval", "Exit codes: 0 done"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    let help = place.lowtide("train --help").done();
+    for word in ["--memory-budget <SIZE>", "[default: all-linear]", "-r, --rank <N>", "--dry-run"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    assert!(!help.contains("--lora-r"), "aliases stay out of the help: {help}");
+    assert!(place.lowtide("--version").done().starts_with("lowtide 0."));
+}
+
+#[test]
+fn bad_usage_exits_2() {
+    let place = Place::new();
+    let error = place.on_model("finetune --rnak 4").failed(2);
+    assert!(error.contains("--rank"), "{error}");
+    let error = place.on_model("finetune --memory-budget lots").failed(2);
+    assert!(error.contains("`lots` is no size"), "{error}");
+    let error = place.lowtide("finetune --model model").failed(2);
+    assert!(error.contains("--data"), "{error}");
+    let error = place.on_model("plan --batch-size 0").failed(2);
+    assert!(error.contains("`batch-size` is 0, expected at least 1"), "{error}");
+    let error = place.on_model("plan --layers first").failed(2);
+    assert!(error.contains("`first`"), "{error}");
+    let error = place.on_model("plan --method magic").failed(2);
+    assert!(error.contains("unknown method `magic`, known: lora"), "{error}");
+    let error = place.lowtide("plan --config absent.toml").failed(2);
+    assert!(error.contains("absent.toml"), "{error}");
+    assert!(!place.path("adapter").exists());
+}
+
+#[test]
+fn bad_input_exits_1_and_names_the_file() {
+    let place = Place::new();
+    fs::write(place.path("bad.jsonl"), "{\"input_ids\": [1, 2, 999]}\n").unwrap();
+    fs::write(place.path("empty.jsonl"), "").unwrap();
+    fs::create_dir(place.path("torn")).unwrap();
+    fs::copy(place.path("model/config.json"), place.path("torn/config.json")).unwrap();
+    let weights = fs::read(place.path("model/model.safetensors")).unwrap();
+    fs::write(place.path("torn/model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    for (model, data, says) in [
+        ("absent", "data.jsonl", "absent"),
+        ("absent.gguf", "data.jsonl", "absent.gguf"),
+        ("torn", "data.jsonl", "model.safetensors"),
+        ("model", "absent.jsonl", "absent.jsonl"),
+        ("model", "empty.jsonl", "empty.jsonl: no examples in it"),
+        ("model", "bad.jsonl", "bad.jsonl:1: `input_ids[2]` is 999"),
+    ] {
+        for command in ["finetune", "plan", "eval"] {
+            let error =
+                place.lowtide(&format!("{command} --model {model} --data {data}")).failed(1);
+            assert!(error.contains(says), "{command}: {error}");
+        }
+    }
+    assert!(!place.path("adapter").exists());
+    let error = place.on_model("eval --adapter absent").failed(1);
+    assert!(error.contains("absent"), "{error}");
+}
+
+#[test]
+fn over_budget_exits_3_and_the_budget_it_names_works() {
+    let place = Place::new();
+    for command in ["eval", "plan", "finetune"] {
+        let ran = place.on_model(&format!("{command} --memory-budget 10KiB"));
+        let error = ran.failed(3);
+        let (_, named) = error.split_once("use --memory-budget ").expect("a budget is named");
+        let (named, _) = named.split_once(' ').unwrap();
+        assert!(named.ends_with("MiB"), "{named}");
+        assert!(!place.path("adapter").exists());
+        place.on_model(&format!("{command} --memory-budget {named}")).done();
+    }
+    let summary = place.json("adapter/summary.json");
+    assert_eq!(summary["policy"], "block");
+}
+
+#[test]
+fn finetune_writes_its_folder_and_says_what_it_does() {
+    let place = Place::new();
+    place.examples("valid.jsonl", 3);
+    place.examples("train.jsonl", 12);
+    let line =
+        "finetune -m model -d . -o out --epochs 2 --report-every 6 --save-every 20 --threads 2";
+    let out = place.lowtide(line).done();
+    for part in [
+        "\n  training      12 examples, and 3 held out (",
+        "\n  adapter       lora on 14 linears, ",
+        "\n  computing     ndarray, 2 threads\n",
+        "\nheld-out loss ",
+        " before training (",
+        "\nstep  1/24  loss ",
+        "\nstep 18/24  loss ",
+        "\nsaved out after 20 updates\n",
+        "as planned to the byte\n",
+        "\n  lowtide eval --model model --adapter out --data .\n",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    assert!(!out.contains('\x1b') && !out.contains("step  2/24"), "{out}");
+    assert!(!out.contains("saved out after 24"), "{out}");
+
+    let config = fs::read_to_string(place.path("out/config.toml")).unwrap();
+    assert!(config.contains("epochs = 2\n") && config.contains("rank = 8\n"), "{config}");
+    let metrics = fs::read_to_string(place.path("out/metrics.jsonl")).unwrap();
+    let metrics: Vec<Value> = metrics.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let steps: Vec<_> = metrics.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 6, 12, 18, 24]);
+    let keys: Vec<_> = metrics[0].as_object().unwrap().keys().cloned().collect();
+    let expected = ["step", "loss", "lr", "grad_norm", "tokens", "seconds", "held_bytes"];
+    assert_eq!(keys, expected);
+    assert_eq!(place.json("out/adapter_config.json")["peft_type"], "LORA");
+    assert!(place.path("out/adapter_model.safetensors").exists());
+}
+
+#[test]
+fn the_summary_has_every_promised_field() {
+    let place = Place::new();
+    place.on_model("finetune --max-steps 3 --val-split 0.25").done();
+    let summary = place.json("adapter/summary.json");
+    let keys: Vec<_> = summary.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = [
+        "steps",
+        "tokens",
+        "labelled_tokens",
+        "loss_first",
+        "loss_last",
+        "eval_loss_before",
+        "eval_loss_after",
+        "seconds_per_step_median",
+        "tokens_per_second",
+        "planned_peak_bytes",
+        "peak_bytes",
+        "peak_by_category",
+        "mapped_bytes",
+        "rss_anon_peak_bytes",
+        "rss_peak_bytes",
+        "backend",
+        "threads",
+        "policy",
+        "trainable_parameters",
+    ];
+    assert_eq!(keys, expected);
+    assert_eq!((&summary["steps"], &summary["threads"]), (&3.into(), &2.into()));
+    assert_eq!(summary["peak_bytes"], summary["planned_peak_bytes"]);
+    let parts = summary["peak_by_category"].as_object().unwrap().values();
+    let sum: u64 = parts.map(|bytes| bytes.as_u64().unwrap()).sum();
+    assert_eq!(summary["peak_bytes"], sum);
+    assert!(summary["eval_loss_after"].is_f64());
+}
+
+#[test]
+fn json_is_one_event_a_line_and_nothing_else() {
+    let place = Place::new();
+    let out = place.on_model("finetune --max-steps 2 --val-split 0.25 --json").done();
+    let events: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    let expected = ["data", "plan", "evaluation", "step", "step", "evaluation", "saved", "done"];
+    assert_eq!(names, expected);
+    assert_eq!(events[0]["examples"], 9);
+    assert_eq!(events[1]["planned_peak_bytes"], events[7]["peak_bytes"]);
+    assert_eq!(events[2]["loss"], events[7]["eval_loss_before"]);
+    assert_eq!(events[3]["loss"], events[7]["loss_first"]);
+    assert_eq!(events[6]["path"], "adapter");
+}
+
+#[test]
+fn quiet_says_nothing_and_verbose_traces_on_standard_error() {
+    let place = Place::new();
+    assert_eq!(place.on_model("finetune --max-steps 1 --quiet").done(), "");
+    place.on_model("finetune --max-steps 1 --quiet --target-modules c_attn").failed(1);
+    let ran = place.on_model("plan --verbose");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("Held at the peak"), "{}", ran.out);
+}
+
+#[test]
+fn plan_prints_tables_or_one_object_and_writes_nothing() {
+    let place = Place::new();
+    let before = files(place.0.path());
+    let out = place.on_model("plan --rank 4").done();
+    for part in ["Data\n  training      12 examples\n", "\n  store ", "\n  block ", " chosen\n"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let out = place.on_model("plan --rank 4 --json").done();
+    let plan: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(out.lines().count(), 1);
+    assert_eq!(plan["data"]["examples"], 12);
+    assert_eq!(plan["trainable_parameters"], 4 * 2 * parameters_per_rank());
+    let alternatives = plan["alternatives"].as_array().unwrap();
+    let chosen = alternatives.iter().find(|row| row["chosen"] == true).unwrap();
+    assert_eq!(chosen["peak_bytes"], plan["planned_peak_bytes"]);
+    assert_eq!(files(place.0.path()), before);
+}
+
+/// Inputs and outputs of the seven linears of one of the tiny model's blocks.
+fn parameters_per_rank() -> usize {
+    let m = TinyLlama::default();
+    let (q, kv) = (m.heads * m.head_dim, m.kv_heads * m.head_dim);
+    2 * (m.hidden + q) + 2 * (m.hidden + kv) + 3 * (m.hidden + m.intermediate)
+}
+
+#[test]
+fn a_dry_run_prints_a_configuration_that_works() {
+    let place = Place::new();
+    let out = place.on_model("finetune --dry-run --rank 2 --max-steps 1").done();
+    assert!(out.contains("\n# Held at the peak\n"), "{out}");
+    assert!(!place.path("adapter").exists());
+    fs::write(place.path("run.toml"), &out).unwrap();
+    place.lowtide("finetune --config run.toml").done();
+    assert_eq!(place.json("adapter/adapter_config.json")["r"], 2);
+
+    let out = place.on_model("finetune --dry-run --json").done();
+    let object: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(object["config"]["max-seq-len"], 512);
+    assert_eq!(object["plan"]["steps"], 12);
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let place = Place::new();
+    let file = "model = 'model'\ndata = 'data.jsonl'\nrank = 4\nalpha = 4.0\nthreads = 1\n";
+    fs::write(place.path("run.toml"), file).unwrap();
+    place.lowtide("finetune -c run.toml --lora-r 2 --iters 1").done();
+    let config = place.json("adapter/adapter_config.json");
+    assert_eq!((&config["r"], config["lora_alpha"].as_f64()), (&2.into(), Some(4.0)));
+    assert_eq!(place.json("adapter/summary.json")["threads"], 1);
+    fs::write(place.path("run.toml"), format!("{file}lernrate = 1\n")).unwrap();
+    let error = place.lowtide("finetune -c run.toml").failed(2);
+    assert!(error.contains("run.toml") && error.contains("lernrate"), "{error}");
+}
+
+#[test]
+fn eval_measures_base_and_adapter() {
+    let place = Place::new();
+    place.on_model("finetune --epochs 4 --lr 1e-2 --quiet").done();
+    let measured = |flags: &str| -> Value {
+        let out = place.on_model(&format!("eval --json {flags}")).done();
+        assert_eq!(out.lines().count(), 1);
+        serde_json::from_str(&out).unwrap()
+    };
+    let (base, tuned) = (measured(""), measured("--adapter adapter"));
+    let keys: Vec<_> = base.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = ["loss", "perplexity", "accuracy", "tokens", "labelled_tokens", "seconds"];
+    assert_eq!(keys, expected);
+    assert!(tuned["loss"].as_f64() < base["loss"].as_f64(), "{base} {tuned}");
+    let loss = base["loss"].as_f64().unwrap();
+    assert!((base["perplexity"].as_f64().unwrap() / loss.exp() - 1.0).abs() < 1e-9);
+    let out = place.on_model("eval").done();
+    assert!(out.contains(&format!("  loss          {loss:.4}, ")), "{out}");
+}
+
+#[test]
+fn a_failed_run_leaves_the_output_folder_as_it_was() {
+    let place = Place::new();
+    place.on_model("finetune --max-steps 1").done();
+    let before = files(&place.path("adapter"));
+    assert_eq!(before.len(), 5, "{before:?}");
+    place.lowtide("finetune --model model --data absent.jsonl").failed(1);
+    place.on_model("finetune --memory-budget 1KiB").failed(3);
+    place.on_model("finetune --init-adapter absent").failed(1);
+    assert_eq!(files(&place.path("adapter")), before);
+
+    fs::write(place.path("taken"), "a file").unwrap();
+    let error = place.on_model("finetune --output taken").failed(1);
+    assert!(error.contains("taken"), "{error}");
+    assert_eq!(fs::read_to_string(place.path("taken")).unwrap(), "a file");
+}
+
+#[test]
+fn threads_and_policy_change_no_byte_of_the_adapter() {
+    let place = Place::new();
+    let mut adapters = Vec::new();
+    for flags in ["--threads 1", "--threads 4 --checkpointing block"] {
+        let line = format!("finetune --model model --data data.jsonl --max-steps 4 {flags} -q");
+        place.lowtide(&line).done();
+        adapters.push(fs::read(place.path("adapter/adapter_model.safetensors")).unwrap());
+    }
+    assert!(adapters[0] == adapters[1]);
+}
