@@ -1,6 +1,5 @@
 //! The whole jobs: plan a run, or plan it and run it.
 
-use std::io::Write;
 use std::time::Instant;
 
 use lowtide_backend::Backend;

@@ -190,7 +190,8 @@ impl<'p, 'w> Trainer<'p, 'w> {
                 false => 1.0,
             };
             let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, ..hyper };
-            let (p, g, s) = (self.held.params.get_mut(), self.held.grads.get(), self.held.state.get_mut());
+            let (p, g, s) =
+                (self.held.params.get_mut(), self.held.grads.get(), self.held.state.get_mut());
             self.optimizer.update(self.be, &self.tensor_lens, p, g, s, &hyper);
         }
         Ok(update)

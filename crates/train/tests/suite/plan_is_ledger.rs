@@ -207,7 +207,8 @@ fn job(settings: &Settings) {
     let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
     assert_eq!(written["peak_bytes"], summary.peak_bytes);
 
-    let exact = Settings { memory_budget: Some(summary.peak_bytes.to_string()), ..settings.clone() };
+    let exact =
+        Settings { memory_budget: Some(summary.peak_bytes.to_string()), ..settings.clone() };
     let again = finetune(&exact, &be, 2, &mut |_| ()).unwrap();
     assert_eq!(again.peak_bytes, summary.peak_bytes);
     assert_eq!(again.policy, summary.policy);

@@ -142,8 +142,7 @@ impl<'s> Setup<'s> {
         let method = methods.get("lora").unwrap();
         let (config, targets): (_, TargetModules) = (self.config(), self.targets.parse().unwrap());
         let layers: Layers = self.layers.parse().unwrap();
-        let adaptation =
-            Adaptation { method, config: &config, targets: &targets, layers: &layers };
+        let adaptation = Adaptation { method, config: &config, targets: &targets, layers: &layers };
         base.build(Some(adaptation)).unwrap()
     }
 
