@@ -1,9 +1,9 @@
 //! Decoder families as programs: a [`Config`] and [`Weights`] in, a [`Model`] out.
 //!
-//! A model is a [`lowtide_tape::Program`] (embedding, one segment a block, loss head) and the list of
-//! [`Site`]s, the linears that adapters were attached to. The crate knows how a block is wired and
-//! what its linears are called; where the bytes come from, which method adapts a site and how it is
-//! trained are other crates' business.
+//! A model is a [`lowtide_tape::Program`] (embedding, one segment a block, loss head) and the list
+//! of [`Site`]s, the linears that adapters were attached to. The crate knows how a block is wired
+//! and what its linears are called; where the bytes come from, which method adapts a site and how
+//! it is trained are other crates' business.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -83,8 +83,9 @@ mod tests {
         assert_eq!(error, ModelError::RopeFactors { expected: 8, found: 4 });
     }
 
-    /// Values of Llama 3.1 8B (theta 5e5, factor 8, low 1, high 4, original 8192), worked out by hand:
-    /// pair 0 turns fast and is kept, the last turns slowly and is divided, pair 29 is on the ramp.
+    /// Values of Llama 3.1 8B (theta 5e5, factor 8, low 1, high 4, original 8192), worked out by
+    /// hand: pair 0 turns fast and is kept, the last turns slowly and is divided, pair 29 is on the
+    /// ramp.
     #[test]
     fn llama3_keeps_short_waves_and_divides_long_ones() {
         let scaling = RopeScaling::Llama3 {

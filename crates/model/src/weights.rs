@@ -10,7 +10,7 @@ pub trait Weights<'w> {
     /// not two dimensions.
     fn matrix(&self, name: &str) -> Option<QMat<'w>>;
 
-    /// The vector of this name as floats; `None` when there is no tensor of this name, or it has not
-    /// one dimension.
+    /// The vector of this name as floats; `None` when there is no tensor of this name, or it has
+    /// not one dimension.
     fn vector(&self, name: &str) -> Option<Vec<f32>>;
 }

@@ -1,9 +1,10 @@
 //! Floats and strided matrix views that own nothing.
 //!
 //! The bottom of Lowtide's numeric stack: a [`Float`] trait so that one scalar specification serves
-//! f32 (the product) and f64 (gradient checks), and [`Mat`] / [`MatMut`], two-dimensional views with
-//! explicit strides over memory that somebody else owns. A view can be cut into disjoint mutable
-//! parts along either axis; that is the only `unsafe` code in the crate and it sits in one file.
+//! f32 (the product) and f64 (gradient checks), and [`Mat`] / [`MatMut`], two-dimensional views
+//! with explicit strides over memory that somebody else owns. A view can be cut into disjoint
+//! mutable parts along either axis; that is the only `unsafe` code in the crate and it sits in one
+//! file.
 //!
 //! ```
 //! use lowtide_tensor::{Mat, MatMut};

@@ -2,7 +2,8 @@
 //!
 //! A view is a pointer, two lengths and two strides. Both kinds hold a pointer instead of a slice,
 //! because the elements of a column block are interleaved with its neighbour's: two `&mut [T]` over
-//! them would overlap, two views do not. Every access is bounds-checked against the view's own shape.
+//! them would overlap, two views do not. Every access is bounds-checked against the view's own
+//! shape.
 //!
 //! The invariant all `unsafe` blocks rest on, established by the constructors and kept by every
 //! method that narrows a view: for all `i < rows`, `j < cols`, the element at
@@ -10,7 +11,7 @@
 //! live `MatMut` (or of a `MatMut` and a `Mat`) made from one slice are disjoint.
 #![allow(
     unsafe_code,
-    reason = "splitting a strided view into disjoint mutable parts has no safe form; this is the one file"
+    reason = "splitting a strided view into disjoint mutable parts has no safe form"
 )]
 
 use core::marker::PhantomData;
@@ -229,7 +230,8 @@ impl<'a, T: Copy> Mat<'a, T> {
         let at = self.layout.offset(i, 0);
         // SAFETY: `offset` checked the bounds of the row's first element.
         let p = unsafe { self.ptr.add(at) };
-        // SAFETY: the row's `cols` adjacent elements are all elements of this view, borrowed for 'a.
+        // SAFETY: the row's `cols` adjacent elements are elements of this view, all
+        // borrowed for 'a.
         unsafe { core::slice::from_raw_parts(p.as_ptr(), self.layout.cols) }
     }
 
