@@ -1,8 +1,9 @@
 //! Fine-tune real language models where memory is shallow: the whole of Lowtide under one name.
 //!
-//! A job is a value ([`Settings`]), a backend ([`NdArray`]) and a function: [`finetune`], [`plan()`]
-//! or [`evaluate`]. It reports through [`Event`]s, prints nothing and computes inside the rayon pool
-//! it is called in. The `lowtide` command is these three functions with flags and tables.
+//! A job is a value ([`Settings`]), a backend ([`NdArray`]) and a function: [`finetune`],
+//! [`plan()`] or [`evaluate`]. It reports through [`Event`]s, prints nothing and computes inside
+//! the rayon pool it is called in. The `lowtide` command is these three functions with flags and
+//! tables.
 //!
 //! ```
 //! # use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};

@@ -28,13 +28,21 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Job(TrainError::NoPlanFits { .. }) => 3,
-            Self::Job(
-                TrainError::Settings(_)
-                | TrainError::Targets(TargetsError::BadRegex { .. } | TargetsError::BadLayers { .. })
-                | TrainError::Build(BuildError::UnknownMethod { .. } | BuildError::BadValue(_)),
-            ) => 2,
+            Self::Job(error) if is_usage(error) => 2,
             Self::Job(_) | Self::Threads(_) | Self::Output(_) => 1,
         }
+    }
+}
+
+/// Whether a flag would be refused whatever the files hold.
+fn is_usage(error: &TrainError) -> bool {
+    use BuildError::{BadValue, UnknownMethod};
+    use TargetsError::{BadLayers, BadRegex};
+    match error {
+        TrainError::Settings(_) => true,
+        TrainError::Targets(error) => matches!(error, BadRegex { .. } | BadLayers { .. }),
+        TrainError::Build(error) => matches!(error, UnknownMethod { .. } | BadValue(_)),
+        _ => false,
     }
 }
 
@@ -44,9 +52,9 @@ impl fmt::Display for Failure {
             Self::Job(TrainError::NoPlanFits { budget, smallest, policy }) => write!(
                 f,
                 "no plan fits the memory budget of {} ({} bytes): the leanest, policy `{policy}`, \
-                 holds {} bytes\nuse --memory-budget {} or more; a shorter --max-seq-len or a smaller \
-                 --batch-size holds less, and so does training with a smaller --rank or fewer \
-                 --layers",
+                 holds {} bytes\nuse --memory-budget {} or more; a shorter --max-seq-len or a \
+                 smaller --batch-size holds less, and so does training with a smaller --rank or \
+                 fewer --layers",
                 number::bytes(*budget),
                 number::count(*budget),
                 number::count(*smallest),
