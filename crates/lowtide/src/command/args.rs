@@ -28,9 +28,15 @@ pub(crate) struct Cli {
 pub(crate) enum Job {
     /// Train an adapter on a frozen base
     #[command(visible_alias = "train", after_help = EXIT_CODES)]
+    #[command(override_usage = "\
+        lowtide finetune --model <PATH> --data <PATH> [OPTIONS]\n       \
+        lowtide finetune --config <FILE> [OPTIONS]")]
     Finetune(Box<FinetuneArgs>),
     /// Show what a run would hold, byte by byte, and what each alternative would cost
     #[command(after_help = EXIT_CODES)]
+    #[command(override_usage = "\
+        lowtide plan --model <PATH> --data <PATH> [OPTIONS]\n       \
+        lowtide plan --config <FILE> [OPTIONS]")]
     Plan(Box<RunArgs>),
     /// Measure loss, perplexity and next-token accuracy of a base, or of a base with an adapter
     #[command(after_help = EXIT_CODES)]
