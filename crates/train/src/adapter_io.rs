@@ -52,8 +52,8 @@ impl LoadedAdapter {
 /// Fills the adapter slab of `sites` from an adapter folder.
 ///
 /// # Errors
-/// [`TrainError::Adapter`] when a site's tensor is missing or has another shape, or the folder holds
-/// adapters of modules that are not among the sites.
+/// [`TrainError::Adapter`] when a site's tensor is missing or has another shape, or the folder
+/// holds adapters of modules that are not among the sites.
 pub fn load_adapter(
     dir: &Path,
     hyper: &Hyperparameters,
@@ -145,8 +145,8 @@ pub fn save_adapter(
     Ok(peft::write(dir, &document, &tensors)?)
 }
 
-/// The shortest list of names that selects exactly `sites` in PEFT: last parts of module names where
-/// every layer has them, whole names otherwise.
+/// The shortest list of names that selects exactly `sites` in PEFT: last parts of module names
+/// where every layer has them, whole names otherwise.
 fn target_modules(hyper: &Hyperparameters, sites: &[Site]) -> Vec<String> {
     let last = |site: &Site| site.info.name.rsplit('.').next().unwrap_or_default().to_owned();
     let mut names: Vec<String> = sites.iter().map(last).collect();

@@ -1,11 +1,12 @@
-//! From settings to an adapter: prepare data, plan, check the budget, reserve, train, evaluate, save.
+//! From settings to an adapter: prepare data, plan, check the budget, reserve, train, evaluate,
+//! save.
 //!
 //! [`finetune`], [`plan`] and [`evaluate`] are whole jobs over [`Settings`]; they report through
 //! [`Event`]s and print nothing. Below them, [`Prepared`] joins a base file to a model, [`RunPlan`]
 //! is every byte a run will hold, and [`Trainer`] is a reserved run that takes steps.
 //!
-//! This crate is where formats, data and models meet; it knows no instruction set and nothing of the
-//! inside of a block.
+//! This crate is where formats, data and models meet; it knows no instruction set and nothing of
+//! the inside of a block.
 #![forbid(unsafe_code)]
 
 mod adapter_io;

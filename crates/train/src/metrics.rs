@@ -136,8 +136,8 @@ pub struct StepReport {
     pub loss: f64,
     /// Learning rate.
     pub lr: f64,
-    /// Norm of the whole gradient before clipping; `None` when gradients are applied and freed block
-    /// by block.
+    /// Norm of the whole gradient before clipping; `None` when gradients are applied and freed
+    /// block by block.
     pub grad_norm: Option<f64>,
     /// Tokens of the update.
     pub tokens: u64,

@@ -84,8 +84,8 @@ impl RunPlan {
     }
 }
 
-/// Plans `policies` in order (fastest first) and takes the first that fits the budget; also how each
-/// of them fares. `None` when none fits.
+/// Plans `policies` in order (fastest first) and takes the first that fits the budget; also how
+/// each of them fares. `None` when none fits.
 pub(crate) fn choose(
     policies: &[Policy],
     budget: Option<u64>,

@@ -1,5 +1,6 @@
 //! The tiny Llama models against transformers and PEFT: logits, losses, every gradient, five AdamW
-//! steps, on both backends and under both policies. Tolerances are those of testdata/golden/README.md.
+//! steps, on both backends and under both policies. Tolerances are those of
+//! testdata/golden/README.md.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
