@@ -224,3 +224,11 @@ pub(crate) fn in_pool<R: Send>(threads: usize, work: impl FnOnce(&NdArray) -> R 
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| work(&NdArray::new(threads)))
 }
+
+/// Tells a figure, or why there is none, even when the test passes: past the capture of its output.
+pub(crate) fn say(line: &str) {
+    use std::io::Write;
+
+    // A closed stderr must not fail the test.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

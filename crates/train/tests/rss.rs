@@ -1,0 +1,115 @@
+//! Reality agrees with the plan: what the operating system says the process holds while a run goes
+//! from reserve to its last step. In a binary of their own: the numbers are those of the process.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lowtide_memory::{Budget, Ledger, release_free_heap};
+use lowtide_tape::Policy;
+use lowtide_testkit::rss::{self, Sampler};
+use lowtide_testkit::tiny::TinyLlama;
+use lowtide_train::OpenBase;
+
+use support::{Home, Setup, dataset, in_pool, say};
+
+#[path = "suite/support.rs"]
+mod support;
+
+/// What a run may hold beyond its plan.
+const SLACK_BYTES: u64 = 2 << 20;
+
+/// The system counts for the whole process, so these tests take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn sampler() -> Option<Sampler> {
+    let sampler = Sampler::start(Duration::from_millis(2));
+    if sampler.is_none() {
+        say("skipped: this system does not tell what a process holds");
+    }
+    sampler
+}
+
+/// Trains a little on a base of its own, so that threads, their stacks and whatever is made on first
+/// use exist.
+fn warm_up(setup: &Setup<'_>) {
+    let home = Home::new(&TinyLlama::default());
+    let base = OpenBase::open(&home.base()).unwrap();
+    let data = dataset(&base, &home.data(&[200, 100]));
+    setup.train(&base, &data, 2, |_| ());
+}
+
+fn growth_is_the_plan(home: &Home, policy: Policy, apply_and_free: bool) {
+    in_pool(2, |be| {
+        let max_grad_norm = if apply_and_free { 0.0 } else { 1.0 };
+        let setup = Setup { policy, rank: 8, apply_and_free, max_grad_norm, ..Setup::new(be) };
+        warm_up(&setup);
+        let base = OpenBase::open(&home.base()).unwrap();
+        let data = dataset(&base, &home.path("data.jsonl"));
+        let model = setup.model(&base);
+        let planned = setup.plan(&model, &data).bytes().held();
+        let mut ledger = Ledger::new(Budget::of(planned));
+        release_free_heap();
+        let Some(sampler) = sampler() else { return };
+        let mut trainer = setup.reserve(&model, &data, &mut ledger);
+        trainer.evaluate(&data, 1).unwrap();
+        for step in 1..=3 {
+            setup.update(&mut trainer, &data, step);
+        }
+        let peak = sampler.stop();
+        trainer.release(&mut ledger);
+        let (grown, name) = (peak.anon_growth(), policy.name());
+        say(&format!(
+            "{name}, apply-and-free {apply_and_free}: planned {planned} bytes, RssAnon grew by \
+             {grown} over {} ({} readings)",
+            peak.anon_start, peak.samples
+        ));
+        assert!(planned > 10 << 20, "{planned} bytes are too few to tell");
+        assert!(grown <= planned + SLACK_BYTES, "{name}: {grown} bytes, {planned} planned");
+        // Most of what is planned is really used at once, otherwise this proves nothing.
+        assert!(grown > planned * 3 / 4, "{name}: {grown} bytes of {planned} planned");
+    });
+}
+
+#[test]
+fn a_run_grows_by_its_plan() {
+    let _turn = turn();
+    let shape = TinyLlama {
+        hidden: 256,
+        layers: 4,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        intermediate: 768,
+        vocab: 8192,
+        ..TinyLlama::default()
+    };
+    let home = Home::new(&shape);
+    home.data(&[512, 512, 300]);
+    for policy in Policy::ALL {
+        for apply_and_free in [false, true] {
+            growth_is_the_plan(&home, policy, apply_and_free);
+        }
+    }
+}
+
+#[test]
+fn slabs_are_back_with_the_system_after_release() {
+    let _turn = turn();
+    let home = Home::new(&TinyLlama { hidden: 128, ..TinyLlama::default() });
+    home.data(&[1024]);
+    in_pool(1, |be| {
+        let setup = Setup { policy: Policy::Store, ..Setup::new(be) };
+        warm_up(&setup);
+        let base = OpenBase::open(&home.base()).unwrap();
+        let data = dataset(&base, &home.path("data.jsonl"));
+        release_free_heap();
+        let Some(before) = rss::read() else { return };
+        let held = setup.train(&base, &data, 1, |_| rss::read().unwrap().anon);
+        let after = rss::read().unwrap().anon;
+        assert!(held > before.anon + (8 << 20), "{} to {held}", before.anon);
+        assert!(after < before.anon + SLACK_BYTES, "{} to {after}", before.anon);
+    });
+}
