@@ -8,6 +8,8 @@
 //! The ledger is exact by construction, not by sampling: planning computes the same charges before
 //! anything is reserved, and a run that does not fit ends in [`OverBudget`] before its first write.
 //!
+//! A [`Timeline`] is the course of one step: what was alive in each stretch of it.
+//!
 //! Regimes: without features the crate is `no_std` and allocates nothing; `alloc` and `std` add
 //! slabs (heap-backed and mapped).
 #![no_std]
@@ -25,6 +27,8 @@ mod ledger;
 mod scratch;
 #[cfg(feature = "alloc")]
 mod slab;
+#[cfg(feature = "alloc")]
+mod timeline;
 
 pub use category::{ByCategory, Category};
 #[cfg(feature = "std")]
@@ -33,3 +37,5 @@ pub use ledger::{Budget, Charge, Ledger, OverBudget};
 pub use scratch::Scratch;
 #[cfg(feature = "alloc")]
 pub use slab::Slab;
+#[cfg(feature = "alloc")]
+pub use timeline::{Span, Timeline};

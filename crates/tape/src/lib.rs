@@ -98,7 +98,7 @@ pub use head::LossHead;
 pub use limits::{Batch, Cx, Limits, Policy};
 pub use loss::LossSum;
 pub use op::{Facts, Forward, GradRule, MAX_INPUTS, MAX_OUTPUTS, Op, Vjp};
-pub use plan::{Moment, Plan};
+pub use plan::Plan;
 pub use program::{Embedding, Program};
 pub use segment::Segment;
 pub use sink::{Accumulate, ApplyNow, GradSink};

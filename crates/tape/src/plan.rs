@@ -4,22 +4,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use lowtide_backend::Backend;
-use lowtide_memory::{ByCategory, Category};
+use lowtide_memory::{ByCategory, Category, Span, Timeline};
 use lowtide_tensor::Float;
 
 use crate::schedule::{Schedule, aligned};
 use crate::{Limits, LossHead, Policy, Program};
-
-/// Bytes alive during one phase of a step, for reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    /// `forward`, `head` or `backward`.
-    pub phase: &'static str,
-    /// The segment at work; the number of segments for the head.
-    pub segment: usize,
-    /// The most alive at once in this phase, the executor's memory only.
-    pub live: ByCategory,
-}
 
 /// What an executor will hold and do for any batch within its limits.
 #[derive(Clone, Debug)]
@@ -40,7 +29,7 @@ pub struct Plan {
     pub(crate) checkpoint: usize,
     bytes: ByCategory,
     library_bytes: u64,
-    moments: Vec<Moment>,
+    timeline: Timeline,
 }
 
 impl Plan {
@@ -89,7 +78,7 @@ impl Plan {
             checkpoint: slots * boundary + kept,
             bytes: ByCategory::new(),
             library_bytes: 0,
-            moments: Vec::new(),
+            timeline: Timeline::new(),
         };
         plan.size_arena(program, be);
         plan
@@ -115,41 +104,46 @@ impl Plan {
         self.arena = blocks.max(two + usize::try_from(head.held()).expect("elements fit"));
         let library = self.forward.iter().chain(&self.backward).map(|s| s.library_bytes);
         self.library_bytes = library.max().unwrap_or(0).max(head_library) as u64;
-        self.record_moments(head, size_of::<F>() as u64);
+        self.record_timeline(head, size_of::<F>() as u64);
     }
 
-    fn record_moments(&mut self, head: ByCategory, element: u64) {
+    fn record_timeline(&mut self, head: ByCategory, element: u64) {
         let count = self.forward.len();
         let (one, two) = (self.boundary as u64, 2 * self.boundary as u64);
-        let arena = |live: ByCategory, boundaries: u64| {
-            scaled(live.with(Category::Workspace, boundaries), element)
+        let arena = |live: ByCategory, boundaries: u64| live.with(Category::Workspace, boundaries);
+        let mut course = Timeline::new();
+        let mut fullest = ByCategory::new();
+        let mut push = |phase, segment, arena: ByCategory, kept: usize| {
+            if arena.held() > fullest.held() {
+                fullest = arena;
+            }
+            let live = scaled(arena.with(Category::Checkpoint, kept as u64), element);
+            course.push(Span { phase, segment, live });
         };
-        let mut moments = Vec::new();
         for (segment, schedule) in self.forward.iter().enumerate() {
-            moments.push(Moment {
-                phase: "forward",
-                segment,
-                live: arena(schedule.live_at_peak, two),
-            });
+            let kept = self.kept_up_to(segment);
+            push("forward", segment, arena(schedule.live_at_peak, two), kept);
         }
-        moments.push(Moment { phase: "head", segment: count, live: arena(head, two) });
+        push("head", count, arena(head, two), self.checkpoint);
         for segment in (self.first..count).rev() {
-            let live = arena(self.backward[segment - self.first].live_at_peak, one);
-            moments.push(Moment { phase: "backward", segment, live });
+            let live = self.backward[segment - self.first].live_at_peak;
+            push("backward", segment, arena(live, one), self.kept_up_to(segment));
         }
         // What is reserved but not alive at the fullest moment is the arena's packing loss; it is
         // workspace too.
-        let fullest = moments.iter().map(|m| m.live).max_by_key(ByCategory::held);
-        let fullest = fullest.unwrap_or_default();
-        let reserved = self.arena as u64 * element;
-        self.bytes = fullest
-            .with(Category::Workspace, reserved - fullest.held())
-            .with(Category::Checkpoint, self.checkpoint as u64 * element);
-        let checkpoint = ByCategory::of(Category::Checkpoint, self.checkpoint as u64 * element);
-        for moment in &mut moments {
-            moment.live += checkpoint;
-        }
-        self.moments = moments;
+        let loss = self.arena as u64 - fullest.held();
+        let reserved = fullest
+            .with(Category::Workspace, loss)
+            .with(Category::Checkpoint, self.checkpoint as u64);
+        self.bytes = scaled(reserved, element);
+        self.timeline = course;
+    }
+
+    /// Elements kept for backward while segment `segment` runs, its own included.
+    fn kept_up_to(&self, segment: usize) -> usize {
+        let Some(above) = (segment + 1).checked_sub(self.first) else { return 0 };
+        let kept = self.forward[self.first..].iter().take(above).map(|s| s.kept);
+        above * self.boundary + kept.sum::<usize>()
     }
 
     /// Bytes the executor will reserve, by category as alive at the fullest moment.
@@ -183,10 +177,11 @@ impl Plan {
         self.head_tile
     }
 
-    /// Bytes alive in each phase of a step, in order.
+    /// The course of a step: bytes of the executor alive in each stretch, in order. What is kept
+    /// for backward grows block by block and shrinks again.
     #[must_use]
-    pub fn moments(&self) -> &[Moment] {
-        &self.moments
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every byte of a run, for each way to run it, and the choice among them.
 
 use lowtide_backend::Backend;
-use lowtide_memory::{ByCategory, Category};
+use lowtide_memory::{ByCategory, Category, Timeline};
 use lowtide_model::Model;
 use lowtide_optim::Optimizer;
 use lowtide_tape::{Limits, Plan, Policy};
@@ -75,6 +75,17 @@ impl RunPlan {
             .with(Category::Optimizer, words(self.state_words))
             .with(Category::Workspace, self.resident_bytes)
             .with(Category::Data, self.batch_bytes())
+    }
+
+    /// The course of a step, all categories: what is held throughout, and on top of it what the
+    /// executor has alive in each stretch.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        let mut throughout = self.bytes();
+        for (category, bytes) in self.exec.bytes().iter() {
+            throughout[category] -= bytes;
+        }
+        self.exec.timeline().clone().over(throughout)
     }
 
     /// Bytes of batches and datasets.

@@ -70,13 +70,13 @@ fn the_fullest_moment_and_the_packing_loss_make_the_plan() {
     let program = model.program::<f32>(EVERY_SITE);
     for policy in Policy::ALL {
         let plan = plan(&program, LIMITS, policy);
-        let phases: Vec<_> = plan.moments().iter().map(|m| (m.phase, m.segment)).collect();
+        let phases: Vec<_> = plan.timeline().spans().iter().map(|m| (m.phase, m.segment)).collect();
         let forward = (0..3).map(|i| ("forward", i));
         let backward = (0..3).rev().map(|i| ("backward", i));
         let want: Vec<_> = forward.chain([("head", 3)]).chain(backward).collect();
         assert_eq!(phases, want);
 
-        let fullest = plan.moments().iter().map(|m| m.live.held()).max().unwrap();
+        let fullest = plan.timeline().spans().iter().map(|m| m.live.held()).max().unwrap();
         assert!(fullest <= plan.bytes().held());
         let loss = plan.bytes().held() - fullest;
         assert!(loss * 100 <= fullest * 2, "{policy:?}: {loss} bytes lost of {fullest}");
