@@ -4,11 +4,22 @@
 //! - [`BlockFormat`] is one way to store a row of numbers as whole blocks of bytes. The formats
 //!   known here are in [`formats::ALL`]; a format defined elsewhere is as good as these.
 //! - [`QMat`] is a checked view of a packed row-major matrix `[rows, cols]`.
+//! - [`Codes`] is a format whose scales may lie apart from its codes, and [`Scales`] is where.
 //! - [`dynamic8`] holds the 8-bit dynamic maps that optimizer states are stored in.
 //!
 //! Everything here is the plain reference: it decides what the bytes mean. Faster kernels live
 //! with the backends and are tested against it. The crate allocates nothing, reads no file and
 //! knows no matrix product.
+//!
+//! # Scales that lie apart
+//!
+//! GGUF keeps the scales of a block in the block. bitsandbytes keeps them in tensors of their own,
+//! once for 64 values (NF4), themselves quantized (NF4 with "double quantization"), or once a row
+//! (int8). Joining both when a file is opened would need a copy of the whole base in memory that
+//! the system cannot drop again; a mapped file costs none. So [`QMat::apart`] views codes and
+//! scales where they lie, and [`QMat`] brings them together a few blocks at a time while it
+//! decodes. Formats whose blocks are complete know nothing of this: [`BlockFormat`] has no part of
+//! it, and their decoding takes the same path as if it did not exist.
 //!
 //! ```
 //! use lowtide_quant::{BlockFormat, QMat, formats::Q8_0};
@@ -30,11 +41,13 @@
 #![forbid(unsafe_code)]
 
 mod absmax;
+mod codes;
 mod format;
 mod qmat;
 
 pub mod dynamic8;
 pub mod formats;
 
+pub use codes::{Apart, Codes, Floats, Nested, Scales};
 pub use format::{BlockFormat, block_count};
 pub use qmat::{QMat, QMatError};

@@ -38,3 +38,34 @@ pub(super) fn scale_bytes(d: f32) -> [u8; 2] {
 pub(super) fn reciprocal(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
+
+/// Stores a scale, rounded up; infinite beyond 65504. `d` is not negative.
+pub(super) fn scale_bytes_up(d: f32) -> [u8; 2] {
+    let rounded = f16::from_f32(d);
+    let too_small = rounded.to_f32() < d;
+    (rounded.to_bits() + u16::from(too_small)).to_le_bytes()
+}
+
+/// Bytes with the highest bits of 5-bit codes.
+pub(super) const HIGH: usize = LEN / 8;
+
+/// The 32 codes of 5 bits of a block: bit `j % 8` of byte `j / 8` of `high` goes on top of code `j`.
+pub(super) fn unpack_5(high: [u8; HIGH], codes: &[u8; CODES]) -> [u8; LEN] {
+    // One copy of bit 7 - j lands at the top of byte j; swapped, that is bit j.
+    const SPREAD: u64 = 0x8040_2010_0804_0201;
+    const TOPS: u64 = 0x8080_8080_8080_8080;
+    let mut q = unpack(codes);
+    for (q, bits) in q.as_chunks_mut::<8>().0.iter_mut().zip(high) {
+        let tops = u64::from(bits).wrapping_mul(SPREAD) & TOPS;
+        for (q, top) in q.iter_mut().zip((tops >> 3).to_be_bytes()) {
+            *q |= top;
+        }
+    }
+    q
+}
+
+/// The inverse of [`unpack_5`], for codes below 32.
+pub(super) fn pack_5(q: &[u8; LEN]) -> ([u8; HIGH], [u8; CODES]) {
+    let bits = |i: usize| (0..8).fold(0, |bits, j| bits | q[8 * i + j] >> 4 << j);
+    (core::array::from_fn(bits), pack(&q.map(|q| q & 15)))
+}
