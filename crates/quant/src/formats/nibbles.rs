@@ -49,7 +49,8 @@ pub(super) fn scale_bytes_up(d: f32) -> [u8; 2] {
 /// Bytes with the highest bits of 5-bit codes.
 pub(super) const HIGH: usize = LEN / 8;
 
-/// The 32 codes of 5 bits of a block: bit `j % 8` of byte `j / 8` of `high` goes on top of code `j`.
+/// The 32 codes of 5 bits of a block: bit `j % 8` of byte `j / 8` of `high` goes on top of code
+/// `j`.
 pub(super) fn unpack_5(high: [u8; HIGH], codes: &[u8; CODES]) -> [u8; LEN] {
     // One copy of bit 7 - j lands at the top of byte j; swapped, that is bit j.
     const SPREAD: u64 = 0x8040_2010_0804_0201;

@@ -13,9 +13,9 @@ use crate::{BlockFormat, absmax::absmax, block_count};
 /// byte `l`; value `l + 32` in the low bits of byte `l + 32` and in bits 2 and 3; values `l + 64`
 /// and `l + 96` in the high bits of these two bytes, and in bits 4 and 5, 6 and 7.
 ///
-/// Encoding searches scales by least squares. No block comes out worse than with codes spaced evenly
-/// over both signs: the root mean square error is at most `a / 60 + 2⁻¹⁸`, `a` being the largest
-/// magnitude. Normally distributed values lose some 1.8 % of their standard deviation.
+/// Encoding searches scales by least squares. No block comes out worse than with codes spaced
+/// evenly over both signs: the root mean square error is at most `a / 60 + 2⁻¹⁸`, `a` being the
+/// largest magnitude. Normally distributed values lose some 1.7 % of their standard deviation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(non_camel_case_types, reason = "it is the name of the format")]
 pub struct Q6_K;
