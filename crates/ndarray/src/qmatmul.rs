@@ -159,11 +159,9 @@ fn decode<'a>(
     columns: Range<usize>,
     out: &'a mut [f32],
 ) -> &'a [f32] {
-    let (block, bytes) = (w.format().block_len(), w.format().block_bytes());
-    let part = columns.start / block * bytes..columns.end / block * bytes;
     let out = &mut out[..rows.len() * columns.len()];
     for (row, out) in rows.zip(out.chunks_exact_mut(columns.len())) {
-        w.format().decode(&w.row(row)[part.clone()], out);
+        w.decode_columns(row, columns.clone(), out);
     }
     out
 }

@@ -105,13 +105,12 @@ fn for_blocks(
     columns: Range<usize>,
     mut visit: impl FnMut(usize, &[f32]),
 ) {
-    let format = w.format();
-    let (step, block, size) = (tile_width(w), format.block_len(), format.block_bytes());
-    let bytes = &w.row(row)[columns.start / block * size..columns.end / block * size];
+    let step = tile_width(w);
     let mut buffer = [0.0_f32; DECODE];
-    for (piece, bytes) in bytes.chunks(step / block * size).enumerate() {
-        let values = &mut buffer[..bytes.len() / size * block];
-        format.decode(bytes, values);
-        visit(piece * step, values);
+    for start in columns.clone().step_by(step) {
+        let part = start..columns.end.min(start + step);
+        let values = &mut buffer[..part.len()];
+        w.decode_columns(row, part, values);
+        visit(start - columns.start, values);
     }
 }

@@ -28,7 +28,7 @@ fn qmatmul_t<F: Float>(dy: &[F], w: &Packed, dx: &mut [F]) {
     SPEC.qmatmul_t(Mat::new(dy, rows, w.rows()), w, dx, &mut scratch);
 }
 
-/// Sizes around the quantum, the lanes and the decoding buffer; every width is whole blocks of 32.
+/// Sizes around the quantum, the lanes and the decoding buffer; widths grow to whole blocks.
 const SIZES: [(usize, usize, usize); 5] =
     [(1, 1, 32), (3, 17, 96), (2, 64, 256), (5, 131, 288), (1, 40, 544)];
 
@@ -36,6 +36,7 @@ const SIZES: [(usize, usize, usize); 5] =
 fn every_format_multiplies_with_the_bits_of_the_rule() {
     for &format in formats::ALL {
         for (rows, outs, ins) in SIZES {
+            let ins = ins.next_multiple_of(format.block_len());
             let w = Packed::random(format, outs, ins, 1);
             let (x, dense) = (normal::<f32>(2, rows * ins), w.dense::<f32>());
             let mut want = Vec::new();
@@ -54,6 +55,7 @@ fn every_format_multiplies_with_the_bits_of_the_rule() {
 fn every_format_multiplies_back_with_the_bits_of_the_rule() {
     for &format in formats::ALL {
         for (rows, outs, ins) in SIZES {
+            let ins = ins.next_multiple_of(format.block_len());
             let w = Packed::random(format, outs, ins, 3);
             let (dy, dense) = (normal::<f32>(4, rows * outs), w.dense::<f32>());
             let start = normal::<f32>(5, rows * ins);
@@ -108,8 +110,8 @@ fn rows_of_a_packed_product_do_not_depend_on_their_neighbours() {
 
 #[test]
 fn decodes_and_gathers_rows() {
-    let (outs, ins) = (9, 320);
     for &format in formats::ALL {
+        let (outs, ins) = (9, 320usize.next_multiple_of(format.block_len()));
         let w = Packed::random(format, outs, ins, 11);
         let dense = w.dense::<f32>();
         let mut out = poison(4 * ins);

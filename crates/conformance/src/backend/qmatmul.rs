@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use lowtide_backend::{Backend, OpShape};
 use lowtide_quant::{
-    BlockFormat,
-    formats::{ALL, F32, Q4_1},
+    BlockFormat, Codes,
+    formats::{ALL, F32, INT8, NF4, Q4_1},
 };
 use lowtide_tensor::Float;
 
@@ -17,6 +17,11 @@ pub(super) fn check_family(be: &dyn Backend) {
     for &format in ALL {
         let block = format.block_len();
         linears(be, format, 5, 33, 3 * block.max(8));
+    }
+    let with_codes: [&'static dyn Codes; 2] = [&NF4, &INT8];
+    for format in with_codes {
+        let (rows, outputs, inputs) = (5, 70, 3 * format.block_len());
+        every(be, Linear { apart: Some(format), format, rows, outputs, inputs });
     }
     // No row, one row; one output; widths that no tile divides.
     for (rows, outputs, inputs) in [(0, 4, 32), (1, 70, 96), (3, 1, 64), (17, 130, 37), (66, 9, 1)]
@@ -35,7 +40,10 @@ fn linears(
     outputs: usize,
     inputs: usize,
 ) {
-    let linear = Linear { format, rows, outputs, inputs };
+    every(be, Linear { format, apart: None, rows, outputs, inputs });
+}
+
+fn every(be: &dyn Backend, linear: Linear) {
     check(be, &Forward(linear));
     check(be, &Backward(linear));
     check(be, &Decode(linear));
@@ -46,6 +54,8 @@ fn linears(
 #[derive(Clone, Copy)]
 pub(super) struct Linear {
     pub(super) format: &'static dyn BlockFormat,
+    /// The same format, where the scales lie apart from the codes.
+    pub(super) apart: Option<&'static dyn Codes>,
     pub(super) rows: usize,
     pub(super) outputs: usize,
     pub(super) inputs: usize,
@@ -53,12 +63,17 @@ pub(super) struct Linear {
 
 impl Linear {
     fn label(&self, op: &str) -> String {
-        let Self { format, rows, outputs, inputs } = self;
-        format!("{op} of {rows} rows, {} [{outputs}, {inputs}]", format.name())
+        let Self { format, apart, rows, outputs, inputs } = self;
+        let apart = if apart.is_some() { " with scales apart" } else { "" };
+        format!("{op} of {rows} rows, {} [{outputs}, {inputs}]{apart}", format.name())
     }
 
     fn weights(&self) -> Packed {
-        Packed::new(self.format, self.outputs, self.inputs, 1, 1.0)
+        let packed = Packed::new(self.format, self.outputs, self.inputs, 1, 1.0);
+        match self.apart {
+            Some(format) => packed.put_apart(format),
+            None => packed,
+        }
     }
 }
 
