@@ -243,7 +243,9 @@ impl Base {
         let (head, embedding) = (self.stored(HEAD)?, self.stored(EMBEDDING)?);
         let same = head.shape == embedding.shape
             && head.format.name() == embedding.format.name()
-            && head.bytes == embedding.bytes;
+            && head.bytes == embedding.bytes
+            && head.apart.is_none()
+            && embedding.apart.is_none();
         (!same).then(|| TensorError::UntiedHead { name: HEAD.to_owned() })
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use lowtide_quant::Scales;
 use sha2::{Digest, Sha256};
 
 use crate::Base;
@@ -35,14 +36,29 @@ impl Fingerprint {
             for &axis in tensor.shape {
                 put(&(axis as u64).to_le_bytes());
             }
-            let last = tensor.bytes.len().saturating_sub(SAMPLE_BYTES);
-            for start in [0, last / 2, last] {
-                let end = tensor.bytes.len().min(start + SAMPLE_BYTES);
-                put(&tensor.bytes[start..end]);
+            samples(tensor.bytes).for_each(&mut put);
+            match tensor.apart.map(|apart| apart.scales) {
+                None => {}
+                Some(Scales::Rows(scales) | Scales::Blocks(scales)) => {
+                    samples(scales.as_flattened()).for_each(&mut put);
+                }
+                Some(Scales::Nested(nested)) => {
+                    samples(nested.codes).for_each(&mut put);
+                    samples(nested.magnitudes.as_flattened()).for_each(&mut put);
+                    put(&nested.offset.to_le_bytes());
+                }
             }
         }
         Self(hash.finalize().into())
     }
+}
+
+/// Start, middle and end.
+fn samples(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let last = bytes.len().saturating_sub(SAMPLE_BYTES);
+    [0, last / 2, last]
+        .into_iter()
+        .map(|start| &bytes[start..bytes.len().min(start + SAMPLE_BYTES)])
 }
 
 /// 64 hexadecimal digits.

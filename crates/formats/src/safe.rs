@@ -65,8 +65,16 @@ pub struct SafeContents {
 #[derive(Clone, Debug)]
 struct Place {
     shape: Vec<usize>,
-    format: &'static dyn BlockFormat,
+    dtype: Dtype,
     range: Range<usize>,
+}
+
+/// A tensor of any dtype that is read, as it lies in the file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawTensor<'a> {
+    pub(crate) shape: &'a [usize],
+    pub(crate) dtype: Dtype,
+    pub(crate) bytes: &'a [u8],
 }
 
 impl SafeContents {
@@ -77,8 +85,13 @@ impl SafeContents {
 
     /// A tensor of the bytes that were parsed.
     pub fn tensor<'a>(&'a self, bytes: &'a [u8], name: &str) -> Option<Tensor<'a>> {
-        let Place { shape, format, range } = self.tensors.get(name)?;
-        Some(Tensor { shape, format: *format, bytes: &bytes[range.clone()] })
+        let RawTensor { shape, dtype, bytes } = self.raw(bytes, name)?;
+        Some(Tensor { shape, format: block_format(dtype)?, bytes, apart: None })
+    }
+
+    fn raw<'a>(&'a self, bytes: &'a [u8], name: &str) -> Option<RawTensor<'a>> {
+        let Place { shape, dtype, range } = self.tensors.get(name)?;
+        Some(RawTensor { shape, dtype: *dtype, bytes: &bytes[range.clone()] })
     }
 
     /// The text the file says about itself, such as `format`.
@@ -92,6 +105,11 @@ impl SafeContents {
 /// # Errors
 /// [`SafeError`], naming the tensor.
 pub fn parse(bytes: &[u8]) -> Result<SafeContents, SafeError> {
+    parse_if(bytes, |dtype| block_format(dtype).is_some())
+}
+
+/// Checks the structure of a safetensors file whose tensors all have a dtype that is `read`.
+fn parse_if(bytes: &[u8], read: fn(Dtype) -> bool) -> Result<SafeContents, SafeError> {
     if let Some((length, _)) = bytes.split_first_chunk() {
         let found = u64::from_le_bytes(*length);
         // A header beyond the end of the file is for the crate to refuse.
@@ -104,15 +122,16 @@ pub fn parse(bytes: &[u8]) -> Result<SafeContents, SafeError> {
     let data = size_of::<u64>() + header_bytes;
     let mut tensors = BTreeMap::new();
     for (name, info) in header.tensors() {
-        let Some(format) = block_format(info.dtype) else {
-            return Err(SafeError::Dtype { tensor: name, dtype: format!("{:?}", info.dtype) });
-        };
+        let dtype = info.dtype;
+        if !read(dtype) {
+            return Err(SafeError::Dtype { tensor: name, dtype: format!("{dtype:?}") });
+        }
         let shape = info.shape.clone();
         if shape.contains(&0) {
             return Err(SafeError::Shape { tensor: name, shape });
         }
         let (start, end) = info.data_offsets;
-        tensors.insert(name, Place { shape, format, range: data + start..data + end });
+        tensors.insert(name, Place { shape, dtype, range: data + start..data + end });
     }
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
     Ok(SafeContents { metadata, tensors })
@@ -140,8 +159,19 @@ impl SafeFile {
     /// # Errors
     /// [`Error::Io`] if it cannot be mapped, [`Error::Safe`] if it is not a sound file.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_if(path, |dtype| block_format(dtype).is_some())
+    }
+
+    /// As [`open`](Self::open), also with tensors of bytes, which [`raw`](Self::raw) gives.
+    pub(crate) fn open_with_bytes(path: &Path) -> Result<Self, Error> {
+        Self::open_if(path, |dtype| {
+            matches!(dtype, Dtype::U8 | Dtype::I8) || block_format(dtype).is_some()
+        })
+    }
+
+    fn open_if(path: &Path, read: fn(Dtype) -> bool) -> Result<Self, Error> {
         let file = MappedFile::open(path)?;
-        let contents = parse(file.bytes())
+        let contents = parse_if(file.bytes(), read)
             .map_err(|reason| Error::Safe { path: path.to_path_buf(), reason })?;
         Ok(Self { file, contents })
     }
@@ -164,6 +194,11 @@ impl SafeFile {
     /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
         self.contents.tensor(self.file.bytes(), name)
+    }
+
+    /// The tensor of that name, whatever its dtype.
+    pub(crate) fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        self.contents.raw(self.file.bytes(), name)
     }
 }
 

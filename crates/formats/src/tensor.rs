@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use lowtide_quant::{BlockFormat, QMat};
+use lowtide_quant::{Apart, BlockFormat, QMat, QMatError};
 
 /// A tensor of a mapped file: shape, format, packed bytes. Nothing is copied.
 #[derive(Clone, Copy)]
@@ -12,8 +12,11 @@ pub struct Tensor<'a> {
     pub shape: &'a [usize],
     /// How rows are packed.
     pub format: &'static dyn BlockFormat,
-    /// The packed bytes, of exactly the length that shape and format take.
+    /// The packed bytes, of exactly the length that shape and format take; the codes alone where
+    /// the scales lie apart.
     pub bytes: &'a [u8],
+    /// The scales, where they lie apart from the codes. Such a tensor is a matrix.
+    pub apart: Option<Apart<'a>>,
 }
 
 /// Why a tensor of a file cannot be used.
@@ -50,6 +53,38 @@ pub enum TensorError {
     NotAMatrix {
         /// Its shape.
         shape: Vec<usize>,
+    },
+    /// It is stored in another type than the way it is packed asks for.
+    #[error("tensor `{name}` has dtype {found}; expected {expected}")]
+    Dtype {
+        /// The tensor.
+        name: String,
+        /// The type it should have.
+        expected: &'static str,
+        /// The type it has.
+        found: String,
+    },
+    /// Codes and scales are not those of a matrix of its shape.
+    #[error("tensor `{name}`: {reason}")]
+    Packed {
+        /// The tensor.
+        name: String,
+        /// What does not fit.
+        reason: QMatError,
+    },
+    /// A map of codes that is not the one of the type it is said to be.
+    #[error("tensor `{name}` does not hold the levels of NF4")]
+    Levels {
+        /// The tensor.
+        name: String,
+    },
+    /// Codes in an order that is not read.
+    #[error("tensor `{name}` is {found}; expected [0], codes in the order of rows")]
+    Layout {
+        /// The tensor.
+        name: String,
+        /// What it holds.
+        found: String,
     },
     /// It holds NaN or an infinite value.
     #[error("tensor `{name}` holds {value} at index {index}; expected finite values")]
@@ -90,19 +125,34 @@ impl<'a> Tensor<'a> {
     pub fn qmat(&self) -> Result<QMat<'a>, TensorError> {
         let not_a_matrix = || TensorError::NotAMatrix { shape: self.shape.to_vec() };
         let &[rows, cols] = self.shape else { return Err(not_a_matrix()) };
-        QMat::new(self.format, rows, cols, self.bytes).map_err(|_| not_a_matrix())
+        match self.apart {
+            Some(Apart { format, scales }) => QMat::apart(format, rows, cols, self.bytes, scales),
+            None => QMat::new(self.format, rows, cols, self.bytes),
+        }
+        .map_err(|_| not_a_matrix())
     }
 
     /// All values as f32. Meant for norms, biases and adapters: it allocates all of them.
     pub fn to_f32_vec(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.len()];
-        self.format.decode(self.bytes, &mut values);
+        match self.matrix_apart() {
+            Some(matrix) => matrix.decode_rows(0..matrix.rows(), &mut values),
+            None => self.format.decode(self.bytes, &mut values),
+        }
         values
     }
 
     /// The first value that is NaN or infinite, with its row-major index.
     pub(crate) fn first_non_finite(&self) -> Option<(usize, f32)> {
         const TILE_BLOCKS: usize = 256;
+        if let Some(matrix) = self.matrix_apart() {
+            let mut row = vec![0.0; matrix.cols()];
+            return (0..matrix.rows()).find_map(|i| {
+                matrix.decode_row(i, &mut row);
+                let at = row.iter().position(|v| !v.is_finite())?;
+                Some((i * row.len() + at, row[at]))
+            });
+        }
         let (block_len, block_bytes) = (self.format.block_len(), self.format.block_bytes());
         let mut tile = vec![0.0; TILE_BLOCKS * block_len];
         for (i, bytes) in self.bytes.chunks(TILE_BLOCKS * block_bytes).enumerate() {
@@ -113,6 +163,11 @@ impl<'a> Tensor<'a> {
             }
         }
         None
+    }
+
+    /// The matrix, where scales lie apart; whoever opened the file has checked that it is one.
+    fn matrix_apart(&self) -> Option<QMat<'a>> {
+        self.apart.and_then(|_| self.qmat().ok())
     }
 }
 

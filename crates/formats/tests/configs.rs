@@ -131,6 +131,7 @@ fn settings_that_are_not_computed() {
         ("residual_multiplier", json!(0.22)),
         ("sliding_window", json!(4096)),
         ("use_sliding_window", json!(true)),
+        ("quantization_config", json!({"quant_method": "gptq", "bits": 4})),
         ("quantization_config", json!({"quant_method": "bitsandbytes"})),
         ("layer_types", json!(["full_attention", "sliding_attention"])),
         ("no_rope_layers", json!([1, 0])),

@@ -193,10 +193,10 @@ fn unsound_tensors() {
         &one(&[1 << 32, 1 << 31], 0, 0),
         &format!("tensor `t` has shape [2147483648, 4294967296]; {shape}"),
     );
-    let types = "supported: F32, F16, BF16, Q4_0, Q4_1, Q8_0";
+    let types = "supported: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL";
     refused(
-        &one(&[256], 12, 0),
-        &format!("tensor `t` has type Q4_K (12), which is not supported; {types}"),
+        &one(&[256], 10, 0),
+        &format!("tensor `t` has type Q2_K (10), which is not supported; {types}"),
     );
     refused(
         &one(&[256], 999, 0),

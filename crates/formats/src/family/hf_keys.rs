@@ -37,7 +37,6 @@ const SETTINGS: &[(&str, Option<f64>)] = &[
     ("pretraining_tp", Some(1.0)),
     ("pruned_heads", None),
     ("qk_norm", None),
-    ("quantization_config", None),
     ("query_pre_attn_scalar", None),
     ("resid_pdrop", Some(0.0)),
     ("residual_multiplier", Some(1.0)),

@@ -1,5 +1,9 @@
 //! HF folders: `config.json`, weights in safetensors, tokenizer and generation settings.
+//!
+//! Weights may be packed by bitsandbytes (NF4, with or without double quantization, and int8). They
+//! stay mapped as they are: codes and scales are brought together where they are decoded.
 
+mod bitsandbytes;
 mod tokenizer_config;
 mod weights;
 
@@ -7,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use bitsandbytes::Packing;
 pub(crate) use tokenizer_config::TokenizerConfig;
 pub use weights::Weights;
 
@@ -21,16 +26,22 @@ use crate::{DocumentError, Error, Hyperparameters, SpecialTokens};
 /// computed is refused.
 pub fn parse_config(text: &str) -> Result<Hyperparameters, DocumentError> {
     let config = parse_object(text)?;
-    let (_, hyper) = read_config(&config)?;
-    Ok(hyper)
+    let read = read_config(&config)?;
+    Ok(read.hyper)
 }
 
-fn read_config(
-    config: &Map<String, Value>,
-) -> Result<(&'static Family, Hyperparameters), DocumentError> {
+/// What a `config.json` says.
+struct Config {
+    family: &'static Family,
+    hyper: Hyperparameters,
+    packing: Packing,
+}
+
+fn read_config(config: &Map<String, Value>) -> Result<Config, DocumentError> {
     let config = Object::root(config);
     let family = family::of_hf(config)?;
-    Ok((family, (family.from_hf)(config)?))
+    let hyper = (family.from_hf)(config)?;
+    Ok(Config { family, hyper, packing: bitsandbytes::packing(config)? })
 }
 
 /// An HF folder with a base.
@@ -54,7 +65,7 @@ impl HfFolder {
         let not_a_base = || Error::NotABase { path: dir.to_path_buf() };
         let config = read_object(&config_path, CONFIG_BYTES_MAX)?.ok_or_else(not_a_base)?;
         let of_config = |reason| Error::document(&config_path, reason);
-        let (family, hyper) = read_config(&config).map_err(of_config)?;
+        let Config { family, hyper, packing } = read_config(&config).map_err(of_config)?;
 
         let generation_path = dir.join("generation_config.json");
         let generation = read_object(&generation_path, CONFIG_BYTES_MAX)?.unwrap_or_default();
@@ -64,7 +75,7 @@ impl HfFolder {
             Err(reason) => return Err(Error::document(&generation_path, reason)),
         };
         let tokenizer = TokenizerConfig::read(dir)?;
-        let weights = Weights::open(dir)?.ok_or_else(not_a_base)?;
+        let weights = Weights::open_packed(dir, packing)?.ok_or_else(not_a_base)?;
         let dir = dir.to_path_buf();
         Ok(Self { dir, family, hyper, weights, tokenizer, eos_token_ids })
     }
