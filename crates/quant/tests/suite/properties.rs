@@ -134,15 +134,16 @@ proptest! {
         });
         let widest = subs.fold(0.0f32, |widest, (min, max)| widest.max(max - min));
         let largest = largest_magnitude(&x);
-        let smallest_half = f32::powi(2.0, -18);
-        for (format, bound) in
-            [(&Q4_K as &dyn BlockFormat, widest / 29.0), (&Q5_K, widest / 60.0), (&Q6_K, largest / 60.0)]
-        {
-            let (error, bound) = (rms_error(format, &x), bound + smallest_half);
+        let least = f32::powi(2.0, -18);
+        let bounds: [(&dyn BlockFormat, f32); 3] =
+            [(&Q4_K, widest / 29.0), (&Q5_K, widest / 60.0), (&Q6_K, largest / 60.0)];
+        for (format, bound) in bounds {
+            let (error, bound) = (rms_error(format, &x), bound + least);
             prop_assert!(error <= bound, "{}: {error:e} of {bound:e}", format.name());
         }
         for x in x.chunks(32) {
-            let (error, bound) = (rms_error(&IQ4_NL, x), largest_magnitude(x) / 9.0 + smallest_half);
+            let bound = largest_magnitude(x) / 9.0 + least;
+            let error = rms_error(&IQ4_NL, x);
             prop_assert!(error <= bound, "IQ4_NL: {error:e} of {bound:e}");
         }
     }
