@@ -33,6 +33,7 @@ impl OpenBase {
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let base = Base::open(path)?;
         let config = config_of(base.hyper());
+        tracing::debug!(path = %path.display(), bytes = base.file_bytes(), "base mapped");
         Ok(Self { base, config })
     }
 

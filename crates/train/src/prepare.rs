@@ -60,6 +60,7 @@ impl Prepared {
             None => (whole, None),
         };
         let report = report(&reader, &train, valid.as_ref(), base.file().path())?;
+        tracing::debug!(examples = report.examples, tokens = report.tokens, "data read");
         drop(reader);
         // The tokenizer's pages would otherwise stay with the allocator and count as held.
         lowtide_memory::release_free_heap();

@@ -54,6 +54,7 @@ pub fn finetune(
     let model = job.build(&methods)?;
     let Planned { plan, report } = job.plan(&model, be, threads)?;
     on_event(&Event::Plan(report.clone()));
+    tracing::debug!(policy = report.policy, bytes = report.planned_peak_bytes, "plan chosen");
 
     let mut ledger = Ledger::new(settings.budget()?.map_or(Budget::UNLIMITED, Budget::of));
     let (optimizer, seed) = (job.optimizer.as_ref(), settings.seed);
@@ -65,6 +66,7 @@ pub fn finetune(
         }
         None => initialise(&model.sites, settings.seed, trainer.params_mut()),
     }
+    tracing::debug!(bytes = ledger.live().held(), "reserved");
     let mut run = Run {
         job: &job,
         watch: &watch,
@@ -198,6 +200,7 @@ impl Run<'_> {
         let config = job.settings.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;
+        tracing::debug!(step, path = %output.display(), "saved");
         (self.on_event)(&Event::Saved { step, path: output.clone() });
         Ok(())
     }
