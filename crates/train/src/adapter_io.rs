@@ -11,7 +11,7 @@ use lowtide_formats::Hyperparameters;
 use lowtide_formats::peft::{self, AdapterFiles, AdapterTensor, LoraConfig, TargetModules};
 use lowtide_formats::rows;
 use lowtide_formats::safe::{PermutedRows, Values};
-use lowtide_model::Site;
+use lowtide_model::{ModelError, Site, TargetsError};
 
 use crate::TrainError;
 
@@ -46,6 +46,24 @@ impl LoadedAdapter {
             use_rslora: config.use_rslora,
         };
         Ok(Self { files, config, modules })
+    }
+
+    /// The error of building a base with this adapter, laid at the door of the adapter where it
+    /// adapts what the base has not.
+    pub(crate) fn blame(&self, error: TrainError) -> TrainError {
+        match error {
+            TrainError::Model {
+                path,
+                source: ModelError::Targets(TargetsError::UnknownModule { name, .. }),
+            } => TrainError::Adapter {
+                path: self.files.dir().to_owned(),
+                reason: format!(
+                    "it adapts `{name}`, which {} does not have: the adapter is of another base",
+                    path.display()
+                ),
+            },
+            other => other,
+        }
     }
 }
 

@@ -87,7 +87,11 @@ pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evalua
     );
     let config = adapter.as_ref().map(|a| a.config.clone()).unwrap_or_default();
     let adaptation = Adaptation { method, config: &config, targets: &targets, layers: &layers };
-    let model = base.build(adapter.as_ref().map(|_| adaptation))?;
+    let model =
+        base.build(adapter.as_ref().map(|_| adaptation)).map_err(|error| match &adapter {
+            Some(adapter) => adapter.blame(error),
+            None => error,
+        })?;
 
     let sequences = settings.batch_size.max(1);
     let limits = limits_of([&data].into_iter(), sequences)?;

@@ -111,7 +111,7 @@ impl Run<'_> {
     fn train(&mut self, trainer: &mut Trainer<'_, '_>, steps: u64) -> Result<(), TrainError> {
         let settings = self.job.settings;
         self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
-        let warmup_steps = settings.warmup_steps.unwrap_or(steps * 3 / 100);
+        let warmup_steps = settings.warmup_steps.unwrap_or(steps.saturating_mul(3) / 100);
         let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
         for step in 1..=steps {
             let lr = schedule.lr(step - 1, steps);

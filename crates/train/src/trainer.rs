@@ -131,7 +131,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         let mut sum = LossSum::default();
         let mut start = 0;
         while start < data.len() {
-            let end = (start + sequences).min(data.len());
+            let end = start.saturating_add(sequences).min(data.len());
             let batch = self.batch.fill(data, start..end, 0)?;
             sum += self.executor.loss(self.held.params.get(), &batch);
             start = end;

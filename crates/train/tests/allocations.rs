@@ -49,8 +49,8 @@ fn setups(be: &dyn Backend<f32>) -> Vec<Setup<'_>> {
     ]
 }
 
-/// Counts of the second, third and fourth update and of an evaluation after them, and the bytes that
-/// the plan charges for libraries.
+/// Counts of the second, third and fourth update and of an evaluation after them, and the bytes
+/// that the plan charges for libraries.
 fn counts(setup: &Setup<'_>, home: &Home) -> (Vec<Counts>, u64) {
     let base = OpenBase::open(&home.base()).unwrap();
     let data = dataset(&base, &home.path("data.jsonl"));
@@ -109,8 +109,8 @@ fn check_packing(what: &str, all: &[Counts], library_bytes: u64) {
     let largest = all.iter().filter_map(|counts| counts.largest().next()).max_by_key(|r| r.size);
     let held = all.iter().map(|counts| counts.live_peak).max().unwrap_or_default();
     say(&format!(
-        "{what}: {packing} packing buffers an update, the largest {largest:?}, at most {held} bytes \
-         of them at once, {library_bytes} charged; {small:?} other requests"
+        "{what}: {packing} packing buffers an update, the largest {largest:?}, at most {held} \
+         bytes of them at once, {library_bytes} charged; {small:?} other requests"
     ));
     if packing == 0 {
         return say("skipped: on this processor packing buffers are aligned like any other block");

@@ -109,8 +109,8 @@ fn a_batch_in_two_parts_has_the_same_gradient() {
     let ndarray = NdArray::new(2);
     let backends: [&dyn Backend<f32>; 2] = [&Scalar, &ndarray];
     for be in backends {
-        // The step of SGD is proportional to the gradient; AdamW's first one is its sign, which
-        // makes a difference in the last bit of a gradient near zero a difference of twice the step.
+        // The step of SGD is proportional to the gradient. AdamW's first one is its sign, which
+        // makes of a last bit of difference around zero one of twice the step.
         let run = |sequences, accum| {
             let setup = Setup { sequences, accum, optimizer: &SGD, ..Setup::new(be) };
             setup.train(&base, &data, 3, |trainer| {

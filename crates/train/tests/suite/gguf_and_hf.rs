@@ -120,7 +120,8 @@ fn dequantise(gguf: &Base, dir: &Path) {
         let tensor = gguf.tensor(&name).unwrap();
         let start = end;
         end += tensor.len() * size_of::<f32>();
-        let entry = serde_json::json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] });
+        let (shape, offsets) = (tensor.shape, [start, end]);
+        let entry = serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": offsets });
         header.insert(name, entry);
     }
     let mut header = serde_json::to_vec(&header).unwrap();
