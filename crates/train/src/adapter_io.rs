@@ -19,6 +19,8 @@ use crate::TrainError;
 #[derive(Debug)]
 pub(crate) struct LoadedAdapter {
     files: AdapterFiles,
+    /// Name of its method.
+    pub(crate) kind: String,
     /// How its adapters are built.
     pub(crate) config: Config,
     /// The modules it adapts.
@@ -45,7 +47,8 @@ impl LoadedAdapter {
             dropout: config.lora_dropout,
             use_rslora: config.use_rslora,
         };
-        Ok(Self { files, config, modules })
+        let kind = files.peft_type().to_ascii_lowercase();
+        Ok(Self { files, kind, config, modules })
     }
 
     /// The error of building a base with this adapter, laid at the door of the adapter where it

@@ -65,6 +65,9 @@ impl Evaluation {
     }
 }
 
+/// What stands for a method where there is no adapter; it is asked for nothing.
+const DEFAULT_METHOD: &str = "lora";
+
 /// Measures a base, or a base with an adapter, on data.
 ///
 /// # Errors
@@ -80,7 +83,8 @@ pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evalua
     };
     let data = prepared.for_evaluation(&base, &settings.data)?;
     let methods = registry();
-    let method = methods.get("lora")?;
+    let kind = adapter.as_ref().map_or(DEFAULT_METHOD, |adapter| adapter.kind.as_str());
+    let method = methods.get(kind)?;
     let (targets, layers) = (
         TargetModules::List(adapter.as_ref().map_or_else(Vec::new, |a| a.modules.clone())),
         Layers::All,
@@ -116,6 +120,8 @@ pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evalua
     trainer.release(&mut ledger);
     if !sum.loss.is_finite() {
         base.file().check_finite()?;
+        let path = settings.model.clone();
+        return Err(TrainError::LossNotFinite { path, loss: sum.mean() });
     }
     Ok(Evaluation::of(sum, data.stats().tokens, seconds))
 }

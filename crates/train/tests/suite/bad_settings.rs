@@ -1,9 +1,13 @@
 //! Settings that cannot be met, at the level of whole jobs: budgets, outputs, values out of range,
 //! learning rates that blow a run up.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use lowtide_ndarray::NdArray;
 use lowtide_testkit::tiny::TinyLlama;
-use lowtide_train::{EvalSettings, Event, Settings, TrainError, evaluate, finetune, plan};
+use lowtide_train::{
+    EvalSettings, Event, Settings, TrainError, evaluate, finetune, finetune_until, plan,
+};
 
 use crate::refused::{eval, home, refused, run, tree};
 use crate::support::Home;
@@ -121,4 +125,44 @@ fn a_run_that_diverges_keeps_what_was_saved_before() {
     });
     assert!(matches!(error, Err(TrainError::Diverged { step: 2, .. })), "{error:?}");
     assert!(saved.is_some_and(|saved| saved.len() == 4 && tree(&saving.output) == saved));
+}
+
+#[test]
+fn a_run_whose_last_update_diverges_writes_nothing() {
+    let (home, settings) = home();
+    let wild = Settings {
+        lr: 1e38,
+        optimizer: "sgd".into(),
+        lr_scheduler: "constant".into(),
+        warmup_steps: Some(0),
+        max_grad_norm: 0.0,
+        max_steps: Some(1),
+        ..settings
+    };
+    let error = refused(&home, &wild, &["diverged"]);
+    assert!(matches!(error, TrainError::Diverged { step: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_run_that_is_stopped_saves_what_it_learned() {
+    let (_home, settings) = home();
+    let long = Settings { max_steps: Some(1000), ..settings };
+    let stop = AtomicBool::new(false);
+    let mut on_event = |event: &Event| {
+        if let Event::Step(step) = event
+            && step.step == 3
+        {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let summary = finetune_until(&long, &NdArray::new(1), 1, &mut on_event, &stop).unwrap();
+    assert_eq!((summary.steps, summary.interrupted), (3, true));
+    assert_eq!(tree(&long.output).len(), 5, "adapter, config, metrics and summary");
+    let after = evaluate(&eval(&long, Some(long.output.clone())), &NdArray::new(1)).unwrap();
+    assert!(after.loss.is_finite());
+
+    std::fs::remove_dir_all(&long.output).unwrap();
+    let summary = finetune_until(&long, &NdArray::new(1), 1, &mut |_| (), &stop).unwrap();
+    assert_eq!((summary.steps, summary.interrupted), (0, true));
+    assert!(!long.output.exists(), "nothing was learned, so nothing is written");
 }
