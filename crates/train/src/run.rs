@@ -51,8 +51,8 @@ pub fn finetune(
     finetune_until(settings, be, threads, on_event, &AtomicBool::new(false))
 }
 
-/// As [`finetune`], until `stop` is set: then the update under way is completed, what was learned is
-/// saved, and the summary says that the run was interrupted. Before the first update there is
+/// As [`finetune`], until `stop` is set: then the update under way is completed, what was learned
+/// is saved, and the summary says that the run was interrupted. Before the first update there is
 /// nothing to save, and nothing is written.
 ///
 /// # Errors
