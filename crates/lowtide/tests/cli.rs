@@ -105,7 +105,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn help_lists_every_command_and_flag() {
     let place = Place::new();
     let help = place.lowtide("--help").done();
-    for word in ["finetune", "train", "plan", "eval", "Exit codes: 0 done"] {
+    for word in ["finetune", "train", "plan", "eval", "Exit codes: 0 done", "130 interrupted"] {
         assert!(help.contains(word), "{word}: {help}");
     }
     let help = place.lowtide("train --help").done();
@@ -126,11 +126,25 @@ fn bad_usage_exits_2() {
     let error = place.lowtide("finetune --model model").failed(2);
     assert!(error.contains("--data"), "{error}");
     let error = place.on_model("plan --batch-size 0").failed(2);
-    assert!(error.contains("`batch-size` is 0, expected at least 1"), "{error}");
+    assert!(error.contains("--batch-size is 0, expected a whole number from 1"), "{error}");
     let error = place.on_model("plan --layers first").failed(2);
     assert!(error.contains("`first`"), "{error}");
     let error = place.on_model("plan --method magic").failed(2);
     assert!(error.contains("unknown method `magic`, known: lora"), "{error}");
+    for (command, flags, says) in [
+        ("plan", "--rank 0", "error: --rank is 0, expected a whole number from 1 to 65536\n"),
+        ("finetune", "--dropout 2", "error: --dropout is 2, expected "),
+        ("plan", "--lr -1", "error: --lr is -1, expected a finite number, 0 or more\n"),
+        ("plan", "--max-grad-norm -0.5", "error: --max-grad-norm is -0.5, expected "),
+        ("plan", "--weight-decay -1", "error: --weight-decay is -1, expected "),
+        ("plan", "--val-split -1", "error: --val-split is -1, expected "),
+        ("plan", "--rank -1", "invalid value '-1' for '--rank <N>'"),
+        ("eval", "--batch-size 0", "error: --batch-size is 0, expected at least 1\n"),
+        ("eval", "--max-seq-len 1", "error: --max-seq-len is 1, expected at least 2\n"),
+    ] {
+        let error = place.on_model(&format!("{command} {flags}")).failed(2);
+        assert!(error.contains(says), "{flags}: {error}");
+    }
     let error = place.lowtide("plan --config absent.toml").failed(2);
     assert!(error.contains("absent.toml"), "{error}");
     assert!(!place.path("adapter").exists());
@@ -160,8 +174,18 @@ fn bad_input_exits_1_and_names_the_file() {
         }
     }
     assert!(!place.path("adapter").exists());
-    let error = place.on_model("eval --adapter absent").failed(1);
-    assert!(error.contains("absent"), "{error}");
+    for (flags, says) in [
+        ("eval --adapter absent", "--adapter absent: no such file or folder\n"),
+        (
+            "eval --adapter data.jsonl",
+            "--adapter data.jsonl: it is a file; an adapter is a folder ",
+        ),
+        ("finetune --init-adapter torn", "--init-adapter torn: no adapter_config.json in it; "),
+        ("finetune --output data.jsonl", "--output data.jsonl: no folder can be written there: "),
+    ] {
+        let error = place.on_model(flags).failed(1);
+        assert!(error.starts_with(&format!("error: {says}")), "{flags}: {error}");
+    }
 }
 
 #[test]
@@ -178,6 +202,102 @@ fn over_budget_exits_3_and_the_budget_it_names_works() {
     }
     let summary = place.json("adapter/summary.json");
     assert_eq!(summary["policy"], "block");
+}
+
+#[test]
+fn advice_fits_the_command() {
+    let place = Place::new();
+    let error = place.on_model("eval --memory-budget 10KiB").failed(3);
+    assert!(!error.contains("training") && !error.contains("--rank"), "{error}");
+    let error = place.on_model("plan --memory-budget 10KiB --checkpointing store").failed(3);
+    assert!(error.contains("--checkpointing auto or block may need less"), "{error}");
+}
+
+#[test]
+fn with_json_failures_are_told_to_programs_too() {
+    let place = Place::new();
+    for (line, code) in [
+        ("finetune --memory-budget 10KiB --json", 3),
+        ("plan --memory-budget 10KiB --json", 3),
+        ("eval --memory-budget 10KiB --json", 3),
+        ("eval --adapter absent --json", 1),
+        ("plan --json --lr -1", 2),
+        ("plan --json --rnak 4", 2),
+    ] {
+        let ran = place.on_model(line);
+        let last: Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
+        let keys: Vec<_> = last.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = vec!["event", "exit_code", "message"];
+        if code == 3 {
+            expected.push("smallest_budget");
+            let smallest = last["smallest_budget"].as_u64().unwrap();
+            let budget = format!("{} --memory-budget {smallest}", line.split(' ').next().unwrap());
+            assert_eq!(place.on_model(&budget).code, Some(0), "{budget}");
+        }
+        assert_eq!(keys, expected, "{line}");
+        assert_eq!((&last["event"], &last["exit_code"]), (&"error".into(), &code.into()), "{line}");
+        let error = ran.failed(code);
+        assert_eq!(error.trim_end(), format!("error: {}", last["message"].as_str().unwrap()));
+    }
+}
+
+#[test]
+fn the_next_command_measures_what_was_held_out() {
+    let place = Place::new();
+    place.examples("data.valid.jsonl", 3);
+    let out = place.on_model("finetune --max-steps 1").done();
+    let (_, next) = out.split_once("\nNext, measure it\n  ").expect("a next command");
+    let next = next.lines().next().unwrap();
+    let program = env!("CARGO_BIN_EXE_lowtide");
+    let flags = "eval --model model --adapter adapter --data data.valid.jsonl";
+    assert_eq!(next, format!("{program} {flags}"));
+    place.lowtide(flags).done();
+}
+
+/// A run with more updates than anyone waits for is stopped after its first few.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_saves_what_it_learned() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::Stdio;
+
+    let place = Place::new();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_lowtide"))
+        .args("finetune --model model --data data.jsonl --epochs 1000000 --json".split(' '))
+        .current_dir(place.0.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut events: Vec<Value> = Vec::new();
+    for line in BufReader::new(run.stdout.take().unwrap()).lines() {
+        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        // Once only: a second signal would end the run before it has saved.
+        let third = event["event"] == "step" && event["step"] == 3;
+        events.push(event);
+        if third {
+            let id = run.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        }
+    }
+    let mut told = String::new();
+    run.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130), "{told}");
+
+    let summary = place.json("adapter/summary.json");
+    let steps = summary["steps"].as_u64().unwrap();
+    let stopped = format!("stopped after {steps} of 12000000 updates");
+    assert!((3..1_000_000).contains(&steps), "{steps}");
+    assert!(told.replace(',', "").starts_with(&stopped), "{told}");
+    assert!(told.ends_with(": the adapter so far is in adapter\n"), "{told}");
+    let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(names[names.len() - 3..], ["saved", "done", "error"]);
+    assert_eq!(events[events.len() - 1]["exit_code"], 130);
+    for file in ["adapter_config.json", "adapter_model.safetensors", "config.toml", "metrics.jsonl"]
+    {
+        assert!(place.path("adapter").join(file).is_file(), "{file}");
+    }
+    place.on_model("eval --adapter adapter").done();
 }
 
 #[test]
@@ -198,7 +318,7 @@ fn finetune_writes_its_folder_and_says_what_it_does() {
         "\nstep 18/24  loss ",
         "\nsaved out after 20 updates\n",
         "as planned to the byte\n",
-        "\n  lowtide eval --model model --adapter out --data .\n",
+        " eval --model model --adapter out --data ./valid.jsonl\n",
     ] {
         assert!(out.contains(part), "{part}: {out}");
     }
