@@ -87,17 +87,21 @@ impl Console {
         if !self.live() {
             return;
         }
-        if !matches!(self.live, Live::Drawn(_)) {
-            let bar = ProgressBar::with_draw_target(Some(of), ProgressDrawTarget::stdout());
-            let style = ProgressStyle::with_template("{prefix} {bar:16} {wide_msg}");
-            self.live = Live::Drawn(bar.with_style(style.expect("the template is well formed")));
+        match &self.live {
+            Live::Drawn(bar) if bar.length() == Some(of) => {
+                bar.set_prefix(before);
+                bar.set_message(behind);
+                bar.set_position(at);
+                return;
+            }
+            _ => self.settle(),
         }
-        if let Live::Drawn(bar) = &self.live {
-            bar.set_length(of);
-            bar.set_position(at);
-            bar.set_prefix(before);
-            bar.set_message(behind);
-        }
+        let bar = ProgressBar::with_draw_target(Some(of), ProgressDrawTarget::stdout());
+        let style = ProgressStyle::with_template("{prefix} {bar:16} {wide_msg}");
+        let bar = bar.with_style(style.expect("the template is well formed"));
+        let bar = bar.with_prefix(before).with_message(behind).with_position(at);
+        bar.tick();
+        self.live = Live::Drawn(bar);
     }
 
     /// Takes the live line away.
