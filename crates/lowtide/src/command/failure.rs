@@ -159,8 +159,8 @@ fn over_budget(
     )
 }
 
-/// What to say of an error that a flag is to blame for, whatever the files hold. Adapter methods see
-/// their values when a base is built around them, so their errors come wrapped in the base's.
+/// What to say of an error that a flag is to blame for, whatever the files hold. Adapter methods
+/// see their values when a base is built around them, so their errors come wrapped in the base's.
 fn usage(error: &TrainError) -> Option<String> {
     match error {
         TrainError::Settings(error) => Some(setting(error)),

@@ -1,105 +1,11 @@
-//! The command as a user meets it: flags in, text, JSON, files and exit codes out.
+//! What the command does, says and writes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
-use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
+use lowtide_testkit::tiny::TinyLlama;
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A folder with a tiny model in `model` and examples in `data.jsonl`, in which commands run.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        tiny_llama_folder(&place.path("model"), &TinyLlama::default());
-        place.examples("data.jsonl", 12);
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Writes examples of different lengths, the first half of each without loss.
-    fn examples(&self, name: &str, count: usize) {
-        let lines: String = (0..count)
-            .map(|line| {
-                let ids: Vec<i64> =
-                    (0..8 + line % 5).map(|t| (line * 31 + t * 7) as i64 % 256).collect();
-                let half = ids.len() / 2;
-                let labels: Vec<_> = ids
-                    .iter()
-                    .enumerate()
-                    .map(|(t, &id)| if t < half { -100 } else { id })
-                    .collect();
-                format!("{}\n", serde_json::json!({ "input_ids": ids, "labels": labels }))
-            })
-            .collect();
-        fs::write(self.path(name), lines).unwrap();
-    }
-
-    /// Runs `lowtide` with the words of `line`.
-    fn lowtide(&self, line: &str) -> Ran {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lowtide"));
-        let Output { status, stdout, stderr } =
-            command.args(line.split_whitespace()).current_dir(self.0.path()).output().unwrap();
-        Ran {
-            code: status.code(),
-            out: String::from_utf8(stdout).unwrap(),
-            err: String::from_utf8(stderr).unwrap(),
-        }
-    }
-
-    /// `line` on the tiny model and its examples.
-    fn on_model(&self, line: &str) -> Ran {
-        let (command, flags) = line.split_once(' ').unwrap_or((line, ""));
-        self.lowtide(&format!("{command} --model model --data data.jsonl --threads 2 {flags}"))
-    }
-
-    fn json(&self, name: &str) -> Value {
-        serde_json::from_str(&fs::read_to_string(self.path(name)).unwrap()).unwrap()
-    }
-}
-
-/// What a command left behind.
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    /// The output of a command that did its job without a complaint.
-    #[track_caller]
-    fn done(self) -> String {
-        assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.out);
-        self.out
-    }
-
-    /// The complaint of a command that ended with `code`.
-    #[track_caller]
-    fn failed(self, code: i32) -> String {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        assert!(self.err.starts_with("error: "), "{}", self.err);
-        assert!(!self.err.contains("panicked"), "{}", self.err);
-        self.err
-    }
-}
-
-/// Every file under `folder` with its bytes.
-fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .map(|path| (path.clone(), fs::read(&path).unwrap_or_default()))
-        .collect();
-    found.sort();
-    found
-}
+use crate::place::{Place, files};
 
 #[test]
 fn help_lists_every_command_and_flag() {
@@ -114,131 +20,6 @@ fn help_lists_every_command_and_flag() {
     }
     assert!(!help.contains("--lora-r"), "aliases stay out of the help: {help}");
     assert!(place.lowtide("--version").done().starts_with("lowtide 0."));
-}
-
-#[test]
-fn bad_usage_exits_2() {
-    let place = Place::new();
-    let error = place.on_model("finetune --rnak 4").failed(2);
-    assert!(error.contains("--rank"), "{error}");
-    let error = place.on_model("finetune --memory-budget lots").failed(2);
-    assert!(error.contains("`lots` is no size"), "{error}");
-    let error = place.lowtide("finetune --model model").failed(2);
-    assert!(error.contains("--data"), "{error}");
-    let error = place.on_model("plan --batch-size 0").failed(2);
-    assert!(error.contains("--batch-size is 0, expected a whole number from 1"), "{error}");
-    let error = place.on_model("plan --layers first").failed(2);
-    assert!(error.contains("`first`"), "{error}");
-    let error = place.on_model("plan --method magic").failed(2);
-    assert!(error.contains("unknown method `magic`, known: lora"), "{error}");
-    for (command, flags, says) in [
-        ("plan", "--rank 0", "error: --rank is 0, expected a whole number from 1 to 65536\n"),
-        ("finetune", "--dropout 2", "error: --dropout is 2, expected "),
-        ("plan", "--lr -1", "error: --lr is -1, expected a finite number, 0 or more\n"),
-        ("plan", "--max-grad-norm -0.5", "error: --max-grad-norm is -0.5, expected "),
-        ("plan", "--weight-decay -1", "error: --weight-decay is -1, expected "),
-        ("plan", "--val-split -1", "error: --val-split is -1, expected "),
-        ("plan", "--rank -1", "invalid value '-1' for '--rank <N>'"),
-        ("eval", "--batch-size 0", "error: --batch-size is 0, expected at least 1\n"),
-        ("eval", "--max-seq-len 1", "error: --max-seq-len is 1, expected at least 2\n"),
-    ] {
-        let error = place.on_model(&format!("{command} {flags}")).failed(2);
-        assert!(error.contains(says), "{flags}: {error}");
-    }
-    let error = place.lowtide("plan --config absent.toml").failed(2);
-    assert!(error.contains("absent.toml"), "{error}");
-    assert!(!place.path("adapter").exists());
-}
-
-#[test]
-fn bad_input_exits_1_and_names_the_file() {
-    let place = Place::new();
-    fs::write(place.path("bad.jsonl"), "{\"input_ids\": [1, 2, 999]}\n").unwrap();
-    fs::write(place.path("empty.jsonl"), "").unwrap();
-    fs::create_dir(place.path("torn")).unwrap();
-    fs::copy(place.path("model/config.json"), place.path("torn/config.json")).unwrap();
-    let weights = fs::read(place.path("model/model.safetensors")).unwrap();
-    fs::write(place.path("torn/model.safetensors"), &weights[..weights.len() / 2]).unwrap();
-    for (model, data, says) in [
-        ("absent", "data.jsonl", "absent"),
-        ("absent.gguf", "data.jsonl", "absent.gguf"),
-        ("torn", "data.jsonl", "model.safetensors"),
-        ("model", "absent.jsonl", "absent.jsonl"),
-        ("model", "empty.jsonl", "empty.jsonl: no examples in it"),
-        ("model", "bad.jsonl", "bad.jsonl:1: `input_ids[2]` is 999"),
-    ] {
-        for command in ["finetune", "plan", "eval"] {
-            let error =
-                place.lowtide(&format!("{command} --model {model} --data {data}")).failed(1);
-            assert!(error.contains(says), "{command}: {error}");
-        }
-    }
-    assert!(!place.path("adapter").exists());
-    for (flags, says) in [
-        ("eval --adapter absent", "--adapter absent: no such file or folder\n"),
-        (
-            "eval --adapter data.jsonl",
-            "--adapter data.jsonl: it is a file; an adapter is a folder ",
-        ),
-        ("finetune --init-adapter torn", "--init-adapter torn: no adapter_config.json in it; "),
-        ("finetune --output data.jsonl", "--output data.jsonl: no folder can be written there: "),
-    ] {
-        let error = place.on_model(flags).failed(1);
-        assert!(error.starts_with(&format!("error: {says}")), "{flags}: {error}");
-    }
-}
-
-#[test]
-fn over_budget_exits_3_and_the_budget_it_names_works() {
-    let place = Place::new();
-    for command in ["eval", "plan", "finetune"] {
-        let ran = place.on_model(&format!("{command} --memory-budget 10KiB"));
-        let error = ran.failed(3);
-        let (_, named) = error.split_once("use --memory-budget ").expect("a budget is named");
-        let (named, _) = named.split_once(' ').unwrap();
-        assert!(named.ends_with("MiB"), "{named}");
-        assert!(!place.path("adapter").exists());
-        place.on_model(&format!("{command} --memory-budget {named}")).done();
-    }
-    let summary = place.json("adapter/summary.json");
-    assert_eq!(summary["policy"], "block");
-}
-
-#[test]
-fn advice_fits_the_command() {
-    let place = Place::new();
-    let error = place.on_model("eval --memory-budget 10KiB").failed(3);
-    assert!(!error.contains("training") && !error.contains("--rank"), "{error}");
-    let error = place.on_model("plan --memory-budget 10KiB --checkpointing store").failed(3);
-    assert!(error.contains("--checkpointing auto or block may need less"), "{error}");
-}
-
-#[test]
-fn with_json_failures_are_told_to_programs_too() {
-    let place = Place::new();
-    for (line, code) in [
-        ("finetune --memory-budget 10KiB --json", 3),
-        ("plan --memory-budget 10KiB --json", 3),
-        ("eval --memory-budget 10KiB --json", 3),
-        ("eval --adapter absent --json", 1),
-        ("plan --json --lr -1", 2),
-        ("plan --json --rnak 4", 2),
-    ] {
-        let ran = place.on_model(line);
-        let last: Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
-        let keys: Vec<_> = last.as_object().unwrap().keys().map(String::as_str).collect();
-        let mut expected = vec!["event", "exit_code", "message"];
-        if code == 3 {
-            expected.push("smallest_budget");
-            let smallest = last["smallest_budget"].as_u64().unwrap();
-            let budget = format!("{} --memory-budget {smallest}", line.split(' ').next().unwrap());
-            assert_eq!(place.on_model(&budget).code, Some(0), "{budget}");
-        }
-        assert_eq!(keys, expected, "{line}");
-        assert_eq!((&last["event"], &last["exit_code"]), (&"error".into(), &code.into()), "{line}");
-        let error = ran.failed(code);
-        assert_eq!(error.trim_end(), format!("error: {}", last["message"].as_str().unwrap()));
-    }
 }
 
 #[test]
@@ -259,12 +40,12 @@ fn the_next_command_measures_what_was_held_out() {
 #[test]
 fn an_interrupted_run_saves_what_it_learned() {
     use std::io::{BufRead, BufReader, Read};
-    use std::process::Stdio;
+    use std::process::{Command, Stdio};
 
     let place = Place::new();
     let mut run = Command::new(env!("CARGO_BIN_EXE_lowtide"))
         .args("finetune --model model --data data.jsonl --epochs 1000000 --json".split(' '))
-        .current_dir(place.0.path())
+        .current_dir(place.root())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -402,7 +183,7 @@ fn quiet_says_nothing_and_verbose_traces_on_standard_error() {
 #[test]
 fn plan_prints_tables_or_one_object_and_writes_nothing() {
     let place = Place::new();
-    let before = files(place.0.path());
+    let before = files(place.root());
     let out = place.on_model("plan --rank 4").done();
     for part in ["Data\n  training      12 examples\n", "\n  store ", "\n  block ", " chosen\n"] {
         assert!(out.contains(part), "{part}: {out}");
@@ -415,7 +196,7 @@ fn plan_prints_tables_or_one_object_and_writes_nothing() {
     let alternatives = plan["alternatives"].as_array().unwrap();
     let chosen = alternatives.iter().find(|row| row["chosen"] == true).unwrap();
     assert_eq!(chosen["peak_bytes"], plan["planned_peak_bytes"]);
-    assert_eq!(files(place.0.path()), before);
+    assert_eq!(files(place.root()), before);
 }
 
 /// Inputs and outputs of the seven linears of one of the tiny model's blocks.
@@ -473,23 +254,6 @@ fn eval_measures_base_and_adapter() {
     assert!((base["perplexity"].as_f64().unwrap() / loss.exp() - 1.0).abs() < 1e-9);
     let out = place.on_model("eval").done();
     assert!(out.contains(&format!("  loss          {loss:.4}, ")), "{out}");
-}
-
-#[test]
-fn a_failed_run_leaves_the_output_folder_as_it_was() {
-    let place = Place::new();
-    place.on_model("finetune --max-steps 1").done();
-    let before = files(&place.path("adapter"));
-    assert_eq!(before.len(), 5, "{before:?}");
-    place.lowtide("finetune --model model --data absent.jsonl").failed(1);
-    place.on_model("finetune --memory-budget 1KiB").failed(3);
-    place.on_model("finetune --init-adapter absent").failed(1);
-    assert_eq!(files(&place.path("adapter")), before);
-
-    fs::write(place.path("taken"), "a file").unwrap();
-    let error = place.on_model("finetune --output taken").failed(1);
-    assert!(error.contains("taken"), "{error}");
-    assert_eq!(fs::read_to_string(place.path("taken")).unwrap(), "a file");
 }
 
 #[test]
