@@ -1,5 +1,5 @@
-//! The tiny models of every family against transformers and PEFT: logits, losses, every gradient, five AdamW
-//! steps, on both backends and under both policies. Tolerances are those of
+//! The tiny models of every family against transformers and PEFT: logits, losses, every gradient,
+//! five AdamW steps, on both backends and under both policies. Tolerances are those of
 //! testdata/golden/README.md.
 
 use std::io::Write;
