@@ -1,5 +1,5 @@
-//! The tiny Llama models against transformers and PEFT: logits, losses, every gradient, five AdamW
-//! steps, on both backends and under both policies. Tolerances are those of
+//! The tiny models of every family against transformers and PEFT: logits, losses, every gradient,
+//! five AdamW steps, on both backends and under both policies. Tolerances are those of
 //! testdata/golden/README.md.
 
 use std::io::Write;
@@ -29,10 +29,17 @@ struct Case {
     use_rslora: bool,
 }
 
-const CASES: [Case; 3] = [
-    Case { model: "llama_tied", case: "lora", use_rslora: false },
+const fn lora(model: &'static str) -> Case {
+    Case { model, case: "lora", use_rslora: false }
+}
+
+const CASES: [Case; 6] = [
+    lora("llama_tied"),
     Case { model: "llama_tied", case: "rslora", use_rslora: true },
-    Case { model: "llama_untied", case: "lora", use_rslora: false },
+    lora("llama_untied"),
+    lora("qwen2"),
+    lora("qwen3"),
+    lora("gemma3"),
 ];
 
 impl Case {

@@ -4,6 +4,8 @@
 mod bad_files;
 mod bad_settings;
 mod determinism;
+mod families;
+mod gguf;
 mod gguf_and_hf;
 mod plan_is_ledger;
 mod refused;
