@@ -233,6 +233,7 @@ impl Run<'_> {
         let sequences = self.job.settings.batch_size;
         let (sum, complete) = trainer.evaluate_while(valid, sequences, &mut go_on)?;
         if !complete {
+            self.summary.interrupted = true;
             return Ok(None);
         }
         if !sum.loss.is_finite() {
