@@ -32,12 +32,22 @@ pub struct Hyperparameters {
     pub tie_word_embeddings: bool,
     /// Activation of the gate.
     pub hidden_act: Activation,
-    /// Whether q, k, v and o have biases.
+    /// Whether q, k and v have biases.
     pub attention_bias: bool,
+    /// Whether o has a bias.
+    pub attention_output_bias: bool,
     /// Whether gate, up and down have biases.
     pub mlp_bias: bool,
-    /// Position encoding.
+    /// Factor on attention scores, in most families `1 / sqrt(head_dim)`.
+    pub attention_scale: f64,
+    /// Factor on token embeddings, 1 in most families.
+    pub embedding_scale: f32,
+    /// Added to the weights of norms as they are stored: Gemma's HF folders keep them less 1.
+    pub norm_offset: f32,
+    /// Position encoding, of all layers that are not local.
     pub rope: Rope,
+    /// The layers that attend to their neighbourhood only, if there are any.
+    pub local: Option<LocalAttention>,
     /// Whether the rows of q and k are stored in the order of [`rows`](crate::rows). Then
     /// `rope.pairing` is [`Pairing::Adjacent`].
     pub qk_permuted: bool,
@@ -50,6 +60,17 @@ pub enum Activation {
     Silu,
     /// GELU in its tanh form.
     GeluTanh,
+}
+
+/// Sliding-window attention, in some of the layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalAttention {
+    /// Keys that a query sees, itself included.
+    pub window: usize,
+    /// Position encoding of the local layers.
+    pub rope: Rope,
+    /// Whether each layer is local; as many as there are layers.
+    pub layers: Vec<bool>,
 }
 
 /// Rotary position encoding.
@@ -175,8 +196,30 @@ impl Hyperparameters {
             let expected = "a number above 0 and below 1";
             return Err(DocumentError::out_of_range(key("rms_norm_eps"), eps, expected));
         }
+        if !(self.attention_scale > 0.0 && self.attention_scale <= f64::from(f32::MAX)) {
+            let (name, scale) = (key("attention_scale"), self.attention_scale);
+            return Err(DocumentError::out_of_range(name, scale, "a finite number above 0"));
+        }
         self.rope.check(self.head_dim, &key)?;
+        self.check_local(&key)?;
         Ok(self)
+    }
+
+    fn check_local(&self, key: &impl Fn(&'static str) -> String) -> Result<(), DocumentError> {
+        let Some(local) = &self.local else { return Ok(()) };
+        if local.window == 0 || local.window > most::POSITIONS {
+            let expected = format!("a whole number from 1 to {}", most::POSITIONS);
+            return Err(DocumentError::out_of_range(key("sliding_window"), local.window, expected));
+        }
+        if local.layers.len() != self.num_hidden_layers {
+            let expected = format!("one a layer, of which there are {}", self.num_hidden_layers);
+            let found = format!("a list of {}", local.layers.len());
+            return Err(DocumentError::out_of_range(key("layer_types"), found, expected));
+        }
+        local.rope.check(self.head_dim, &|field| match field {
+            "rope_theta" => key("rope_local_base_freq"),
+            field => key(field),
+        })
     }
 }
 

@@ -111,11 +111,20 @@ impl<'a> Object<'a> {
         value.as_str().map(Some).ok_or_else(|| self.wrong_type(key, "text", value))
     }
 
-    /// A nested object; `prefix` is the name its fields go by in errors.
+    /// A nested object.
     pub(crate) fn object(&self, key: &'a str) -> Result<Option<Object<'a>>, DocumentError> {
+        self.object_named(key, key)
+    }
+
+    /// A nested object; `prefix` is the name its fields go by in errors.
+    pub(crate) fn object_named(
+        &self,
+        key: &str,
+        prefix: &'a str,
+    ) -> Result<Option<Object<'a>>, DocumentError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_object() {
-            Some(fields) => Ok(Some(Object { prefix: key, fields })),
+            Some(fields) => Ok(Some(Object { prefix, fields })),
             None => Err(self.wrong_type(key, "an object", value)),
         }
     }

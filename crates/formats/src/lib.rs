@@ -48,7 +48,7 @@ pub use base::{Base, describe_gguf};
 pub use document::DocumentError;
 pub use error::Error;
 pub use fingerprint::{Fingerprint, FingerprintError};
-pub use hyper::{Activation, Hyperparameters, Pairing, Rope, RopeScaling};
+pub use hyper::{Activation, Hyperparameters, LocalAttention, Pairing, Rope, RopeScaling};
 pub use map::MappedFile;
 pub use tensor::{Tensor, TensorError};
 pub use tokenizer::{GgufTokenizer, SpecialTokens, TokenizerSource};

@@ -9,11 +9,11 @@ use lowtide_formats::{
     Base, Error, GgufTokenizer, Pairing, Rope, RopeScaling, SpecialTokens, TensorError,
     TokenizerSource, gguf::Value, rows, safe,
 };
-use support::{Llama, copy_with, golden};
+use support::{GgufBase, copy_with, golden};
 
-fn open_gguf(change: impl FnOnce(&mut Llama)) -> Result<Base, Error> {
+fn open_gguf(change: impl FnOnce(&mut GgufBase)) -> Result<Base, Error> {
     let dir = tempfile::tempdir().unwrap();
-    let mut llama = Llama::tied();
+    let mut llama = GgufBase::llama();
     change(&mut llama);
     // The mapping outlives the folder.
     Base::open(&llama.write(dir.path()))
@@ -122,7 +122,7 @@ fn values_that_are_not_finite() {
     assert_eq!(reason, expected);
 }
 
-fn with_tokenizer(llama: &mut Llama) {
+fn with_tokenizer(llama: &mut GgufBase) {
     let texts = |items: &[&str]| Value::Strings(items.iter().map(|&t| t.into()).collect());
     llama
         .set("tokenizer.ggml.model", "gpt2".into())
@@ -174,7 +174,7 @@ fn unsound_vocabularies() {
     });
     let words = "`tokenizer.ggml.eos_token_id` is 5; expected a token id below 5";
     assert_eq!(reason(id), words);
-    let source = |change: &dyn Fn(&mut Llama)| {
+    let source = |change: &dyn Fn(&mut GgufBase)| {
         let base = open_gguf(|llama| {
             with_tokenizer(llama);
             change(llama);

@@ -5,7 +5,7 @@ mod support;
 use lowtide_formats::gguf::{Value, parse};
 use lowtide_formats::{Activation, DocumentError, Hyperparameters, RopeScaling, describe_gguf, hf};
 use serde_json::json;
-use support::{Llama, golden};
+use support::{GgufBase, golden};
 
 /// The golden config with some fields replaced; `null` takes a field away.
 fn hf_config(changes: &serde_json::Value) -> Result<Hyperparameters, DocumentError> {
@@ -210,8 +210,8 @@ fn text_that_is_no_config() {
     assert_eq!(words(byte_order_mark), "`model_type` is a number; expected text");
 }
 
-fn gguf(change: impl FnOnce(&mut Llama)) -> Result<Hyperparameters, DocumentError> {
-    let mut llama = Llama::tied();
+fn gguf(change: impl FnOnce(&mut GgufBase)) -> Result<Hyperparameters, DocumentError> {
+    let mut llama = GgufBase::llama();
     change(&mut llama);
     let bytes = llama.bytes();
     describe_gguf(&parse(&bytes).unwrap(), &bytes)
@@ -230,7 +230,9 @@ fn metadata_of_other_models() {
     gguf_refused(
         "general.architecture",
         "qwen2moe".into(),
-        &format!("`general.architecture` is \"qwen2moe\", {refused} llama"),
+        &format!(
+            "`general.architecture` is \"qwen2moe\", {refused} llama, qwen2, qwen3, gemma3_text"
+        ),
     );
     gguf_refused(
         "split.count",

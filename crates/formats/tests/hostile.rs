@@ -12,7 +12,7 @@ use lowtide_testkit::alloc::TestAlloc;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{TestRng, TestRunner};
-use support::{Llama, Raw, golden};
+use support::{GgufBase, Raw, golden};
 
 #[global_allocator]
 static ALLOC: TestAlloc = TestAlloc::new();
@@ -64,7 +64,7 @@ fn small_gguf() -> &'static [u8] {
 }
 
 fn make_small_gguf() -> Vec<u8> {
-    let mut llama = Llama::tied();
+    let mut llama = GgufBase::llama();
     llama.tensors.truncate(2);
     for (_, shape, values) in &mut llama.tensors {
         *shape = vec![2, 4];
@@ -164,6 +164,14 @@ fn any_text_as_a_config() {
     });
 }
 
+/// Configs with all fields there are: of an adapter, of families, in both styles.
+const CONFIGS: [&str; 4] = [
+    "llama_tied/lora/adapter_config.json",
+    "qwen3/config.json",
+    "gemma3/config.json",
+    "gemma3/config.legacy.json",
+];
+
 #[test]
 fn any_value_in_a_config() {
     let constant = |text: &str| Just(text.to_owned());
@@ -180,7 +188,7 @@ fn any_value_in_a_config() {
         (-1e30..1e30).prop_map(|n: f64| n.to_string()),
     ];
     check(&(any::<Index>(), value), |(at, value)| {
-        for file in ["llama_tied/config.json", "llama_tied/lora/adapter_config.json"] {
+        for file in CONFIGS {
             let text = fs::read_to_string(golden(file)).unwrap();
             let lines: Vec<_> = text.lines().collect();
             let at = at.index(lines.len());
@@ -209,7 +217,7 @@ fn a_safetensors_file_cut_and_changed() {
 #[test]
 fn configs_cut_anywhere() {
     let _turn = turn();
-    for file in ["llama_tied/config.json", "llama_tied/lora/adapter_config.json"] {
+    for file in CONFIGS {
         let text = fs::read_to_string(golden(file)).unwrap();
         let end = text.trim_end().len();
         for len in (0..end).filter(|&len| text.is_char_boundary(len)) {
@@ -245,7 +253,7 @@ fn an_adapter_folder_with_files_cut_or_changed() {
 #[test]
 fn a_base_cut_anywhere_is_no_base() {
     let _turn = turn();
-    let whole = Llama::tied().bytes();
+    let whole = GgufBase::llama().bytes();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
     for len in (0..whole.len()).step_by(20_011) {

@@ -43,7 +43,8 @@
 pub use lowtide_ndarray::NdArray;
 #[doc(inline)]
 pub use lowtide_train::{
-    EvalSettings, Evaluation, Event, Settings, Summary, TrainError, evaluate, finetune, plan,
+    EvalSettings, Evaluation, Event, Settings, Summary, TrainError, evaluate, finetune,
+    finetune_until, plan,
 };
 
 pub use lowtide_adapter as adapter;

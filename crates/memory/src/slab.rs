@@ -4,6 +4,20 @@ use bytemuck::Pod;
 
 use crate::{ByCategory, Charge, Ledger, OverBudget};
 
+/// Memory that could not be reserved. Nothing is charged then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    /// The ledger refused.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
+    /// The ledger agreed, the system did not.
+    #[error("the system has not {asked} bytes of memory for us; give a smaller memory budget")]
+    NoMemory {
+        /// Bytes asked of the system.
+        asked: u64,
+    },
+}
+
 /// A zeroed block of memory, charged to a ledger for as long as it lives.
 ///
 /// With the `std` feature it is a mapping of its own: pages count once they are touched, and are
@@ -19,14 +33,17 @@ impl Slab {
     /// Charges `bytes` and maps their sum.
     ///
     /// # Errors
-    /// [`OverBudget`] when the ledger refuses; nothing is mapped then.
-    ///
-    /// # Panics
-    /// When the system has no address space left for the mapping.
-    pub fn reserve(ledger: &mut Ledger, bytes: ByCategory) -> Result<Self, OverBudget> {
+    /// [`ReserveError`] when the ledger refuses or the system does; nothing is held then.
+    pub fn reserve(ledger: &mut Ledger, bytes: ByCategory) -> Result<Self, ReserveError> {
         let charge = ledger.charge(bytes)?;
-        let bytes = usize::try_from(bytes.held()).expect("a slab fits the address space");
-        Ok(Self { memory: Memory::zeroed(bytes), bytes, charge })
+        let asked = bytes.held();
+        match usize::try_from(asked).ok().and_then(Memory::zeroed) {
+            Some(memory) => Ok(Self { memory, bytes: asked as usize, charge }),
+            None => {
+                ledger.release(charge);
+                Err(ReserveError::NoMemory { asked })
+            }
+        }
     }
 
     /// Gives the memory back to the system and the charge back to the ledger.
@@ -72,13 +89,12 @@ struct Memory(Option<memmap2::MmapMut>);
 
 #[cfg(feature = "std")]
 impl Memory {
-    fn zeroed(bytes: usize) -> Self {
+    fn zeroed(bytes: usize) -> Option<Self> {
         // A mapping of length zero is refused by the system; an empty slab maps nothing.
-        Self(
-            (bytes > 0).then(|| {
-                memmap2::MmapMut::map_anon(bytes).expect("the system maps anonymous memory")
-            }),
-        )
+        if bytes == 0 {
+            return Some(Self(None));
+        }
+        memmap2::MmapMut::map_anon(bytes).ok().map(|mapping| Self(Some(mapping)))
     }
 
     fn bytes(&self) -> &[u8] {
@@ -96,8 +112,12 @@ struct Memory(alloc::vec::Vec<u128>);
 
 #[cfg(not(feature = "std"))]
 impl Memory {
-    fn zeroed(bytes: usize) -> Self {
-        Self(alloc::vec![0; bytes.div_ceil(size_of::<u128>())])
+    fn zeroed(bytes: usize) -> Option<Self> {
+        let words = bytes.div_ceil(size_of::<u128>());
+        let mut memory = alloc::vec::Vec::new();
+        memory.try_reserve_exact(words).ok()?;
+        memory.resize(words, 0);
+        Some(Self(memory))
     }
 
     fn bytes(&self) -> &[u8] {
@@ -111,7 +131,7 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use super::Slab;
+    use super::{ReserveError, Slab};
     use crate::{Budget, ByCategory, Category, Ledger};
 
     #[test]
@@ -128,5 +148,14 @@ mod tests {
         let empty = Slab::reserve(&mut ledger, ByCategory::new()).unwrap();
         assert_eq!(empty.get::<f32>().len(), 0);
         empty.release(&mut ledger);
+    }
+
+    #[test]
+    fn memory_the_system_has_not_is_an_error_and_leaves_no_charge() {
+        let mut ledger = Ledger::new(Budget::UNLIMITED);
+        let asked = 1 << 60;
+        let refused = Slab::reserve(&mut ledger, ByCategory::of(Category::Adapter, asked));
+        assert_eq!(refused.map(|_| ()).unwrap_err(), ReserveError::NoMemory { asked });
+        assert_eq!(ledger.live().held(), 0);
     }
 }

@@ -4,10 +4,14 @@ use alloc::vec::Vec;
 
 use lowtide_backend::{Activation, Pairing};
 
+use crate::Family;
+
 /// A decoder's shape and constants, named as in Hugging Face configurations. Whoever makes one has
 /// checked that counts are positive and bounded and that heads divide.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// How a block is wired.
+    pub family: Family,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the feed-forward part.
@@ -28,12 +32,40 @@ pub struct Config {
     pub tie_word_embeddings: bool,
     /// Activation of the gate.
     pub hidden_act: Activation,
-    /// q, k, v and o have biases.
+    /// q, k and v have biases.
     pub attention_bias: bool,
+    /// o has a bias.
+    pub attention_output_bias: bool,
     /// gate, up and down have biases.
     pub mlp_bias: bool,
-    /// Rotary embedding.
+    /// Factor on attention scores.
+    pub attention_scale: f64,
+    /// Factor on token embeddings.
+    pub embedding_scale: f32,
+    /// Added to the weights of norms.
+    pub norm_offset: f32,
+    /// Rotary embedding, of all layers that are not local.
     pub rope: Rope,
+    /// Layers that attend to their neighbourhood only.
+    pub local: Option<LocalAttention>,
+}
+
+/// Sliding-window attention, in some of the layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalAttention {
+    /// Keys a query may see, itself included.
+    pub window: usize,
+    /// Rotary embedding of the local layers.
+    pub rope: Rope,
+    /// Whether each layer is local, one a layer.
+    pub layers: Vec<bool>,
+}
+
+impl Config {
+    /// What is different in local layers, where `layer` is one.
+    pub(crate) fn local(&self, layer: usize) -> Option<&LocalAttention> {
+        self.local.as_ref().filter(|local| local.layers[layer])
+    }
 }
 
 /// Rotary embedding: base frequency, scaling, pairing.

@@ -10,6 +10,14 @@ use crate::TargetsError;
 /// A base that does not fit its configuration, or adapters that do not fit the base.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ModelError {
+    /// A family that cannot be built.
+    #[error("model family `{name}` is not known; known: {}", known.join(", "))]
+    UnknownFamily {
+        /// What was asked for, as a Hugging Face `model_type`.
+        name: String,
+        /// The families there are.
+        known: Vec<&'static str>,
+    },
     /// A tensor the family needs is not in the base.
     #[error("tensor `{name}` is missing, expected shape {expected:?}")]
     MissingTensor {

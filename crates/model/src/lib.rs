@@ -9,15 +9,18 @@
 
 extern crate alloc;
 
+mod block;
+mod build;
 mod config;
 mod error;
-mod llama;
+mod family;
 mod rope;
 mod targets;
 mod weights;
 
-pub use config::{Config, Rope, RopeScaling};
+pub use build::{Adaptation, Model, Site, build};
+pub use config::{Config, LocalAttention, Rope, RopeScaling};
 pub use error::ModelError;
-pub use llama::{Adaptation, Model, Site, build};
+pub use family::Family;
 pub use targets::{Layers, TargetModules, TargetsError};
 pub use weights::Weights;

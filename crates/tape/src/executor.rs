@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use lowtide_adapter::Phase;
 use lowtide_backend::Backend;
-use lowtide_memory::{ByCategory, Category, Charge, Ledger, OverBudget, Slab};
+use lowtide_memory::{ByCategory, Category, Charge, Ledger, ReserveError, Slab};
 use lowtide_tensor::{Float, Mat, MatMut};
 
 use crate::boundary::{Boundary, Parts};
@@ -35,7 +35,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// Reserves what the plan says.
     ///
     /// # Errors
-    /// [`OverBudget`] when the ledger refuses; nothing stays reserved then.
+    /// [`ReserveError`] when the ledger or the system refuses; nothing stays reserved then.
     ///
     /// # Panics
     /// When the plan is for a program of another number of segments.
@@ -45,7 +45,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         plan: Plan,
         seed: u64,
         ledger: &mut Ledger,
-    ) -> Result<Self, OverBudget> {
+    ) -> Result<Self, ReserveError> {
         let (planned, given) = (plan.forward.len(), program.segments.len());
         assert!(planned == given, "a plan for {planned} segments, a program of {given}");
         let mut arena_bytes = plan.bytes();
@@ -63,7 +63,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             Err(error) => {
                 arena.release(ledger);
                 checkpoint.release(ledger);
-                return Err(error);
+                return Err(error.into());
             }
         };
         let ranges = program.param_ranges();

@@ -31,6 +31,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// How many of the largest requests are remembered.
 pub const REMEMBERED: usize = 16;
 
+/// The strictest alignment of a type that is not made for vector instructions.
+const SCALAR_ALIGN: usize = align_of::<u128>();
+
 const FREE: u8 = 0;
 const COUNTING: u8 = 1;
 const FORBIDDEN: u8 = 2;
@@ -42,6 +45,8 @@ pub struct TestAlloc {
     large_from: AtomicUsize,
     requests: AtomicU64,
     large: AtomicU64,
+    over_aligned: AtomicU64,
+    large_over_aligned: AtomicU64,
     bytes: AtomicU64,
     live: AtomicI64,
     live_peak: AtomicI64,
@@ -65,6 +70,10 @@ pub struct Counts {
     pub requests: u64,
     /// Those of at least the size that was given as large.
     pub large: u64,
+    /// Requests aligned beyond what any scalar type needs: buffers for vector instructions.
+    pub over_aligned: u64,
+    /// Those of them that are large.
+    pub large_over_aligned: u64,
     /// Sum of the sizes of all requests; a growing block counts with its new size.
     pub bytes: u64,
     /// How far the bytes held rose above their value when counting began.
@@ -88,6 +97,8 @@ impl TestAlloc {
             large_from: AtomicUsize::new(usize::MAX),
             requests: AtomicU64::new(0),
             large: AtomicU64::new(0),
+            over_aligned: AtomicU64::new(0),
+            large_over_aligned: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             live: AtomicI64::new(0),
             live_peak: AtomicI64::new(0),
@@ -134,7 +145,8 @@ impl TestAlloc {
     }
 
     fn reset(&self) {
-        for counter in [&self.requests, &self.large, &self.bytes] {
+        let aligned = [&self.over_aligned, &self.large_over_aligned];
+        for counter in [&self.requests, &self.large, &self.bytes].into_iter().chain(aligned) {
             counter.store(0, Relaxed);
         }
         self.live.store(0, Relaxed);
@@ -151,8 +163,11 @@ impl TestAlloc {
         self.bytes.fetch_add(size as u64, Relaxed);
         self.move_live(size as i64 - held_before as i64);
         self.largest.offer(Request { size, align });
+        let over_aligned = u64::from(align > SCALAR_ALIGN);
+        self.over_aligned.fetch_add(over_aligned, Relaxed);
         if size >= self.large_from.load(Relaxed) {
             self.large.fetch_add(1, Relaxed);
+            self.large_over_aligned.fetch_add(over_aligned, Relaxed);
             if state == FORBIDDEN {
                 self.refuse(size, align);
             }
@@ -208,6 +223,8 @@ impl Turn<'_> {
         Counts {
             requests: alloc.requests.load(Relaxed),
             large: alloc.large.load(Relaxed),
+            over_aligned: alloc.over_aligned.load(Relaxed),
+            large_over_aligned: alloc.large_over_aligned.load(Relaxed),
             bytes: alloc.bytes.load(Relaxed),
             live_peak: alloc.live_peak.load(Relaxed).max(0) as u64,
             largest: alloc.largest.snapshot(),
@@ -344,11 +361,15 @@ mod tests {
         alloc.on_request(128, 8, 64);
         alloc.on_release(28);
         alloc.on_request(10, 1, 0);
+        alloc.on_request(32, 32, 0);
+        alloc.on_request(256, 64, 0);
+        alloc.on_release(288);
         let counts = turn.counts();
-        assert_eq!((counts.requests, counts.large), (3, 1));
-        assert_eq!((counts.bytes, counts.live_peak), (202, 128));
+        assert_eq!((counts.requests, counts.large), (5, 2));
+        assert_eq!((counts.over_aligned, counts.large_over_aligned), (2, 1));
+        assert_eq!((counts.bytes, counts.live_peak), (490, 398));
         let sizes: Vec<usize> = counts.largest().map(|request| request.size).collect();
-        assert_eq!(sizes, [128, 64, 10]);
+        assert_eq!(sizes, [256, 128, 64, 32, 10]);
         drop(turn);
         alloc.on_request(1 << 20, 8, 0);
         assert_eq!(alloc.count(1).counts().requests, 0);

@@ -11,7 +11,7 @@ use lowtide_formats::Hyperparameters;
 use lowtide_formats::peft::{self, AdapterFiles, AdapterTensor, LoraConfig, TargetModules};
 use lowtide_formats::rows;
 use lowtide_formats::safe::{PermutedRows, Values};
-use lowtide_model::Site;
+use lowtide_model::{ModelError, Site, TargetsError};
 
 use crate::TrainError;
 
@@ -19,6 +19,8 @@ use crate::TrainError;
 #[derive(Debug)]
 pub(crate) struct LoadedAdapter {
     files: AdapterFiles,
+    /// Name of its method.
+    pub(crate) kind: String,
     /// How its adapters are built.
     pub(crate) config: Config,
     /// The modules it adapts.
@@ -45,7 +47,26 @@ impl LoadedAdapter {
             dropout: config.lora_dropout,
             use_rslora: config.use_rslora,
         };
-        Ok(Self { files, config, modules })
+        let kind = files.peft_type().to_ascii_lowercase();
+        Ok(Self { files, kind, config, modules })
+    }
+
+    /// The error of building a base with this adapter, laid at the door of the adapter where it
+    /// adapts what the base has not.
+    pub(crate) fn blame(&self, error: TrainError) -> TrainError {
+        match error {
+            TrainError::Model {
+                path,
+                source: ModelError::Targets(TargetsError::UnknownModule { name, .. }),
+            } => TrainError::Adapter {
+                path: self.files.dir().to_owned(),
+                reason: format!(
+                    "it adapts `{name}`, which {} does not have: the adapter is of another base",
+                    path.display()
+                ),
+            },
+            other => other,
+        }
     }
 }
 

@@ -6,7 +6,9 @@ use lowtide_adapter::Registry;
 use lowtide_backend as backend;
 use lowtide_formats::{self as formats, Base};
 use lowtide_lora::LoraMethod;
-use lowtide_model::{Adaptation, Config, Model, Rope, RopeScaling, Weights, build};
+use lowtide_model::{
+    Adaptation, Config, LocalAttention, Model, ModelError, Rope, RopeScaling, Weights, build,
+};
 use lowtide_quant::QMat;
 use lowtide_tensor::Float;
 
@@ -32,7 +34,9 @@ impl OpenBase {
     /// When the file is unsound, or of a family or with a setting that is not known.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let base = Base::open(path)?;
-        let config = config_of(base.hyper());
+        let config = config_of(base.hyper())
+            .map_err(|source| TrainError::Model { path: path.to_owned(), source })?;
+        tracing::debug!(path = %path.display(), bytes = base.file_bytes(), "base mapped");
         Ok(Self { base, config })
     }
 
@@ -74,8 +78,9 @@ impl<'w> Weights<'w> for FileWeights<'w> {
     }
 }
 
-fn config_of(hyper: &formats::Hyperparameters) -> Config {
-    Config {
+fn config_of(hyper: &formats::Hyperparameters) -> Result<Config, ModelError> {
+    Ok(Config {
+        family: hyper.architecture.parse()?,
         hidden_size: hyper.hidden_size,
         intermediate_size: hyper.intermediate_size,
         num_hidden_layers: hyper.num_hidden_layers,
@@ -90,9 +95,18 @@ fn config_of(hyper: &formats::Hyperparameters) -> Config {
             formats::Activation::GeluTanh => backend::Activation::GeluTanh,
         },
         attention_bias: hyper.attention_bias,
+        attention_output_bias: hyper.attention_output_bias,
         mlp_bias: hyper.mlp_bias,
+        attention_scale: hyper.attention_scale,
+        embedding_scale: hyper.embedding_scale,
+        norm_offset: hyper.norm_offset,
         rope: rope_of(&hyper.rope),
-    }
+        local: hyper.local.as_ref().map(|local| LocalAttention {
+            window: local.window,
+            rope: rope_of(&local.rope),
+            layers: local.layers.clone(),
+        }),
+    })
 }
 
 fn rope_of(rope: &formats::Rope) -> Rope {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use lowtide_adapter::BuildError;
 use lowtide_data::{DataError, TemplateError, TokenizerError};
-use lowtide_memory::OverBudget;
+use lowtide_memory::ReserveError;
 use lowtide_model::{ModelError, TargetsError};
 
 use crate::{BudgetError, SettingsError};
@@ -65,9 +65,9 @@ pub enum TrainError {
         /// Policy of the leanest plan.
         policy: &'static str,
     },
-    /// A charge exceeded the budget although the plan fits: the plan and the ledger disagree.
-    #[error("the ledger refused what the plan allows: {0}")]
-    OverBudget(#[from] OverBudget),
+    /// What was planned cannot be reserved.
+    #[error("cannot reserve what was planned: {0}")]
+    Reserve(#[from] ReserveError),
     /// An adapter folder does not belong to this base, or this run.
     #[error("{}: {reason}", path.display())]
     Adapter {
@@ -88,6 +88,17 @@ pub enum TrainError {
         loss: f64,
         /// Learning rate of the update before.
         lr: f64,
+    },
+    /// A loss that is not a number, although all weights are.
+    #[error(
+        "{}: the loss is {loss}, although every weight of the base and the adapter is finite: \
+         they do not belong together, or the adapter's training diverged", path.display()
+    )]
+    LossNotFinite {
+        /// The base.
+        path: PathBuf,
+        /// The loss.
+        loss: f64,
     },
     /// Two settings cannot be had together.
     #[error("{0}")]

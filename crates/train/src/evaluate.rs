@@ -65,6 +65,9 @@ impl Evaluation {
     }
 }
 
+/// What stands for a method where there is no adapter; it is asked for nothing.
+const DEFAULT_METHOD: &str = "lora";
+
 /// Measures a base, or a base with an adapter, on data.
 ///
 /// # Errors
@@ -80,14 +83,19 @@ pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evalua
     };
     let data = prepared.for_evaluation(&base, &settings.data)?;
     let methods = registry();
-    let method = methods.get("lora")?;
+    let kind = adapter.as_ref().map_or(DEFAULT_METHOD, |adapter| adapter.kind.as_str());
+    let method = methods.get(kind)?;
     let (targets, layers) = (
         TargetModules::List(adapter.as_ref().map_or_else(Vec::new, |a| a.modules.clone())),
         Layers::All,
     );
     let config = adapter.as_ref().map(|a| a.config.clone()).unwrap_or_default();
     let adaptation = Adaptation { method, config: &config, targets: &targets, layers: &layers };
-    let model = base.build(adapter.as_ref().map(|_| adaptation))?;
+    let model =
+        base.build(adapter.as_ref().map(|_| adaptation)).map_err(|error| match &adapter {
+            Some(adapter) => adapter.blame(error),
+            None => error,
+        })?;
 
     let sequences = settings.batch_size.max(1);
     let limits = limits_of([&data].into_iter(), sequences)?;
@@ -112,6 +120,8 @@ pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evalua
     trainer.release(&mut ledger);
     if !sum.loss.is_finite() {
         base.file().check_finite()?;
+        let path = settings.model.clone();
+        return Err(TrainError::LossNotFinite { path, loss: sum.mean() });
     }
     Ok(Evaluation::of(sum, data.stats().tokens, seconds))
 }

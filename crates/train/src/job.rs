@@ -93,7 +93,8 @@ impl<'s> Job<'s> {
 
     /// Updates of the run.
     pub(crate) fn steps(&self) -> u64 {
-        self.settings.max_steps.unwrap_or(self.settings.epochs * self.steps_per_epoch())
+        let epochs = self.settings.epochs;
+        self.settings.max_steps.unwrap_or(epochs.saturating_mul(self.steps_per_epoch()))
     }
 
     /// Chooses a plan within the budget.
@@ -174,11 +175,12 @@ fn policies(checkpointing: &str) -> Result<Vec<Policy>, SettingsError> {
     })
 }
 
-/// Refuses an output path that is a file, before any work is done.
+/// Refuses an output folder that cannot be written, before any work is done. Leaves no trace.
 fn check_output(output: &Path) -> Result<(), TrainError> {
-    if output.exists() && !output.is_dir() {
-        let source = io::Error::from(io::ErrorKind::NotADirectory);
-        return Err(TrainError::Output { path: output.to_owned(), source });
+    let refuse = |source| TrainError::Output { path: output.to_owned(), source };
+    let there = output.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    if !there.is_dir() {
+        return Err(refuse(io::Error::from(io::ErrorKind::NotADirectory)));
     }
-    Ok(())
+    tempfile::tempfile_in(there).map(drop).map_err(refuse)
 }

@@ -35,6 +35,6 @@ pub use metrics::{DataReport, Event, PlanReport, PlanRow, StepReport, Summary};
 pub use planner::{Needs, RunPlan};
 pub use prepare::{Prepared, PreparedData};
 pub use rss::{Memory, memory_now};
-pub use run::{finetune, plan};
+pub use run::{finetune, finetune_until, plan};
 pub use settings::{BudgetError, Settings, SettingsError, parse_bytes};
 pub use trainer::{Trainer, Update};

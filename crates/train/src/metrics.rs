@@ -17,6 +17,15 @@ pub enum Event {
     Data(DataReport),
     /// The plan fits; memory will be reserved now.
     Plan(PlanReport),
+    /// A long evaluation is under way.
+    Progress {
+        /// What is under way: `evaluation`.
+        phase: &'static str,
+        /// Examples done.
+        done: usize,
+        /// Examples in all.
+        total: usize,
+    },
     /// Held-out loss was measured.
     Evaluation {
         /// Updates made before it.
@@ -191,6 +200,9 @@ pub struct Summary {
     pub policy: String,
     /// Trainable numbers.
     pub trainable_parameters: usize,
+    /// The run was asked to stop before its last update.
+    #[serde(skip)]
+    pub interrupted: bool,
 }
 
 /// Held categories by name, those that are empty left out.

@@ -60,6 +60,7 @@ impl Prepared {
             None => (whole, None),
         };
         let report = report(&reader, &train, valid.as_ref(), base.file().path())?;
+        tracing::debug!(examples = report.examples, tokens = report.tokens, "data read");
         drop(reader);
         // The tokenizer's pages would otherwise stay with the allocator and count as held.
         lowtide_memory::release_free_heap();
@@ -171,14 +172,15 @@ fn report(
     Ok(report)
 }
 
-/// Limits that every batch of `sequences` examples of these datasets keeps: the longest examples
-/// and those with the most labels might come together.
+/// Limits that every batch of at most `sequences` examples of these datasets keeps: the longest
+/// examples and those with the most labels might come together.
 pub(crate) fn limits_of<'d>(
     datasets: impl Iterator<Item = &'d Dataset>,
     sequences: usize,
 ) -> Result<Limits, TrainError> {
-    let mut limits = Limits { tokens: 0, sequences, labelled: 0 };
+    let mut limits = Limits { tokens: 0, sequences: 0, labelled: 0 };
     for data in datasets {
+        limits.sequences = limits.sequences.max(sequences.min(data.len()));
         let (mut tokens, mut labelled) = (Vec::new(), Vec::new());
         for index in 0..data.len() {
             let entry = data.entry(index)?;

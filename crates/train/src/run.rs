@@ -1,5 +1,6 @@
 //! The whole jobs: plan a run, or plan it and run it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use lowtide_backend::Backend;
@@ -47,6 +48,22 @@ pub fn finetune(
     threads: usize,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Summary, TrainError> {
+    finetune_until(settings, be, threads, on_event, &AtomicBool::new(false))
+}
+
+/// As [`finetune`], until `stop` is set: then the update under way is completed, what was learned
+/// is saved, and the summary says that the run was interrupted. Before the first update there is
+/// nothing to save, and nothing is written.
+///
+/// # Errors
+/// As [`finetune`].
+pub fn finetune_until(
+    settings: &Settings,
+    be: &dyn Backend<f32>,
+    threads: usize,
+    on_event: &mut dyn FnMut(&Event),
+    stop: &AtomicBool,
+) -> Result<Summary, TrainError> {
     let watch = Watch::start();
     let job = Job::open(settings)?;
     on_event(&Event::Data(job.data.report.clone()));
@@ -54,6 +71,7 @@ pub fn finetune(
     let model = job.build(&methods)?;
     let Planned { plan, report } = job.plan(&model, be, threads)?;
     on_event(&Event::Plan(report.clone()));
+    tracing::debug!(policy = report.policy, bytes = report.planned_peak_bytes, "plan chosen");
 
     let mut ledger = Ledger::new(settings.budget()?.map_or(Budget::UNLIMITED, Budget::of));
     let (optimizer, seed) = (job.optimizer.as_ref(), settings.seed);
@@ -65,8 +83,14 @@ pub fn finetune(
         }
         None => initialise(&model.sites, settings.seed, trainer.params_mut()),
     }
+    tracing::debug!(bytes = ledger.live().held(), "reserved");
+    let warmup_steps = settings.warmup_steps.unwrap_or(report.steps.saturating_mul(3) / 100);
+    let checkpointing = report.policy.to_owned();
+    let resolved = Settings { warmup_steps: Some(warmup_steps), checkpointing, ..settings.clone() };
     let mut run = Run {
         job: &job,
+        resolved,
+        stop,
         watch: &watch,
         on_event,
         summary: Summary::default(),
@@ -75,6 +99,7 @@ pub fn finetune(
         mapped: report.mapped_bytes,
     };
     run.train(&mut trainer, report.steps)?;
+    let saved = run.summary.steps > 0;
     let mut summary = run.finish(&trainer)?;
     trainer.release(&mut ledger);
 
@@ -86,10 +111,12 @@ pub fn finetune(
     summary.policy = report.policy.into();
     summary.trainable_parameters = report.trainable_parameters;
     let path = file(&settings.output, "summary.json");
-    atomic::write_file(&path, |out| {
-        serde_json::to_writer_pretty(&mut *out, &summary)?;
-        out.write_all(b"\n")
-    })?;
+    if saved {
+        atomic::write_file(&path, |out| {
+            serde_json::to_writer_pretty(&mut *out, &summary)?;
+            out.write_all(b"\n")
+        })?;
+    }
     on_event(&Event::Done(Box::new(summary.clone())));
     Ok(summary)
 }
@@ -97,6 +124,9 @@ pub fn finetune(
 /// A run under way.
 struct Run<'r> {
     job: &'r Job<'r>,
+    /// The settings with nothing left to choose.
+    resolved: Settings,
+    stop: &'r AtomicBool,
     watch: &'r Watch,
     on_event: &'r mut dyn FnMut(&Event),
     summary: Summary,
@@ -109,9 +139,13 @@ impl Run<'_> {
     fn train(&mut self, trainer: &mut Trainer<'_, '_>, steps: u64) -> Result<(), TrainError> {
         let settings = self.job.settings;
         self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
-        let warmup_steps = settings.warmup_steps.unwrap_or(steps * 3 / 100);
+        let warmup_steps = self.resolved.warmup_steps.unwrap_or(0);
         let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
         for step in 1..=steps {
+            if self.stop.load(Ordering::Relaxed) {
+                self.summary.interrupted = true;
+                return Ok(());
+            }
             let lr = schedule.lr(step - 1, steps);
             self.step(trainer, step, steps, lr)?;
             let every = |n: u64| n > 0 && step.is_multiple_of(n) && step < steps;
@@ -123,6 +157,13 @@ impl Run<'_> {
             }
         }
         self.summary.eval_loss_after = self.evaluate(trainer, steps)?;
+        if self.job.data.valid.is_none() {
+            // Nobody else looks at the model after its last update.
+            let loss = trainer.loss_of(&self.job.data.train, 0)?.mean();
+            if !loss.is_finite() {
+                return Err(TrainError::Diverged { step: steps, loss, lr: settings.lr });
+            }
+        }
         Ok(())
     }
 
@@ -183,8 +224,23 @@ impl Run<'_> {
         step: u64,
     ) -> Result<Option<f64>, TrainError> {
         let Some(valid) = &self.job.data.valid else { return Ok(None) };
-        let start = Instant::now();
-        let sum = trainer.evaluate(valid, self.job.settings.batch_size)?;
+        let (start, total) = (Instant::now(), valid.len());
+        let (on_event, stop) = (&mut *self.on_event, self.stop);
+        let mut go_on = |done| {
+            on_event(&Event::Progress { phase: "evaluation", done, total });
+            !stop.load(Ordering::Relaxed)
+        };
+        let sequences = self.job.settings.batch_size;
+        let (sum, complete) = trainer.evaluate_while(valid, sequences, &mut go_on)?;
+        if !complete {
+            self.summary.interrupted = true;
+            return Ok(None);
+        }
+        if !sum.loss.is_finite() {
+            self.job.base.file().check_finite()?;
+            let path = self.job.settings.model.clone();
+            return Err(TrainError::LossNotFinite { path, loss: sum.mean() });
+        }
         let result = Evaluation::of(sum, valid.stats().tokens, start.elapsed().as_secs_f64());
         (self.on_event)(&Event::Evaluation { step, result });
         Ok(Some(result.loss))
@@ -193,18 +249,25 @@ impl Run<'_> {
     fn save(&mut self, trainer: &Trainer<'_, '_>, step: u64) -> Result<(), TrainError> {
         let job = self.job;
         let output = &job.settings.output;
+        if !trainer.is_finite() {
+            let loss = self.summary.loss_last.unwrap_or(f64::NAN);
+            return Err(TrainError::Diverged { step, loss, lr: job.settings.lr });
+        }
         let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
         save_adapter(output, job.base.file().path(), hyper, sites, &job.config, trainer.params())?;
-        let config = job.settings.to_toml();
+        let config = self.resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;
+        tracing::debug!(step, path = %output.display(), "saved");
         (self.on_event)(&Event::Saved { step, path: output.clone() });
         Ok(())
     }
 
     /// Saves, and sums the run up but for what the plan and the ledger know.
     fn finish(mut self, trainer: &Trainer<'_, '_>) -> Result<Summary, TrainError> {
-        self.save(trainer, self.summary.steps)?;
+        if self.summary.steps > 0 {
+            self.save(trainer, self.summary.steps)?;
+        }
         let total = self.log.seconds();
         let mut summary = self.summary;
         summary.seconds_per_step_median = self.log.median();

@@ -112,6 +112,10 @@ impl Default for Settings {
     }
 }
 
+/// The most sequences in a micro-batch and micro-batches in an update: no real run has more, and
+/// their product is a count.
+const COUNT_MAX: usize = 1 << 20;
+
 /// A setting outside what it may be.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SettingsError {
@@ -166,11 +170,10 @@ impl Settings {
         let bad = |field, found: String, expected| {
             Err(SettingsError::BadValue { field, found, expected })
         };
-        if self.batch_size == 0 {
-            return bad("batch-size", "0".into(), "at least 1");
-        }
-        if self.grad_accum == 0 {
-            return bad("grad-accum", "0".into(), "at least 1");
+        for (field, count) in [("batch-size", self.batch_size), ("grad-accum", self.grad_accum)] {
+            if !(1..=COUNT_MAX).contains(&count) {
+                return bad(field, count.to_string(), "a whole number from 1 to 1048576");
+            }
         }
         if self.max_seq_len < 2 {
             return bad("max-seq-len", self.max_seq_len.to_string(), "at least 2");
@@ -288,6 +291,7 @@ mod tests {
         let base = Settings::default;
         assert_eq!(field(base()), None);
         assert_eq!(field(Settings { batch_size: 0, ..base() }), Some("batch-size"));
+        assert_eq!(field(Settings { grad_accum: usize::MAX, ..base() }), Some("grad-accum"));
         assert_eq!(field(Settings { lr: f64::NAN, ..base() }), Some("lr"));
         assert_eq!(field(Settings { val_split: 1.0, ..base() }), Some("val-split"));
         assert_eq!(field(Settings { lr_scheduler: "step".into(), ..base() }), Some("lr-scheduler"));

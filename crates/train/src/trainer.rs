@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lowtide_backend::Backend;
 use lowtide_data::{DataError, Dataset};
-use lowtide_memory::{ByCategory, Category, Charge, Ledger, OverBudget, Slab};
+use lowtide_memory::{ByCategory, Category, Charge, Ledger, ReserveError, Slab};
 use lowtide_model::Model;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
 use lowtide_tape::{Accumulate, ApplyNow, Executor, LossSum};
@@ -20,7 +20,8 @@ pub struct Update {
     pub tokens: u64,
     /// Norm of the gradient before clipping; `None` when it was applied block by block.
     pub grad_norm: Option<f64>,
-    /// Gradients that are infinite or NaN. Then nothing was updated.
+    /// Gradients that are infinite or NaN. Then no parameter was updated with them; where gradients
+    /// are applied block by block, the blocks above were.
     pub non_finite: usize,
 }
 
@@ -46,7 +47,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// Reserves everything the plan says. Parameters are zero and the optimizer's state is fresh.
     ///
     /// # Errors
-    /// [`OverBudget`] when the ledger refuses; nothing stays reserved then.
+    /// [`ReserveError`] when the ledger or the system refuses; nothing stays reserved then.
     pub fn reserve(
         model: &'p Model<'w, f32>,
         be: &'p dyn Backend<f32>,
@@ -55,7 +56,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         max_grad_norm: f64,
         seed: u64,
         ledger: &mut Ledger,
-    ) -> Result<Self, OverBudget> {
+    ) -> Result<Self, ReserveError> {
         let mut held = Held::reserve(&plan, ledger)?;
         let batch = BatchBuffers::new(plan.needs.limits, plan.needs.longest);
         let Needs { apply_and_free, train, .. } = plan.needs;
@@ -105,6 +106,12 @@ impl<'p, 'w> Trainer<'p, 'w> {
         self.held.params.get()
     }
 
+    /// Whether every parameter is a finite number.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        self.be.stats(self.params()).non_finite == 0
+    }
+
     /// The adapter's parameters, to set.
     #[must_use]
     pub fn params_mut(&mut self) -> &mut [f32] {
@@ -128,15 +135,32 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// # Errors
     /// When the data's temporary file cannot be read.
     pub fn evaluate(&mut self, data: &Dataset, sequences: usize) -> Result<LossSum, DataError> {
+        self.evaluate_while(data, sequences, &mut |_| true).map(|(sum, _)| sum)
+    }
+
+    /// As [`Trainer::evaluate`], telling `go_on` how many examples are done after each batch; ends
+    /// early when it answers no. Also says whether it went through all of `data`.
+    ///
+    /// # Errors
+    /// When the data's temporary file cannot be read.
+    pub fn evaluate_while(
+        &mut self,
+        data: &Dataset,
+        sequences: usize,
+        go_on: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<(LossSum, bool), DataError> {
         let mut sum = LossSum::default();
         let mut start = 0;
         while start < data.len() {
-            let end = (start + sequences).min(data.len());
+            let end = start.saturating_add(sequences).min(data.len());
             let batch = self.batch.fill(data, start..end, 0)?;
             sum += self.executor.loss(self.held.params.get(), &batch);
             start = end;
+            if !go_on(end) {
+                return Ok((sum, end == data.len()));
+            }
         }
-        Ok(sum)
+        Ok((sum, true))
     }
 
     /// Loss of one example.
@@ -237,7 +261,7 @@ struct Held {
 
 impl Held {
     /// All of it, or nothing.
-    fn reserve(plan: &RunPlan, ledger: &mut Ledger) -> Result<Self, OverBudget> {
+    fn reserve(plan: &RunPlan, ledger: &mut Ledger) -> Result<Self, ReserveError> {
         let others = ByCategory::of(Category::Workspace, plan.resident_bytes)
             .with(Category::Data, plan.batch_bytes());
         let others = ledger.charge(others)?;

@@ -32,8 +32,8 @@ fn sampler() -> Option<Sampler> {
     sampler
 }
 
-/// Trains a little on a base of its own, so that threads, their stacks and whatever is made on first
-/// use exist.
+/// Trains a little on a base of its own, so that threads, their stacks and whatever is made on
+/// first use exist.
 fn warm_up(setup: &Setup<'_>) {
     let home = Home::new(&TinyLlama::default());
     let base = OpenBase::open(&home.base()).unwrap();

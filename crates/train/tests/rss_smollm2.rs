@@ -71,8 +71,8 @@ fn check(settings: &Settings) {
     let (planned, grown) = (summary.planned_peak_bytes, trained - before_reserve);
     say(&format!(
         "SmolLM2, 512 tokens, block, max-grad-norm {}: planned {planned} bytes {:?}; RssAnon at \
-         most {before_plan} before reserve, grew by {grown} to the end of training, at most {whole} \
-         in all; {:.1} s a step",
+         most {before_plan} before reserve, grew by {grown} to the end of training, at most \
+         {whole} in all; {:.1} s a step",
         settings.max_grad_norm,
         summary.peak_by_category,
         summary.seconds_per_step_median.unwrap(),

@@ -7,6 +7,21 @@ use crate::{DocumentError, Pairing, Rope, RopeScaling};
 
 /// Metadata, without the family's prefix, that is read by [`Keys::rope`].
 const ROPE_KEYS: &[&str] = &["rope.freq_base", "rope.scaling.type", "rope.scaling.factor"];
+/// Metadata, without the family's prefix, that every decoder has and [`decoder`](super::decoder)
+/// reads.
+const DECODER_KEYS: &[&str] = &[
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+    "vocab_size",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_rms_epsilon",
+    "rope.dimension_count",
+];
 /// Metadata that says nothing about the forward pass.
 const IDLE_KEYS: &[&str] = &[
     "rope.scaling.original_context_length",
@@ -22,7 +37,9 @@ const SETTINGS: &[(&str, f32)] = &[
     ("attention.sliding_window", 0.0),
     ("attention.clamp_kqv", 0.0),
     ("attention.max_alibi_bias", 0.0),
+    ("attn_logit_softcapping", 0.0),
     ("embedding_scale", 1.0),
+    ("final_logit_softcapping", 0.0),
     ("logit_scale", 1.0),
     ("residual_scale", 1.0),
     ("rope.scale_linear", 1.0),
@@ -65,15 +82,15 @@ impl<'a> Keys<'a> {
         self.contents.tensors().contains_key(name)
     }
 
-    /// Refuses every key of the family that is neither in `known` nor switched off: what nobody
-    /// reads could change the result.
-    pub(super) fn refuse_unknown(&self, known: &[&str]) -> Result<(), DocumentError> {
+    /// Refuses every key of the family that is neither read nor switched off: what nobody reads
+    /// could change the result. The family itself reads those in `own`.
+    pub(super) fn refuse_unknown(&self, own: &[&str]) -> Result<(), DocumentError> {
         for key in self.metadata.keys() {
             let Some(short) = key.strip_prefix(self.prefix).and_then(|k| k.strip_prefix('.'))
             else {
                 continue;
             };
-            if [known, ROPE_KEYS, IDLE_KEYS].iter().any(|keys| keys.contains(&short)) {
+            if [own, DECODER_KEYS, ROPE_KEYS, IDLE_KEYS].iter().any(|keys| keys.contains(&short)) {
                 continue;
             }
             let off = SETTINGS.iter().find(|(setting, _)| *setting == short);
@@ -215,7 +232,11 @@ impl<'a> Keys<'a> {
             "vocab_size" => "vocab_size",
             "max_position_embeddings" => "context_length",
             "rms_norm_eps" => "attention.layer_norm_rms_epsilon",
+            "attention_scale" => "attention.scale",
+            "sliding_window" => "attention.sliding_window",
+            "layer_types" => "attention.sliding_window_pattern",
             "rope_theta" => "rope.freq_base",
+            "rope_local_base_freq" => "rope.freq_base_swa",
             "factor" => "rope.scaling.factor",
             "factors" => return ROPE_FACTORS.to_owned(),
             other => other,

@@ -41,36 +41,57 @@ const SETTINGS: &[(&str, Option<f64>)] = &[
     ("resid_pdrop", Some(0.0)),
     ("residual_multiplier", Some(1.0)),
     ("residual_scale", Some(1.0)),
+    ("rope_local_base_freq", None),
     ("rotary_pct", Some(1.0)),
     ("scale_depth", None),
     ("scale_emb", Some(1.0)),
+    ("use_bidirectional_attention", None),
     ("use_qk_norm", None),
     ("use_sliding_window", None),
 ];
 
-/// Refuses every setting that is on and not computed.
-pub(super) fn refuse_active(config: Object<'_>) -> Result<(), DocumentError> {
-    for &(key, off) in SETTINGS {
+/// Refuses every setting that is on and not computed; the family itself reads those in `read`.
+pub(super) fn refuse_active(config: Object<'_>, read: &[&str]) -> Result<(), DocumentError> {
+    for &(key, off) in SETTINGS.iter().filter(|(key, _)| !read.contains(key)) {
         if let Some(value) = config.get(key).filter(|value| !is_off(value, off)) {
             let supported = off.map_or_else(|| "none".to_owned(), |off| off.to_string());
             return Err(DocumentError::unsupported(key, shown_value(value), supported));
         }
     }
     // Where `use_sliding_window` is there and got this far it is false, and the width is idle.
-    let idle = config.get("use_sliding_window").is_some();
+    let idle = config.get("use_sliding_window").is_some() || read.contains(&"sliding_window");
     if let Some(value) = config.get("sliding_window").filter(|v| !idle && !is_off(v, None)) {
         return Err(DocumentError::unsupported("sliding_window", shown_value(value), "none"));
     }
-    if let Some(value) = config.get("layer_types") {
-        let kinds = value.as_array().ok_or_else(|| {
-            config.wrong_type("layer_types", "a list of kinds of attention", value)
-        })?;
-        if let Some(kind) = kinds.iter().find(|kind| *kind != "full_attention") {
-            let supported = "\"full_attention\"";
-            return Err(DocumentError::unsupported("layer_types", shown_value(kind), supported));
-        }
+    let local = layer_types(config)?.filter(|_| !read.contains(&LAYER_TYPES));
+    if local.is_some_and(|local| local.contains(&true)) {
+        return Err(DocumentError::unsupported(LAYER_TYPES, shown(SLIDING), shown(FULL)));
     }
     refuse_own_code(config)
+}
+
+/// The kind of attention of each layer.
+pub(super) const LAYER_TYPES: &str = "layer_types";
+/// A layer whose queries see every key before them.
+pub(super) const FULL: &str = "full_attention";
+/// A layer whose queries see a window of keys.
+pub(super) const SLIDING: &str = "sliding_attention";
+
+/// Whether each layer slides, where the config lists it.
+pub(super) fn layer_types(config: Object<'_>) -> Result<Option<Vec<bool>>, DocumentError> {
+    let Some(value) = config.get(LAYER_TYPES) else { return Ok(None) };
+    let kinds = value
+        .as_array()
+        .ok_or_else(|| config.wrong_type(LAYER_TYPES, "a list of kinds of attention", value))?;
+    let slides = |kind: &Value| match kind.as_str() {
+        Some(FULL) => Ok(false),
+        Some(SLIDING) => Ok(true),
+        _ => {
+            let supported = format!("{}, {}", shown(FULL), shown(SLIDING));
+            Err(DocumentError::unsupported(LAYER_TYPES, shown_value(kind), supported))
+        }
+    };
+    kinds.iter().map(slides).collect::<Result<_, _>>().map(Some)
 }
 
 /// Refuses configs whose model is defined by Python code in the folder.
@@ -111,15 +132,8 @@ pub(super) fn architecture(config: Object<'_>, expected: &str) -> Result<(), Doc
     }
 }
 
-/// Width of a head: said, or what an even split of the hidden size gives.
-pub(super) fn head_dim(
-    config: Object<'_>,
-    hidden_size: usize,
-    heads: usize,
-) -> Result<usize, DocumentError> {
-    if let Some(head_dim) = config.usize("head_dim")? {
-        return Ok(head_dim);
-    }
+/// Width of a head that an even split of the hidden size gives.
+pub(super) fn even_head_dim(hidden_size: usize, heads: usize) -> Result<usize, DocumentError> {
     match hidden_size.checked_rem(heads) {
         Some(0) => Ok(hidden_size / heads),
         _ => {
@@ -130,10 +144,14 @@ pub(super) fn head_dim(
 }
 
 /// The activation of that field.
-pub(super) fn activation(config: Object<'_>, key: &str) -> Result<Activation, DocumentError> {
+pub(super) fn activation(
+    config: Object<'_>,
+    key: &str,
+) -> Result<Option<Activation>, DocumentError> {
     match config.str(key)? {
-        None | Some("silu" | "swish") => Ok(Activation::Silu),
-        Some("gelu_pytorch_tanh" | "gelu_new") => Ok(Activation::GeluTanh),
+        None => Ok(None),
+        Some("silu" | "swish") => Ok(Some(Activation::Silu)),
+        Some("gelu_pytorch_tanh" | "gelu_new") => Ok(Some(Activation::GeluTanh)),
         Some(other) => {
             let supported = "\"silu\", \"gelu_pytorch_tanh\"";
             Err(DocumentError::unsupported(key, shown(other), supported))
@@ -141,32 +159,55 @@ pub(super) fn activation(config: Object<'_>, key: &str) -> Result<Activation, Do
     }
 }
 
-const THETA_DEFAULT: f64 = 10_000.0;
 const THETA: &str = "rope_theta";
 const NEW_STYLE: &str = "rope_parameters";
 const OLD_STYLE: &str = "rope_scaling";
 
-/// Position encoding in either style.
-pub(super) fn rope(config: Object<'_>, pairing: Pairing) -> Result<Rope, DocumentError> {
-    let new = config.object(NEW_STYLE)?;
-    let old = config.object(OLD_STYLE)?;
-    let outer_theta = config.f64(THETA)?;
+/// Where a config of the old style keeps a position encoding.
+pub(super) struct OldRope {
+    pub(super) theta: &'static str,
+    pub(super) scaling: Option<&'static str>,
+    /// What holds where no style says a base.
+    pub(super) theta_default: f64,
+}
+
+impl OldRope {
+    /// The usual fields.
+    pub(super) const fn with_default(theta_default: f64) -> Self {
+        Self { theta: THETA, scaling: Some(OLD_STYLE), theta_default }
+    }
+}
+
+/// Position encoding of all layers, in either style.
+pub(super) fn rope(config: Object<'_>, theta_default: f64) -> Result<Rope, DocumentError> {
+    rope_of(config, config.object(NEW_STYLE)?, &OldRope::with_default(theta_default))
+}
+
+/// Position encoding from `new`, an object of the new style, and from fields of the old one.
+pub(super) fn rope_of(
+    config: Object<'_>,
+    new: Option<Object<'_>>,
+    old: &OldRope,
+) -> Result<Rope, DocumentError> {
+    let outer_theta = config.f64(old.theta)?;
     let inner_theta = new.map(|new| new.f64(THETA)).transpose()?.flatten();
-    if let (Some(inner), Some(outer)) = (inner_theta, outer_theta)
+    if let (Some(new), Some(inner), Some(outer)) = (new, inner_theta, outer_theta)
         && inner != outer
     {
-        return Err(DocumentError::conflict("rope_parameters.rope_theta", inner, THETA, outer));
+        return Err(DocumentError::conflict(new.path(THETA), inner, old.theta, outer));
     }
-    let theta = inner_theta.or(outer_theta).unwrap_or(THETA_DEFAULT);
-    let new = new.map(scaling).transpose()?;
-    let old = old.map(scaling).transpose()?;
-    if let (Some(new), Some(old)) = (&new, &old)
-        && new != old
+    let theta = inner_theta.or(outer_theta).unwrap_or(old.theta_default);
+    let inner = new.map(scaling).transpose()?;
+    let outer = old.scaling.map(|key| config.object(key)).transpose()?.flatten();
+    let outer = outer.map(scaling).transpose()?;
+    if let (Some(new), Some(inner), Some(outer)) = (new, &inner, &outer)
+        && inner != outer
     {
-        let (new, old) = (format!("{new:?}"), format!("{old:?}"));
-        return Err(DocumentError::conflict(NEW_STYLE, new, OLD_STYLE, old));
+        let (inner, outer) = (format!("{inner:?}"), format!("{outer:?}"));
+        return Err(DocumentError::conflict(new.path("rope_type"), inner, OLD_STYLE, outer));
     }
-    Ok(Rope { theta, scaling: new.or(old).unwrap_or(RopeScaling::Default), pairing })
+    let scaling = inner.or(outer).unwrap_or(RopeScaling::Default);
+    Ok(Rope { theta, scaling, pairing: Pairing::Halves })
 }
 
 fn scaling(rope: Object<'_>) -> Result<RopeScaling, DocumentError> {

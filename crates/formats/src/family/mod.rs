@@ -1,12 +1,16 @@
 //! Model families: how each describes itself in configs, and which tensors it has.
 //!
 //! A family is a value, one file each; to add one, write its file and put it into [`FAMILIES`].
-//! [`hf_keys`] and [`gguf_keys`] hold what families share. A setting outside what a family
-//! declares is refused by name.
+//! [`decoder`], [`hf_keys`] and [`gguf_keys`] hold what families share. A setting outside what a
+//! family declares is refused by name.
 
+mod decoder;
+mod gemma3;
 mod gguf_keys;
 mod hf_keys;
 mod llama;
+mod qwen2;
+mod qwen3;
 
 use crate::document::shown;
 use crate::gguf::Contents;
@@ -45,7 +49,7 @@ pub(crate) type TensorVisitor<'a> = dyn FnMut(&str, &[usize]) -> Result<(), Stop
 pub(crate) struct Stop;
 
 /// Every family that is read.
-static FAMILIES: &[&Family] = &[&llama::FAMILY];
+static FAMILIES: &[&Family] = &[&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &gemma3::FAMILY];
 
 /// The family of an HF config.
 pub(crate) fn of_hf(config: Object<'_>) -> Result<&'static Family, DocumentError> {

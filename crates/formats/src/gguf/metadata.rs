@@ -168,6 +168,11 @@ impl<'a> Metadata<'a> {
         }
     }
 
+    /// Whether the key holds an array.
+    pub fn is_array(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.elements.is_some())
+    }
+
     /// An array of 32-bit floats.
     ///
     /// # Errors
@@ -179,6 +184,21 @@ impl<'a> Metadata<'a> {
                 Ok(Some(Floats { chunks: self.slice(entry).chunks_exact(4) }))
             }
             _ => Err(wrong_type(key, "an array of 32-bit floats", entry)),
+        }
+    }
+
+    /// An array of truth values.
+    ///
+    /// # Errors
+    /// [`DocumentError::WrongType`].
+    pub fn bools(
+        &self,
+        key: &str,
+    ) -> Result<Option<impl ExactSizeIterator<Item = bool> + use<'a>>, DocumentError> {
+        let Some(entry) = self.entries.get(key) else { return Ok(None) };
+        match entry.elements {
+            Some((ValueType::Bool, _)) => Ok(Some(self.slice(entry).iter().map(|b| *b == 1))),
+            _ => Err(wrong_type(key, "an array of truth values", entry)),
         }
     }
 

@@ -102,6 +102,8 @@ pub enum Value {
     U32s(Vec<u32>),
     /// An array of `f32`.
     F32s(Vec<f32>),
+    /// An array of `bool`.
+    Bools(Vec<bool>),
 }
 
 impl From<&str> for Value {

@@ -211,5 +211,9 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
             put_array_head(out, ValueType::F32, v.len());
             v.iter().for_each(|n| out.extend(n.to_le_bytes()));
         }
+        Value::Bools(v) => {
+            put_array_head(out, ValueType::Bool, v.len());
+            out.extend(v.iter().map(|&truth| u8::from(truth)));
+        }
     }
 }

@@ -59,35 +59,47 @@ impl Raw {
     }
 }
 
-/// A small Llama as a GGUF file, to be changed before it is written.
+/// A small base as a GGUF file, to be changed before it is written.
 #[derive(Clone, Debug)]
-pub(crate) struct Llama {
+pub(crate) struct GgufBase {
     pub(crate) metadata: Vec<(String, Value)>,
     pub(crate) tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
 }
 
-impl Llama {
+impl GgufBase {
     /// The golden base `llama_tied` as the usual converter would write it.
-    pub(crate) fn tied() -> Self {
-        let base = Base::open(&golden("llama_tied")).unwrap();
+    pub(crate) fn llama() -> Self {
+        let mut file = Self::of("llama_tied", "llama");
+        file.set("llama.rope.dimension_count", 16.into());
+        file
+    }
+
+    /// A golden base as the usual converter would write it: rows of q and k of a Llama in another
+    /// order, norms of a Gemma with their 1 added.
+    pub(crate) fn of(model: &str, arch: &str) -> Self {
+        let base = Base::open(&golden(model)).unwrap();
         let hyper = base.hyper();
-        let metadata = [
-            ("general.architecture", Value::from("llama")),
-            ("llama.block_count", 2.into()),
-            ("llama.context_length", 128.into()),
-            ("llama.embedding_length", 64.into()),
-            ("llama.feed_forward_length", 128.into()),
-            ("llama.attention.head_count", 4.into()),
-            ("llama.attention.head_count_kv", 2.into()),
-            ("llama.attention.layer_norm_rms_epsilon", 1e-5.into()),
-            ("llama.rope.freq_base", 1e4.into()),
-            ("llama.rope.dimension_count", 16.into()),
-        ];
-        let mut tensors = Vec::new();
+        let mut file = Self { metadata: Vec::new(), tensors: Vec::new() };
+        file.set("general.architecture", arch.into());
+        for (key, value) in [
+            ("block_count", Value::from(hyper.num_hidden_layers as u32)),
+            ("context_length", (hyper.max_position_embeddings as u32).into()),
+            ("embedding_length", (hyper.hidden_size as u32).into()),
+            ("feed_forward_length", (hyper.intermediate_size as u32).into()),
+            ("attention.head_count", (hyper.num_attention_heads as u32).into()),
+            ("attention.head_count_kv", (hyper.num_key_value_heads as u32).into()),
+            ("attention.key_length", (hyper.head_dim as u32).into()),
+            ("attention.value_length", (hyper.head_dim as u32).into()),
+            ("attention.layer_norm_rms_epsilon", hyper.rms_norm_eps.into()),
+            ("rope.freq_base", (hyper.rope.theta as f32).into()),
+        ] {
+            file.set(&format!("{arch}.{key}"), value);
+        }
         for name in base.tensor_names() {
             let tensor = base.tensor(&name).unwrap();
             let mut values = tensor.to_f32_vec();
             let heads = match () {
+                () if arch != "llama" => None,
                 () if name.ends_with("q_proj.weight") => Some(hyper.num_attention_heads),
                 () if name.ends_with("k_proj.weight") => Some(hyper.num_key_value_heads),
                 () => None,
@@ -96,10 +108,12 @@ impl Llama {
                 let source = values.clone();
                 rows::permute(&source, &mut values, heads, hyper.head_dim);
             }
-            tensors.push((gguf_name(&name), tensor.shape.to_vec(), values));
+            if name.ends_with("norm.weight") {
+                values.iter_mut().for_each(|weight| *weight += hyper.norm_offset);
+            }
+            file.tensor(&gguf_name(&name, arch), tensor.shape, values);
         }
-        let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).to_vec();
-        Self { metadata, tensors }
+        file
     }
 
     pub(crate) fn set(&mut self, key: &str, value: Value) -> &mut Self {
@@ -142,13 +156,16 @@ impl Llama {
     }
 }
 
-/// The name that GGUF gives to a tensor of a Llama, spelled out once more for the tests.
-fn gguf_name(hf: &str) -> String {
+/// The name that GGUF gives to a tensor, spelled out once more for the tests.
+fn gguf_name(hf: &str, arch: &str) -> String {
+    let after_attention = if arch == "gemma3" { "post_attention_norm" } else { "ffn_norm" };
     [
         ("model.layers.", "blk."),
         ("model.embed_tokens", "token_embd"),
         ("model.norm", "output_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
+        ("post_attention_layernorm", after_attention),
+        ("pre_feedforward_layernorm", "ffn_norm"),
+        ("post_feedforward_layernorm", "post_ffw_norm"),
         ("input_layernorm", "attn_norm"),
         ("self_attn.o_proj", "attn_output"),
         ("self_attn.", "attn_"),

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use super::flags::{RunFlags, size};
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 bad usage, 3 no plan fits the memory budget.";
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 no plan fits the memory budget,\n\
+130 interrupted (what was learned so far is saved).";
 
 /// How many threads may be asked for.
 pub(crate) const THREADS: RangeInclusive<u64> = 1..=1024;
@@ -92,9 +93,11 @@ pub(crate) struct EvalArgs {
     /// Tokens of the longest sequence; longer examples are truncated
     #[arg(long, aliases = ["max-seq-length", "max-length"], value_name = "TOKENS")]
     #[arg(default_value_t = 512, help_heading = "Evaluation")]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) max_seq_len: usize,
     /// Sequences in a batch
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Evaluation")]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
     #[command(flatten, next_help_heading = "Evaluation")]
     pub(crate) mask: MaskFlags,
@@ -135,6 +138,7 @@ pub(crate) struct MachineFlags {
     /// Threads [default: one a core]
     #[arg(long, value_name = "N")]
     #[arg(value_parser = RangedU64ValueParser::<u16>::new().range(THREADS))]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) threads: Option<u16>,
 }
 

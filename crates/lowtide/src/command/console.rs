@@ -28,7 +28,7 @@ enum Form {
 enum Live {
     /// Updates are told in lines.
     Never,
-    /// A terminal, and no update so far.
+    /// A terminal, and nothing to show on the line.
     Waiting,
     /// The line is there.
     Drawn(ProgressBar),
@@ -82,20 +82,26 @@ impl Console {
         }
     }
 
-    /// Moves the live line to update `step` of `steps`.
-    pub(crate) fn advance(&mut self, step: u64, steps: u64, message: String) {
+    /// Moves the live line to `at` of `of`, with words before and behind its bar.
+    pub(crate) fn advance(&mut self, at: u64, of: u64, before: String, behind: String) {
         if !self.live() {
             return;
         }
-        if !matches!(self.live, Live::Drawn(_)) {
-            let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stdout());
-            let style = ProgressStyle::with_template("step {pos}/{len} {bar:16} {wide_msg}");
-            self.live = Live::Drawn(bar.with_style(style.expect("the template is well formed")));
+        match &self.live {
+            Live::Drawn(bar) if bar.length() == Some(of) => {
+                bar.set_prefix(before);
+                bar.set_message(behind);
+                bar.set_position(at);
+                return;
+            }
+            _ => self.settle(),
         }
-        if let Live::Drawn(bar) = &self.live {
-            bar.set_position(step);
-            bar.set_message(message);
-        }
+        let bar = ProgressBar::with_draw_target(Some(of), ProgressDrawTarget::stdout());
+        let style = ProgressStyle::with_template("{prefix} {bar:16} {wide_msg}");
+        let bar = bar.with_style(style.expect("the template is well formed"));
+        let bar = bar.with_prefix(before).with_message(behind).with_position(at);
+        bar.tick();
+        self.live = Live::Drawn(bar);
     }
 
     /// Takes the live line away.
@@ -163,7 +169,7 @@ mod tests {
         let mut console = Console::on(Box::new(paper.clone()), voice);
         console.text("one\n");
         console.json(&[1, 2]);
-        console.advance(1, 2, "message".into());
+        console.advance(1, 2, "step 1/2".into(), "message".into());
         console.text("two\n");
         let done = console.finish();
         let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();

@@ -7,20 +7,33 @@ use super::args::EvalArgs;
 use super::console::Console;
 use super::failure::Failure;
 use super::machine::Machine;
-use super::show;
+use super::{inputs, show};
 
 /// Runs `lowtide eval`.
 pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     let settings = settings(args)?;
+    inputs::check("model", &settings.model)?;
+    inputs::check("data", &settings.data)?;
+    if let Some(adapter) = &settings.adapter {
+        inputs::check_adapter("adapter", adapter)?;
+    }
     let machine = Machine::start(args.machine)?;
     let mut console = Console::new(args.voice);
-    let result = machine.run(|backend, _| lowtide::evaluate(&settings, backend))?;
+    let result = machine.run(|backend, _| lowtide::evaluate(&settings, backend));
+    let result = result.map_err(|error| Failure::Evaluation(error.into()))?;
     console.json(&result);
     console.text(&show::evaluation::table(&result));
     Ok(console.finish()?)
 }
 
 fn settings(args: &EvalArgs) -> Result<EvalSettings, SettingsError> {
+    let sizes = [("max-seq-len", args.max_seq_len, 2), ("batch-size", args.batch_size, 1)];
+    for (field, given, least) in sizes {
+        if given < least {
+            let expected = if least == 1 { "at least 1" } else { "at least 2" };
+            return Err(SettingsError::BadValue { field, found: given.to_string(), expected });
+        }
+    }
     let budget = args.memory_budget.as_deref().map(parse_bytes).transpose()?;
     Ok(EvalSettings {
         model: args.model.clone(),

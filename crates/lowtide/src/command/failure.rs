@@ -3,70 +3,195 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
-use lowtide::TrainError;
 use lowtide::adapter::BuildError;
-use lowtide::model::TargetsError;
+use lowtide::model::{ModelError, TargetsError};
 use lowtide::train::SettingsError;
+use lowtide::{Settings, TrainError};
 use rayon::ThreadPoolBuildError;
+use serde::Serialize;
 
 use super::show::number;
+use super::signals::INTERRUPTED;
 
 /// An error that ends the command.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The job.
-    Job(TrainError),
+    /// A value outside what it may be, or a configuration file that cannot be read.
+    Usage(SettingsError),
+    /// A path given with a flag, at which is not what was expected.
+    Input { flag: &'static str, path: PathBuf, reason: String },
+    /// `finetune` or `plan`, and what was asked of it.
+    Training(Box<TrainError>, Box<Settings>),
+    /// `eval`.
+    Evaluation(Box<TrainError>),
+    /// A run that was told to stop, after some of its updates.
+    Interrupted { updates: u64, of: u64, output: PathBuf },
     /// Threads that cannot be started.
     Threads(ThreadPoolBuildError),
     /// Standard output that takes nothing.
     Output(io::Error),
 }
 
-impl Failure {
-    /// 1 failed, 2 bad usage, 3 no plan fits the budget.
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Job(TrainError::NoPlanFits { .. }) => 3,
-            Self::Job(error) if is_usage(error) => 2,
-            Self::Job(_) | Self::Threads(_) | Self::Output(_) => 1,
-        }
+/// The failure as `--json` tells it.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    event: &'static str,
+    exit_code: u8,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    smallest_budget: Option<u64>,
+}
+
+impl Report {
+    /// A failure with nothing to it but its words.
+    pub(crate) fn new(exit_code: u8, message: String) -> Self {
+        Self { event: "error", exit_code, message, smallest_budget: None }
     }
 }
 
-/// Whether a flag would be refused whatever the files hold.
-fn is_usage(error: &TrainError) -> bool {
-    use BuildError::{BadValue, UnknownMethod};
-    use TargetsError::{BadLayers, BadRegex};
-    match error {
-        TrainError::Settings(_) => true,
-        TrainError::Targets(error) => matches!(error, BadRegex { .. } | BadLayers { .. }),
-        TrainError::Build(error) => matches!(error, UnknownMethod { .. } | BadValue(_)),
-        _ => false,
+impl Failure {
+    /// A failure of `finetune` or `plan`.
+    pub(crate) fn training(error: TrainError, settings: &Settings) -> Self {
+        Self::Training(Box::new(error), Box::new(settings.clone()))
+    }
+
+    /// 1 failed, 2 bad usage, 3 no plan fits the budget, 130 interrupted.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Training(error, _) if usage(error).is_some() => 2,
+            Self::Interrupted { .. } => INTERRUPTED,
+            _ if self.smallest_budget().is_some() => 3,
+            _ => 1,
+        }
+    }
+
+    /// The failure as `--json` tells it.
+    pub(crate) fn report(&self) -> Report {
+        let smallest_budget = self.smallest_budget();
+        Report { smallest_budget, ..Report::new(self.exit_code(), self.to_string()) }
+    }
+
+    fn smallest_budget(&self) -> Option<u64> {
+        match self {
+            Self::Training(error, _) | Self::Evaluation(error) => match **error {
+                TrainError::NoPlanFits { smallest, .. } => Some(smallest),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Job(TrainError::NoPlanFits { budget, smallest, policy }) => write!(
-                f,
-                "no plan fits the memory budget of {} ({} bytes): the leanest, policy `{policy}`, \
-                 holds {} bytes\nuse --memory-budget {} or more; a shorter --max-seq-len or a \
-                 smaller --batch-size holds less, and so does training with a smaller --rank or \
-                 fewer --layers",
-                number::bytes(*budget),
-                number::count(*budget),
-                number::count(*smallest),
-                number::budget(*smallest),
-            ),
-            Self::Job(error) => chain(f, error),
+            Self::Usage(error) => f.write_str(&setting(error)),
+            Self::Input { flag, path, reason } => {
+                write!(f, "--{flag} {}: {reason}", path.display())
+            }
+            Self::Training(error, settings) => training(f, error, settings),
+            Self::Evaluation(error) => evaluation(f, error),
+            Self::Interrupted { updates: 0, .. } => {
+                f.write_str("stopped before the first update: nothing was written")
+            }
+            Self::Interrupted { updates, of, output } => {
+                let of = number::counted(*of, "update");
+                let (updates, output) = (number::count(*updates), output.display());
+                write!(f, "stopped after {updates} of {of}: the adapter so far is in {output}")
+            }
             Self::Threads(error) => {
                 write!(f, "cannot start the threads: {error}\nask for fewer with --threads")
             }
             Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
         }
     }
+}
+
+fn training(f: &mut fmt::Formatter<'_>, error: &TrainError, settings: &Settings) -> fmt::Result {
+    match error {
+        TrainError::NoPlanFits { budget, smallest, policy } => {
+            over_budget(f, *budget, *smallest, &format!("the leanest, policy `{policy}`,"))?;
+            if settings.checkpointing == "store" {
+                f.write_str("; --checkpointing auto or block may need less")?;
+            }
+            f.write_str(
+                "; a shorter --max-seq-len or a smaller --batch-size holds less, and so does \
+                 training with a smaller --rank or fewer --layers",
+            )
+        }
+        TrainError::Output { path, source } if *path == settings.output => {
+            write!(f, "--output {}: no folder can be written there: {source}", path.display())
+        }
+        error => match usage(error) {
+            Some(words) => f.write_str(&words),
+            None => chain(f, error),
+        },
+    }
+}
+
+fn evaluation(f: &mut fmt::Formatter<'_>, error: &TrainError) -> fmt::Result {
+    match error {
+        TrainError::NoPlanFits { budget, smallest, .. } => {
+            over_budget(f, *budget, *smallest, "the evaluation")?;
+            f.write_str("; a shorter --max-seq-len or a smaller --batch-size holds less")
+        }
+        error => chain(f, error),
+    }
+}
+
+fn over_budget(
+    f: &mut fmt::Formatter<'_>,
+    budget: u64,
+    smallest: u64,
+    holder: &str,
+) -> fmt::Result {
+    write!(
+        f,
+        "no plan fits the memory budget of {} ({} bytes): {holder} holds {} bytes\nuse \
+         --memory-budget {} or more",
+        number::bytes(budget),
+        number::count(budget),
+        number::count(smallest),
+        number::budget(smallest),
+    )
+}
+
+/// What to say of an error that a flag is to blame for, whatever the files hold. Adapter methods
+/// see their values when a base is built around them, so their errors come wrapped in the base's.
+fn usage(error: &TrainError) -> Option<String> {
+    match error {
+        TrainError::Settings(error) => Some(setting(error)),
+        TrainError::Targets(error)
+        | TrainError::Model { source: ModelError::Targets(error), .. } => match error {
+            TargetsError::BadRegex { .. } => Some(format!("--target-modules: {error}")),
+            TargetsError::BadLayers { .. } => Some(format!("--layers: {error}")),
+            _ => None,
+        },
+        TrainError::Build(error) | TrainError::Model { source: ModelError::Adapter(error), .. } => {
+            Some(match error {
+                BuildError::BadValue(bad) => {
+                    out_of_range(&bad.field.replace('_', "-"), bad.value, bad.expected)
+                }
+                BuildError::UnknownMethod { .. } => format!("--method: {error}"),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// A setting's error under the name of its flag, which is also its name in a file.
+fn setting(error: &SettingsError) -> String {
+    match error {
+        SettingsError::BadValue { field, found, expected } => out_of_range(field, found, expected),
+        other => other.to_string(),
+    }
+}
+
+fn out_of_range(flag: &str, found: impl fmt::Display, expected: &str) -> String {
+    format!("--{flag} is {found}, expected {expected}")
 }
 
 /// An error and its causes. Many errors already tell their cause, so one is added only when its
@@ -85,15 +210,9 @@ fn chain(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Result {
     f.write_str(said.trim_end())
 }
 
-impl From<TrainError> for Failure {
-    fn from(error: TrainError) -> Self {
-        Self::Job(error)
-    }
-}
-
 impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Self {
-        Self::Job(error.into())
+        Self::Usage(error)
     }
 }
 
@@ -110,72 +229,4 @@ impl From<io::Error> for Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use lowtide::train::parse_bytes;
-
-    use super::*;
-
-    fn no_plan(smallest: u64) -> Failure {
-        TrainError::NoPlanFits { budget: 1 << 20, smallest, policy: "block" }.into()
-    }
-
-    #[test]
-    fn the_budget_that_is_named_is_enough_and_hardly_more() {
-        for smallest in [1, 1023, 1 << 20, (1 << 20) + 1, 42_257_408, 42_257_613, 3 << 40] {
-            let text = no_plan(smallest).to_string();
-            let (_, rest) = text.split_once("--memory-budget ").unwrap();
-            let named = parse_bytes(rest.split(' ').next().unwrap()).unwrap();
-            let slack = (1 << 20) / 10 + 1;
-            assert!((smallest..=smallest + slack).contains(&named), "{smallest}: {named}");
-        }
-    }
-
-    #[test]
-    fn over_budget_says_what_is_held_and_what_to_do() {
-        let failure = no_plan(42_257_408);
-        assert_eq!(failure.exit_code(), 3);
-        assert_eq!(
-            failure.to_string(),
-            "no plan fits the memory budget of 1.00 MiB (1,048,576 bytes): the leanest, policy \
-             `block`, holds 42,257,408 bytes\nuse --memory-budget 40.3MiB or more; a shorter \
-             --max-seq-len or a smaller --batch-size holds less, and so does training with a \
-             smaller --rank or fewer --layers"
-        );
-    }
-
-    #[test]
-    fn causes_are_told_once() {
-        #[derive(Debug)]
-        struct Outer(&'static str, io::Error);
-        impl fmt::Display for Outer {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.0)
-            }
-        }
-        impl Error for Outer {
-            fn source(&self) -> Option<&(dyn Error + 'static)> {
-                Some(&self.1)
-            }
-        }
-        struct Shown<'a>(&'a Outer);
-        impl fmt::Display for Shown<'_> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                chain(f, self.0)
-            }
-        }
-        let cause = || io::Error::other("disk full");
-        assert_eq!(Shown(&Outer("a.json", cause())).to_string(), "a.json: disk full");
-        assert_eq!(Shown(&Outer("a: disk full", cause())).to_string(), "a: disk full");
-    }
-
-    #[test]
-    fn bad_settings_are_bad_usage() {
-        let bad = SettingsError::BadValue { field: "lr", found: "-1".into(), expected: "more" };
-        assert_eq!(Failure::from(bad).exit_code(), 2);
-        let layers = TargetsError::BadLayers { text: "first".into() };
-        assert_eq!(Failure::from(TrainError::from(layers)).exit_code(), 2);
-        let module = TargetsError::UnknownModule { name: "x".into(), known: vec![] };
-        assert_eq!(Failure::from(TrainError::from(module)).exit_code(), 1);
-        assert_eq!(Failure::from(io::Error::other("gone")).exit_code(), 1);
-    }
-}
+mod tests;

@@ -1,18 +1,24 @@
 //! `lowtide finetune`: the run as it is told while it goes on.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lowtide::data::DataFiles;
 use lowtide::train::{DataReport, PlanReport, StepReport};
-use lowtide::{Event, Settings};
+use lowtide::{Event, Settings, Summary};
 use serde::Serialize;
 
 use super::args::FinetuneArgs;
 use super::console::Console;
 use super::failure::Failure;
 use super::machine::Machine;
-use super::{config, show};
+use super::show::summary::Next;
+use super::{config, inputs, show, signals};
 
 /// Runs `lowtide finetune`.
 pub(crate) fn run(args: &FinetuneArgs) -> Result<(), Failure> {
     let (settings, machine) = config::resolve(&args.run)?;
+    inputs::check_all(&settings)?;
     let machine = Machine::start(machine)?;
     let console = Console::new(args.run.voice);
     if args.dry_run {
@@ -24,12 +30,20 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<(), Failure> {
 
 fn train(settings: &Settings, machine: &Machine, console: Console) -> Result<(), Failure> {
     let mut teller = Teller { console, settings, steps: 0, pace: show::step::Pace::default() };
+    let stop = signals::stop_flag();
     let done = machine.run(|backend, threads| {
-        lowtide::finetune(settings, backend, threads, &mut |event| teller.hear(event))
+        lowtide::finetune_until(settings, backend, threads, &mut |event| teller.hear(event), &stop)
     });
     teller.console.settle();
-    done?;
-    Ok(teller.console.finish()?)
+    let done = done.map_err(|error| Failure::training(error, settings))?;
+    teller.console.finish()?;
+    match done.interrupted {
+        true => {
+            let (updates, of, output) = (done.steps, teller.steps, settings.output.clone());
+            Err(Failure::Interrupted { updates, of, output })
+        }
+        false => Ok(()),
+    }
 }
 
 /// Tells events as they come.
@@ -43,7 +57,10 @@ struct Teller<'a> {
 
 impl Teller<'_> {
     fn hear(&mut self, event: &Event) {
-        self.console.json(event);
+        // Of no use to a program, which waits without being told to.
+        if !matches!(event, Event::Progress { .. }) {
+            self.console.json(event);
+        }
         match event {
             Event::Data(report) => {
                 let coloured = self.console.coloured();
@@ -54,7 +71,12 @@ impl Teller<'_> {
                 self.steps = report.steps;
                 self.console.text(&format!("{}\n", show::plan::plan(report)));
             }
+            Event::Progress { done, total, .. } => {
+                let words = show::evaluation::progress(*done, *total);
+                self.console.advance(*done as u64, *total as u64, words, String::new());
+            }
             Event::Evaluation { step, result } => {
+                self.console.settle();
                 self.console.text(&format!("{}\n", show::evaluation::line(*step, result)));
             }
             Event::Step(step) => self.step(step),
@@ -64,22 +86,37 @@ impl Teller<'_> {
                 let path = path.display();
                 self.console.text(&format!("saved {path} after {}\n", updates(*step)));
             }
-            Event::Done(summary) => {
-                self.console.settle();
-                let text = show::summary::summary(summary, self.settings);
-                self.console.text(&format!("\n{text}"));
-            }
+            Event::Done(summary) => self.done(summary),
         }
     }
 
     fn step(&mut self, step: &StepReport) {
         self.pace.count(step);
         if self.console.live() {
-            self.console.advance(step.step, step.steps, show::step::live(step, &self.pace));
+            let (before, behind) = (show::step::number(step), show::step::live(step, &self.pace));
+            self.console.advance(step.step, step.steps, before, behind);
         } else if step.report {
             self.console.text(&format!("{}\n", show::step::plain(step, &self.pace)));
         }
     }
+
+    fn done(&mut self, summary: &Summary) {
+        self.console.settle();
+        if summary.steps == 0 {
+            return;
+        }
+        let program = std::env::args_os().next().unwrap_or_else(|| OsString::from("lowtide"));
+        let held_out = held_out(self.settings);
+        let next = Next { program: &program, data: &held_out };
+        let text = show::summary::summary(summary, self.settings, next);
+        self.console.text(&format!("\n{text}"));
+    }
+}
+
+/// The file that `eval` would take were the data a folder, or else the data.
+fn held_out(settings: &Settings) -> PathBuf {
+    let files = DataFiles::find(&settings.data).unwrap_or_default();
+    files.test.or(files.valid).unwrap_or_else(|| settings.data.clone())
 }
 
 fn updates(n: u64) -> String {
@@ -97,7 +134,8 @@ struct DryRun<'a> {
 /// Prints the configuration as TOML with the plan in its comments, so that what comes out can be
 /// kept as a configuration file.
 fn dry_run(settings: &Settings, machine: &Machine, mut console: Console) -> Result<(), Failure> {
-    let (data, plan) = machine.run(|backend, threads| lowtide::plan(settings, backend, threads))?;
+    let planned = machine.run(|backend, threads| lowtide::plan(settings, backend, threads));
+    let (data, plan) = planned.map_err(|error| Failure::training(error, settings))?;
     console.json(&DryRun { config: settings, data: &data, plan: &plan });
     let comments: Vec<_> = show::plan::plan(&plan).lines().map(commented).collect();
     console.text(&format!("{}\n{}\n", settings.to_toml(), comments.join("\n")));

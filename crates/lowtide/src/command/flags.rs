@@ -52,12 +52,15 @@ struct AdapterFlags {
     method: Option<String>,
     /// Inner width of the adapter [default: 8]
     #[arg(long, short, aliases = ["lora-r", "lora-rank"], value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
     rank: Option<usize>,
     /// Numerator of the adapter's scale, alpha / rank [default: 16]
     #[arg(long, alias = "lora-alpha", value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
     alpha: Option<f64>,
     /// Chance that an input of the adapter is dropped [default: 0]
     #[arg(long, alias = "lora-dropout", value_name = "P")]
+    #[arg(allow_negative_numbers = true)]
     dropout: Option<f64>,
     /// Scale by alpha / sqrt(rank) instead [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
@@ -76,21 +79,27 @@ struct AdapterFlags {
 struct TrainingFlags {
     /// Passes over the data [default: 1]
     #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
     epochs: Option<u64>,
     /// Updates to make, whatever --epochs says
     #[arg(long, alias = "iters", value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
     max_steps: Option<u64>,
     /// Sequences in a micro-batch [default: 1]
     #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
     batch_size: Option<usize>,
     /// Micro-batches in an update [default: 1]
     #[arg(long, alias = "gradient-accumulation-steps", value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
     grad_accum: Option<usize>,
     /// Tokens of the longest sequence; longer examples are truncated [default: 512]
     #[arg(long, aliases = ["max-seq-length", "max-length"], value_name = "TOKENS")]
+    #[arg(allow_negative_numbers = true)]
     max_seq_len: Option<usize>,
     /// Highest learning rate [default: 0.0002]
     #[arg(long, alias = "learning-rate", value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
     lr: Option<f64>,
     /// How the learning rate falls [default: cosine]
     #[arg(long, value_name = "NAME")]
@@ -98,6 +107,7 @@ struct TrainingFlags {
     lr_scheduler: Option<String>,
     /// Updates over which the learning rate rises [default: 3 % of all]
     #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
     warmup_steps: Option<u64>,
     /// Optimizer [default: adamw8bit]
     #[arg(long, alias = "optim", value_name = "NAME")]
@@ -105,12 +115,15 @@ struct TrainingFlags {
     optimizer: Option<String>,
     /// Decoupled weight decay [default: 0]
     #[arg(long, value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
     weight_decay: Option<f64>,
     /// Gradients are scaled down to this norm; 0 turns it off and saves memory [default: 1]
     #[arg(long, value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
     max_grad_norm: Option<f64>,
     /// Seed of shuffling, initialisation and dropout [default: 0]
     #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
     seed: Option<u64>,
 }
 
@@ -130,15 +143,19 @@ struct MemoryFlags {
 struct RhythmFlags {
     /// Share of the data held out when there is no valid.jsonl [default: 0]
     #[arg(long, value_name = "SHARE")]
+    #[arg(allow_negative_numbers = true)]
     val_split: Option<f64>,
     /// Updates between evaluations; 0 for only before and after [default: 0]
     #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
     eval_every: Option<u64>,
     /// Updates between saves; 0 for only at the end [default: 0]
     #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
     save_every: Option<u64>,
     /// Updates between reports [default: 10]
     #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
     report_every: Option<u64>,
 }
 

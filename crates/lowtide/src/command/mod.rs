@@ -11,27 +11,34 @@ mod eval;
 mod failure;
 mod finetune;
 mod flags;
+mod inputs;
 mod machine;
 mod plan;
 mod show;
+mod signals;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use args::{Cli, Job, Voice};
-use failure::Failure;
+use console::Console;
+use failure::{Failure, Report};
 
 /// Runs the command line that the process was started with.
 pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
-    listen(cli.job.voice());
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misread(&error),
+    };
+    let voice = cli.job.voice();
+    listen(voice);
     let done = match &cli.job {
         Job::Finetune(args) => finetune::run(args),
         Job::Plan(args) => plan::run(args),
         Job::Eval(args) => eval::run(args),
     };
-    done.map_or_else(|failure| report(&failure), |()| ExitCode::SUCCESS)
+    done.map_or_else(|failure| report(&failure, voice), |()| ExitCode::SUCCESS)
 }
 
 /// With `--verbose`, what the crates below trace goes to standard error.
@@ -44,8 +51,34 @@ fn listen(voice: Voice) {
     }
 }
 
+/// Words for people on standard error, and with `--json` an object for programs on standard output.
 #[allow(clippy::print_stderr, reason = "this is where the command reports a failure")]
-fn report(failure: &Failure) -> ExitCode {
-    eprintln!("error: {failure}");
+fn report(failure: &Failure, voice: Voice) -> ExitCode {
+    match failure {
+        Failure::Interrupted { .. } => eprintln!("{failure}"),
+        _ => eprintln!("error: {failure}"),
+    }
+    tell(&failure.report(), voice);
     ExitCode::from(failure.exit_code())
+}
+
+/// A command line that is none, or that asks for help.
+fn misread(error: &clap::Error) -> ExitCode {
+    // Whoever closed the pipe has read enough of it.
+    let _ = error.print();
+    let code = u8::try_from(error.exit_code()).unwrap_or(1);
+    if code != 0 {
+        let json = std::env::args_os().any(|word| word == "--json");
+        let words = error.to_string();
+        let words = words.strip_prefix("error: ").unwrap_or(&words).trim_end().to_owned();
+        tell(&Report::new(code, words), Voice { json, ..Voice::default() });
+    }
+    ExitCode::from(code)
+}
+
+/// A report for programs, if they listen. A failure outranks an output that takes no words.
+fn tell(report: &Report, voice: Voice) {
+    let mut console = Console::new(voice);
+    console.json(report);
+    let _ = console.finish();
 }

@@ -7,7 +7,7 @@ use super::args::RunArgs;
 use super::console::Console;
 use super::failure::Failure;
 use super::machine::Machine;
-use super::{config, show};
+use super::{config, inputs, show};
 
 /// What `--json` prints: the plan's fields, and the data.
 #[derive(Serialize)]
@@ -20,10 +20,11 @@ struct Planned<'a> {
 /// Runs `lowtide plan`.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let (settings, machine) = config::resolve(args)?;
+    inputs::check_all(&settings)?;
     let machine = Machine::start(machine)?;
     let mut console = Console::new(args.voice);
-    let (data, plan) =
-        machine.run(|backend, threads| lowtide::plan(&settings, backend, threads))?;
+    let planned = machine.run(|backend, threads| lowtide::plan(&settings, backend, threads));
+    let (data, plan) = planned.map_err(|error| Failure::training(error, &settings))?;
     console.json(&Planned { plan: &plan, data: &data });
     let coloured = console.coloured();
     console.text(&show::data::data(&data, settings.max_seq_len, coloured));

@@ -1,5 +1,12 @@
 //! The figures that a whole run must show, on tiny models: the plan is the ledger, bits depend on
 //! nothing but seed and data, both kinds of base are one, bad input leaves nothing behind.
 
+mod bad_files;
+mod bad_settings;
+mod determinism;
+mod families;
+mod gguf;
+mod gguf_and_hf;
 mod plan_is_ledger;
+mod refused;
 mod support;

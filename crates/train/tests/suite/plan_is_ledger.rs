@@ -1,7 +1,7 @@
 //! The plan, the ledger after reserve and the ledger's peak after training agree to the byte.
 
 use lowtide_backend::{Backend, Scalar};
-use lowtide_memory::{Budget, ByCategory, Category, Ledger};
+use lowtide_memory::{Budget, ByCategory, Category, Ledger, ReserveError};
 use lowtide_ndarray::NdArray;
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
 use lowtide_tape::Policy::{self, Block, Store};
@@ -156,6 +156,7 @@ fn a_budget_one_byte_short_is_refused_and_leaves_nothing_charged() {
         let plan = setup.plan(&model, &data);
         let refused = Trainer::reserve(&model, &Scalar, &ADAMW, plan, 0.0, 0, &mut ledger);
         let error = refused.err().unwrap_or_else(|| panic!("{planned} bytes in {budget}"));
+        let ReserveError::OverBudget(error) = error else { panic!("{error}") };
         assert_eq!(error.budget, budget);
         assert!(error.live + error.asked > budget, "{error}");
         assert_eq!(ledger.live().held(), 0, "budget {budget}");

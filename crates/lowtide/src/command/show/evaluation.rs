@@ -28,6 +28,11 @@ pub(crate) fn line(step: u64, result: &Evaluation) -> String {
     format!("held-out loss {loss:.4} {when} (perplexity {perplexity:.2}, accuracy {accuracy})")
 }
 
+/// What stands on the live line while an evaluation is under way.
+pub(crate) fn progress(done: usize, total: usize) -> String {
+    format!("held-out loss: {done}/{total} examples")
+}
+
 fn accuracy(result: &Evaluation) -> String {
     percent(result.accuracy, 1.0)
 }
@@ -58,6 +63,7 @@ Evaluation
         assert_eq!(table(&RESULT), expected);
         let tail = "(perplexity 11.17, accuracy 48.1 %)";
         assert_eq!(line(0, &RESULT), format!("held-out loss 2.4135 before training {tail}"));
+        assert_eq!(progress(12, 60), "held-out loss: 12/60 examples");
         assert_eq!(line(1, &RESULT), format!("held-out loss 2.4135 after 1 update {tail}"));
     }
 }

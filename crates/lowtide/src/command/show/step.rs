@@ -31,7 +31,12 @@ impl Pace {
     }
 }
 
-/// What stands on the live line behind the number of the update.
+/// What stands on the live line before its bar.
+pub(crate) fn number(step: &StepReport) -> String {
+    format!("step {}/{}", step.step, step.steps)
+}
+
+/// What stands on the live line behind its bar.
 pub(crate) fn live(step: &StepReport, pace: &Pace) -> String {
     let (rate, held, left) = (rate(pace.rate()), bytes(step.held_bytes), time(pace.left(step)));
     format!("loss {:.4}  {rate}  {held} held  {left} left", step.loss)
@@ -71,6 +76,7 @@ mod tests {
         pace.count(&STEP);
         let tail = "267 tokens/s  65.00 MiB held  2 min 17 s left";
         assert_eq!(live(&STEP, &pace), format!("loss 2.1034  {tail}"));
+        assert_eq!(number(&STEP), "step 9/100");
         let line = plain(&STEP, &pace);
         assert_eq!(line, format!("step   9/100  loss 2.1034  lr 1.90e-4  norm 1.250  {tail}"));
         let line = plain(&StepReport { grad_norm: None, ..STEP }, &pace);

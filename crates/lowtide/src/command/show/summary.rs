@@ -1,5 +1,6 @@
 //! What a run came to, and what can be done with its adapter.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use lowtide::{Settings, Summary};
@@ -7,8 +8,17 @@ use lowtide::{Settings, Summary};
 use super::Facts;
 use super::number::{bytes, counted, rate, seconds};
 
+/// What the command that measures an adapter is made of, besides settings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Next<'a> {
+    /// The program, as it was called.
+    pub(crate) program: &'a OsStr,
+    /// What to measure on.
+    pub(crate) data: &'a Path,
+}
+
 /// Loss, speed and memory of a finished run, and the command that measures its adapter.
-pub(crate) fn summary(summary: &Summary, settings: &Settings) -> String {
+pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) -> String {
     let output = settings.output.display().to_string();
     let mut facts = Facts::default();
     facts.add("loss", change(summary.loss_first, summary.loss_last, "first and last update"));
@@ -27,9 +37,9 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings) -> String {
         facts.add("process", format!("{} resident{resident}", bytes(anonymous)));
     }
     facts.add("adapter", &output);
-    let mut text = facts.under("Done");
+    let mut text = facts.under(if summary.interrupted { "Stopped" } else { "Done" });
     text.push_str("\nNext, measure it\n  ");
-    text.push_str(&eval_command(settings));
+    text.push_str(&eval_command(settings, next));
     text.push('\n');
     if settings.method == "lora" {
         text.push_str("or load it with Hugging Face PEFT\n  ");
@@ -63,12 +73,11 @@ fn memory(summary: &Summary) -> String {
     }
 }
 
-/// The command that evaluates the adapter on the data it was trained with, or the held-out part of
-/// it where that is a file of its own.
-fn eval_command(settings: &Settings) -> String {
-    let mut words = vec!["lowtide eval --model".into(), quoted(&settings.model)];
+fn eval_command(settings: &Settings, next: Next<'_>) -> String {
+    let mut words = vec![quoted(Path::new(next.program)), "eval".into()];
+    words.extend(["--model".into(), quoted(&settings.model)]);
     words.extend(["--adapter".into(), quoted(&settings.output)]);
-    words.extend(["--data".into(), quoted(&settings.data)]);
+    words.extend(["--data".into(), quoted(next.data)]);
     let default = Settings::default();
     if settings.max_seq_len != default.max_seq_len {
         words.push(format!("--max-seq-len {}", settings.max_seq_len));
@@ -114,6 +123,11 @@ mod tests {
         Settings { model: "m.gguf".into(), data: "my data".into(), ..Settings::default() }
     }
 
+    fn next() -> Next<'static> {
+        let program = OsStr::new("target/release/lowtide");
+        Next { program, data: Path::new("held out.jsonl") }
+    }
+
     #[test]
     fn a_summary_tells_loss_speed_memory_and_what_to_do_next() {
         let expected = "\
@@ -126,24 +140,27 @@ Done
   adapter       adapter
 
 Next, measure it
-  lowtide eval --model m.gguf --adapter adapter --data 'my data'
+  target/release/lowtide eval --model m.gguf --adapter adapter --data 'held out.jsonl'
 or load it with Hugging Face PEFT
   PeftModel.from_pretrained(model, \"adapter\")
 ";
-        assert_eq!(summary(&done(), &settings()), expected);
+        assert_eq!(summary(&done(), &settings(), next()), expected);
+        let stopped = Summary { interrupted: true, ..done() };
+        let expected = expected.replacen("Done", "Stopped", 1);
+        assert_eq!(summary(&stopped, &settings(), next()), expected);
     }
 
     #[test]
     fn what_was_not_measured_is_said() {
         let short = Summary { steps: 1, peak_bytes: 1 << 20, ..Summary::default() };
         let other = Settings { method: "other".into(), max_seq_len: 64, ..settings() };
-        let text = summary(&short, &Settings { mask_prompt: false, ..other });
+        let text = summary(&short, &Settings { mask_prompt: false, ..other }, next());
         for part in [
             "  loss          not measured → not measured (first and last update)\n",
             "  held-out loss not measured: no valid.jsonl, and no --val-split\n",
             "  speed         1 update\n",
             "  memory        1.00 MiB held at the peak, 0 B planned\n",
-            "--data 'my data' --max-seq-len 64 --no-mask-prompt\n",
+            "--data 'held out.jsonl' --max-seq-len 64 --no-mask-prompt\n",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

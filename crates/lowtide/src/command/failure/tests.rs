@@ -1,0 +1,153 @@
+//! Words and exit codes of failures.
+
+use lowtide::adapter::BadValue;
+use lowtide::train::parse_bytes;
+
+use super::*;
+
+fn training(error: impl Into<TrainError>) -> Failure {
+    Failure::training(error.into(), &Settings::default())
+}
+
+fn no_plan(smallest: u64) -> TrainError {
+    TrainError::NoPlanFits { budget: 1 << 20, smallest, policy: "block" }
+}
+
+#[test]
+fn the_budget_that_is_named_is_enough_and_hardly_more() {
+    for smallest in [1, 1023, 1 << 20, (1 << 20) + 1, 42_257_408, 42_257_613, 3 << 40] {
+        let text = training(no_plan(smallest)).to_string();
+        let (_, rest) = text.split_once("--memory-budget ").unwrap();
+        let named = parse_bytes(rest.split(' ').next().unwrap()).unwrap();
+        let slack = (1 << 20) / 10 + 1;
+        assert!((smallest..=smallest + slack).contains(&named), "{smallest}: {named}");
+    }
+}
+
+#[test]
+fn over_budget_says_what_is_held_and_what_to_do() {
+    let of_training = training(no_plan(42_257_408));
+    assert_eq!(of_training.exit_code(), 3);
+    assert_eq!(
+        of_training.to_string(),
+        "no plan fits the memory budget of 1.00 MiB (1,048,576 bytes): the leanest, policy \
+         `block`, holds 42,257,408 bytes\nuse --memory-budget 40.3MiB or more; a shorter \
+         --max-seq-len or a smaller --batch-size holds less, and so does training with a \
+         smaller --rank or fewer --layers"
+    );
+    let store = Settings { checkpointing: "store".into(), ..Settings::default() };
+    let of_store = Failure::training(no_plan(1), &store).to_string();
+    assert!(of_store.contains("or more; --checkpointing auto or block may need less; a shorter"));
+
+    let of_evaluation = Failure::Evaluation(no_plan(42_257_408).into());
+    assert_eq!(of_evaluation.exit_code(), 3);
+    assert_eq!(
+        of_evaluation.to_string(),
+        "no plan fits the memory budget of 1.00 MiB (1,048,576 bytes): the evaluation holds \
+         42,257,408 bytes\nuse --memory-budget 40.3MiB or more; a shorter --max-seq-len or a \
+         smaller --batch-size holds less"
+    );
+}
+
+#[test]
+fn causes_are_told_once() {
+    #[derive(Debug)]
+    struct Outer(&'static str, io::Error);
+    impl fmt::Display for Outer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+    impl Error for Outer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.1)
+        }
+    }
+    struct Shown<'a>(&'a Outer);
+    impl fmt::Display for Shown<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            chain(f, self.0)
+        }
+    }
+    let cause = || io::Error::other("disk full");
+    assert_eq!(Shown(&Outer("a.json", cause())).to_string(), "a.json: disk full");
+    assert_eq!(Shown(&Outer("a: disk full", cause())).to_string(), "a: disk full");
+}
+
+#[test]
+fn bad_settings_are_bad_usage_and_name_their_flag() {
+    let bad = SettingsError::BadValue { field: "lr", found: "-1".into(), expected: "more" };
+    let failure = Failure::from(bad.clone());
+    assert_eq!(
+        (failure.exit_code(), failure.to_string().as_str()),
+        (2, "--lr is -1, expected more")
+    );
+    assert_eq!(training(bad).to_string(), failure.to_string());
+    let layers = training(TargetsError::BadLayers { text: "first".into() });
+    assert_eq!(layers.exit_code(), 2);
+    assert!(layers.to_string().starts_with("--layers: layers `first`: expected"), "{layers}");
+    let module = TargetsError::UnknownModule { name: "x".into(), known: vec![] };
+    assert_eq!(training(module).exit_code(), 1);
+    assert_eq!(Failure::from(io::Error::other("gone")).exit_code(), 1);
+}
+
+#[test]
+fn what_a_method_refuses_is_laid_at_the_flag_and_not_at_the_base() {
+    let bad = BadValue { method: "lora", field: "rank", value: 0.0, expected: "at least 1" };
+    let wrapped = || TrainError::Model {
+        path: "m.gguf".into(),
+        source: ModelError::Adapter(BuildError::BadValue(bad)),
+    };
+    for error in [TrainError::Build(BuildError::BadValue(bad)), wrapped()] {
+        let failure = training(error);
+        assert_eq!(failure.exit_code(), 2);
+        assert_eq!(failure.to_string(), "--rank is 0, expected at least 1");
+    }
+    // There it is the adapter's file that says so.
+    let failure = Failure::Evaluation(wrapped().into());
+    assert_eq!(failure.exit_code(), 1);
+    let unknown = BuildError::UnknownMethod { name: "magic".into(), known: vec!["lora"] };
+    let failure = training(unknown);
+    assert_eq!(failure.exit_code(), 2);
+    assert_eq!(failure.to_string(), "--method: unknown method `magic`, known: lora");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_names_its_flag() {
+    let refused = |path: &str| {
+        let source = io::ErrorKind::NotADirectory.into();
+        training(TrainError::Output { path: path.into(), source })
+    };
+    let folder = refused("adapter");
+    assert_eq!(folder.exit_code(), 1);
+    assert_eq!(
+        folder.to_string(),
+        "--output adapter: no folder can be written there: not a directory"
+    );
+    assert_eq!(refused("adapter/a.json").to_string(), "adapter/a.json: not a directory");
+}
+
+#[test]
+fn an_interrupted_run_says_what_was_saved() {
+    let stopped = |updates| Failure::Interrupted { updates, of: 1200, output: "out".into() };
+    assert_eq!(stopped(1).exit_code(), 130);
+    assert_eq!(
+        stopped(1).to_string(),
+        "stopped after 1 of 1,200 updates: the adapter so far is in out"
+    );
+    assert_eq!(stopped(0).to_string(), "stopped before the first update: nothing was written");
+}
+
+#[test]
+fn a_report_says_what_a_program_needs() {
+    let json = |failure: Failure| serde_json::to_string(&failure.report()).unwrap();
+    let said = json(training(no_plan(9)));
+    assert!(
+        said.starts_with(r#"{"event":"error","exit_code":3,"message":"no plan fits"#),
+        "{said}"
+    );
+    assert!(said.ends_with(r#","smallest_budget":9}"#), "{said}");
+    let said = json(Failure::from(io::Error::other("full")));
+    let words = "cannot write to standard output: full";
+    assert_eq!(said, format!(r#"{{"event":"error","exit_code":1,"message":"{words}"}}"#));
+}

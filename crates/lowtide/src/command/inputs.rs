@@ -1,0 +1,69 @@
+//! What is read, looked at before it is opened, so that a name mistyped is told by its flag.
+
+use std::path::Path;
+
+use lowtide::Settings;
+
+use super::failure::Failure;
+
+const ADAPTER: &str =
+    "an adapter is a folder with adapter_config.json and adapter_model.safetensors";
+
+/// Looks at everything that a run reads.
+pub(crate) fn check_all(settings: &Settings) -> Result<(), Failure> {
+    check("model", &settings.model)?;
+    check("data", &settings.data)?;
+    match &settings.init_adapter {
+        Some(adapter) => check_adapter("init-adapter", adapter),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a path at which nothing is. All else is told by what opens it.
+pub(crate) fn check(flag: &'static str, path: &Path) -> Result<(), Failure> {
+    match path.exists() {
+        true => Ok(()),
+        false => refuse(flag, path, "no such file or folder".into()),
+    }
+}
+
+/// Refuses what is no adapter's folder.
+pub(crate) fn check_adapter(flag: &'static str, path: &Path) -> Result<(), Failure> {
+    check(flag, path)?;
+    if !path.is_dir() {
+        return refuse(flag, path, format!("it is a file; {ADAPTER}"));
+    }
+    match path.join("adapter_config.json").exists() {
+        true => Ok(()),
+        false => refuse(flag, path, format!("no adapter_config.json in it; {ADAPTER}")),
+    }
+}
+
+fn refuse(flag: &'static str, path: &Path, reason: String) -> Result<(), Failure> {
+    Err(Failure::Input { flag, path: path.to_owned(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_or_no_adapter_is_told_by_its_flag() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |name: &str| {
+            let path = folder.path().join(name);
+            let text = check_adapter("adapter", &path).unwrap_err().to_string();
+            let (named, reason) = text.split_once(": ").unwrap();
+            assert_eq!(named, format!("--adapter {}", path.display()));
+            reason.to_owned()
+        };
+        assert_eq!(refused("absent"), "no such file or folder");
+        std::fs::write(folder.path().join("a.safetensors"), "").unwrap();
+        assert_eq!(refused("a.safetensors"), format!("it is a file; {ADAPTER}"));
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        assert_eq!(refused("a"), format!("no adapter_config.json in it; {ADAPTER}"));
+        std::fs::write(folder.path().join("a/adapter_config.json"), "").unwrap();
+        assert!(check_adapter("adapter", &folder.path().join("a")).is_ok());
+        assert!(check("data", &folder.path().join("a.safetensors")).is_ok());
+    }
+}

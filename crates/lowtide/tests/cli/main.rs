@@ -1,0 +1,5 @@
+//! The command as a user meets it: flags in, text, JSON, files and exit codes out.
+
+mod place;
+mod refused;
+mod runs;

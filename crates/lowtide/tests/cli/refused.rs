@@ -1,0 +1,149 @@
+//! What the command refuses, in which words, and that nothing is left behind.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::place::{Place, files};
+
+#[test]
+fn bad_usage_exits_2() {
+    let place = Place::new();
+    let error = place.on_model("finetune --rnak 4").failed(2);
+    assert!(error.contains("--rank"), "{error}");
+    let error = place.on_model("finetune --memory-budget lots").failed(2);
+    assert!(error.contains("`lots` is no size"), "{error}");
+    let error = place.lowtide("finetune --model model").failed(2);
+    assert!(error.contains("--data"), "{error}");
+    let error = place.on_model("plan --batch-size 0").failed(2);
+    assert!(error.contains("--batch-size is 0, expected a whole number from 1"), "{error}");
+    let error = place.on_model("plan --layers first").failed(2);
+    assert!(error.contains("`first`"), "{error}");
+    let error = place.on_model("plan --method magic").failed(2);
+    assert!(error.contains("unknown method `magic`, known: lora"), "{error}");
+    for (command, flags, says) in [
+        ("plan", "--rank 0", "error: --rank is 0, expected a whole number from 1 to 65536\n"),
+        ("finetune", "--dropout 2", "error: --dropout is 2, expected "),
+        ("plan", "--lr -1", "error: --lr is -1, expected a finite number, 0 or more\n"),
+        ("plan", "--max-grad-norm -0.5", "error: --max-grad-norm is -0.5, expected "),
+        ("plan", "--weight-decay -1", "error: --weight-decay is -1, expected "),
+        ("plan", "--val-split -1", "error: --val-split is -1, expected "),
+        ("plan", "--rank -1", "invalid value '-1' for '--rank <N>'"),
+        ("eval", "--batch-size 0", "error: --batch-size is 0, expected at least 1\n"),
+        ("eval", "--max-seq-len 1", "error: --max-seq-len is 1, expected at least 2\n"),
+    ] {
+        let error = place.on_model(&format!("{command} {flags}")).failed(2);
+        assert!(error.contains(says), "{flags}: {error}");
+    }
+    let error = place.lowtide("plan --config absent.toml").failed(2);
+    assert!(error.contains("absent.toml"), "{error}");
+    assert!(!place.path("adapter").exists());
+}
+
+#[test]
+fn bad_input_exits_1_and_names_the_file() {
+    let place = Place::new();
+    fs::write(place.path("bad.jsonl"), "{\"input_ids\": [1, 2, 999]}\n").unwrap();
+    fs::write(place.path("empty.jsonl"), "").unwrap();
+    fs::create_dir(place.path("torn")).unwrap();
+    fs::copy(place.path("model/config.json"), place.path("torn/config.json")).unwrap();
+    let weights = fs::read(place.path("model/model.safetensors")).unwrap();
+    fs::write(place.path("torn/model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    for (model, data, says) in [
+        ("absent", "data.jsonl", "absent"),
+        ("absent.gguf", "data.jsonl", "absent.gguf"),
+        ("torn", "data.jsonl", "model.safetensors"),
+        ("model", "absent.jsonl", "absent.jsonl"),
+        ("model", "empty.jsonl", "empty.jsonl: no examples in it"),
+        ("model", "bad.jsonl", "bad.jsonl:1: `input_ids[2]` is 999"),
+    ] {
+        for command in ["finetune", "plan", "eval"] {
+            let error =
+                place.lowtide(&format!("{command} --model {model} --data {data}")).failed(1);
+            assert!(error.contains(says), "{command}: {error}");
+        }
+    }
+    assert!(!place.path("adapter").exists());
+    for (flags, says) in [
+        ("eval --adapter absent", "--adapter absent: no such file or folder\n"),
+        (
+            "eval --adapter data.jsonl",
+            "--adapter data.jsonl: it is a file; an adapter is a folder ",
+        ),
+        ("finetune --init-adapter torn", "--init-adapter torn: no adapter_config.json in it; "),
+        ("finetune --output data.jsonl", "--output data.jsonl: no folder can be written there: "),
+    ] {
+        let error = place.on_model(flags).failed(1);
+        assert!(error.starts_with(&format!("error: {says}")), "{flags}: {error}");
+    }
+}
+
+#[test]
+fn over_budget_exits_3_and_the_budget_it_names_works() {
+    let place = Place::new();
+    for command in ["eval", "plan", "finetune"] {
+        let ran = place.on_model(&format!("{command} --memory-budget 10KiB"));
+        let error = ran.failed(3);
+        let (_, named) = error.split_once("use --memory-budget ").expect("a budget is named");
+        let (named, _) = named.split_once(' ').unwrap();
+        assert!(named.ends_with("MiB"), "{named}");
+        assert!(!place.path("adapter").exists());
+        place.on_model(&format!("{command} --memory-budget {named}")).done();
+    }
+    let summary = place.json("adapter/summary.json");
+    assert_eq!(summary["policy"], "block");
+}
+
+#[test]
+fn advice_fits_the_command() {
+    let place = Place::new();
+    let error = place.on_model("eval --memory-budget 10KiB").failed(3);
+    assert!(!error.contains("training") && !error.contains("--rank"), "{error}");
+    let error = place.on_model("plan --memory-budget 10KiB --checkpointing store").failed(3);
+    assert!(error.contains("--checkpointing auto or block may need less"), "{error}");
+}
+
+#[test]
+fn with_json_failures_are_told_to_programs_too() {
+    let place = Place::new();
+    for (line, code) in [
+        ("finetune --memory-budget 10KiB --json", 3),
+        ("plan --memory-budget 10KiB --json", 3),
+        ("eval --memory-budget 10KiB --json", 3),
+        ("eval --adapter absent --json", 1),
+        ("plan --json --lr -1", 2),
+        ("plan --json --rnak 4", 2),
+    ] {
+        let ran = place.on_model(line);
+        let last: Value = serde_json::from_str(ran.out.lines().last().unwrap()).unwrap();
+        let keys: Vec<_> = last.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = vec!["event", "exit_code", "message"];
+        if code == 3 {
+            expected.push("smallest_budget");
+            let smallest = last["smallest_budget"].as_u64().unwrap();
+            let budget = format!("{} --memory-budget {smallest}", line.split(' ').next().unwrap());
+            assert_eq!(place.on_model(&budget).code, Some(0), "{budget}");
+        }
+        assert_eq!(keys, expected, "{line}");
+        assert_eq!((&last["event"], &last["exit_code"]), (&"error".into(), &code.into()), "{line}");
+        let error = ran.failed(code);
+        assert_eq!(error.trim_end(), format!("error: {}", last["message"].as_str().unwrap()));
+    }
+}
+
+#[test]
+fn a_failed_run_leaves_the_output_folder_as_it_was() {
+    let place = Place::new();
+    place.on_model("finetune --max-steps 1").done();
+    let before = files(&place.path("adapter"));
+    assert_eq!(before.len(), 5, "{before:?}");
+    place.lowtide("finetune --model model --data absent.jsonl").failed(1);
+    place.on_model("finetune --memory-budget 1KiB").failed(3);
+    place.on_model("finetune --init-adapter absent").failed(1);
+    assert_eq!(files(&place.path("adapter")), before);
+
+    fs::write(place.path("taken"), "a file").unwrap();
+    let error = place.on_model("finetune --output taken").failed(1);
+    assert!(error.contains("taken"), "{error}");
+    assert_eq!(fs::read_to_string(place.path("taken")).unwrap(), "a file");
+}

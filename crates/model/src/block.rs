@@ -1,0 +1,232 @@
+//! The parts blocks are made of, each recorded by one call: what families wire.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+
+use lowtide_adapter::{Adapter, ParamSpec, SiteInfo};
+use lowtide_backend::AttentionShape;
+use lowtide_tape::ops::{AdaptedLinear, Add, Attention, Glu, RmsNorm, Rope};
+use lowtide_tape::{Graph, Segment, ValueId};
+use lowtide_tensor::Float;
+
+use crate::rope::inv_freq;
+use crate::targets::select;
+use crate::weights::{matrix, vector};
+use crate::{Adaptation, Config, ModelError, Site, Weights};
+
+/// A linear of a block.
+struct Linear {
+    /// Its name within the block.
+    module: &'static str,
+    in_features: usize,
+    out_features: usize,
+    bias: bool,
+}
+
+/// The linears of a block, in the order of their sites.
+fn linears(config: &Config) -> [Linear; 7] {
+    let hidden = config.hidden_size;
+    let query = config.num_attention_heads * config.head_dim;
+    let key = config.num_key_value_heads * config.head_dim;
+    let inner = config.intermediate_size;
+    let linear = |module, in_features, out_features, bias| Linear {
+        module,
+        in_features,
+        out_features,
+        bias,
+    };
+    [
+        linear("self_attn.q_proj", hidden, query, config.attention_bias),
+        linear("self_attn.k_proj", hidden, key, config.attention_bias),
+        linear("self_attn.v_proj", hidden, key, config.attention_bias),
+        linear("self_attn.o_proj", query, hidden, config.attention_output_bias),
+        linear("mlp.gate_proj", hidden, inner, config.mlp_bias),
+        linear("mlp.up_proj", hidden, inner, config.mlp_bias),
+        linear("mlp.down_proj", inner, hidden, config.mlp_bias),
+    ]
+}
+
+/// What the blocks of a model under construction share.
+pub(crate) struct Blocks<'a, 'w, F: Float> {
+    config: &'a Config,
+    weights: &'a dyn Weights<'w>,
+    inv_freq: Box<[F]>,
+    /// Of local layers; empty where there are none.
+    local_inv_freq: Box<[F]>,
+    adaptation: Option<Adaptation<'a, F>>,
+    /// Every linear of every block.
+    infos: Vec<SiteInfo>,
+    /// Which of them are trained.
+    selected: Vec<bool>,
+    /// Those that are, so far.
+    pub(crate) sites: Vec<Site>,
+    /// Parameters of all sites so far.
+    params: usize,
+    /// Floats that operations hold so far.
+    pub(crate) floats: usize,
+}
+
+impl<'a, 'w, F: Float> Blocks<'a, 'w, F> {
+    pub(crate) fn new(
+        config: &'a Config,
+        weights: &'a dyn Weights<'w>,
+        adaptation: Option<Adaptation<'a, F>>,
+    ) -> Result<Self, ModelError> {
+        let info = |layer: usize, linear: &Linear| SiteInfo {
+            name: format!("model.layers.{layer}.{}", linear.module),
+            layer,
+            in_features: linear.in_features,
+            out_features: linear.out_features,
+        };
+        let infos: Vec<SiteInfo> = (0..config.num_hidden_layers)
+            .flat_map(|layer| linears(config).map(|linear| info(layer, &linear)))
+            .collect();
+        let selected = match &adaptation {
+            Some(a) => select(a.targets, a.layers, &infos, config.num_hidden_layers)?,
+            None => alloc::vec![false; infos.len()],
+        };
+        let local = config.local.as_ref().map(|local| inv_freq(&local.rope, config.head_dim));
+        Ok(Self {
+            config,
+            weights,
+            inv_freq: inv_freq(&config.rope, config.head_dim)?,
+            local_inv_freq: local.transpose()?.unwrap_or_default(),
+            adaptation,
+            infos,
+            selected,
+            sites: Vec::new(),
+            params: 0,
+            floats: 0,
+        })
+    }
+
+    /// The block `layer`, as the family wires it.
+    pub(crate) fn segment(&mut self, layer: usize) -> Result<Segment<'w, F>, ModelError> {
+        let config = self.config;
+        let (graph, x) = Graph::new(config.hidden_size);
+        let mut block = Block { blocks: self, graph, layer };
+        config.family.record(&mut block, x)?;
+        Ok(Segment::new(block.graph))
+    }
+
+    /// The adapter of a site, if it is selected and its method wants it.
+    fn adapter(&mut self, site: usize) -> Result<Option<Box<dyn Adapter<F>>>, ModelError> {
+        let Some(adaptation) = self.adaptation.filter(|_| self.selected[site]) else {
+            return Ok(None);
+        };
+        let info = &self.infos[site];
+        let adapter = adaptation.method.build(info, adaptation.config)?;
+        if let Some(adapter) = &adapter {
+            let params = adapter.params().to_vec();
+            let start = self.params;
+            self.params += params.iter().map(ParamSpec::len).sum::<usize>();
+            let (info, kind) = (info.clone(), adapter.kind());
+            self.sites.push(Site { info, kind, params, range: start..self.params });
+        }
+        Ok(adapter)
+    }
+}
+
+/// A block that is being recorded. Names of modules are those within the block.
+pub(crate) struct Block<'b, 'a, 'w, F: Float> {
+    blocks: &'b mut Blocks<'a, 'w, F>,
+    graph: Graph<'w, F>,
+    layer: usize,
+}
+
+impl<F: Float> Block<'_, '_, '_, F> {
+    /// A norm of whole rows.
+    pub(crate) fn norm(&mut self, module: &str, x: ValueId) -> Result<ValueId, ModelError> {
+        self.norm_of(module, self.blocks.config.hidden_size, x)
+    }
+
+    /// A norm of each head of `x` by itself.
+    pub(crate) fn head_norm(&mut self, module: &str, x: ValueId) -> Result<ValueId, ModelError> {
+        self.norm_of(module, self.blocks.config.head_dim, x)
+    }
+
+    fn norm_of(&mut self, module: &str, width: usize, x: ValueId) -> Result<ValueId, ModelError> {
+        let Blocks { config, weights, .. } = *self.blocks;
+        let name = format!("model.layers.{}.{module}.weight", self.layer);
+        let weight = vector(weights, &name, width, config.norm_offset)?;
+        self.blocks.floats += weight.len();
+        let eps = F::from_f32(config.rms_norm_eps);
+        Ok(self.graph.push(RmsNorm { weight, eps }, &[x]))
+    }
+
+    /// Queries, keys and values of `x`.
+    pub(crate) fn queries_keys_values(
+        &mut self,
+        x: ValueId,
+    ) -> Result<(ValueId, ValueId, ValueId), ModelError> {
+        let q = self.linear("self_attn.q_proj", x)?;
+        let k = self.linear("self_attn.k_proj", x)?;
+        let v = self.linear("self_attn.v_proj", x)?;
+        Ok((q, k, v))
+    }
+
+    /// Rotates each head of `x` by its position.
+    pub(crate) fn rope(&mut self, x: ValueId) -> ValueId {
+        let config = self.blocks.config;
+        let (pairing, inv_freq) = match config.local(self.layer) {
+            Some(local) => (local.rope.pairing, self.blocks.local_inv_freq.clone()),
+            None => (config.rope.pairing, self.blocks.inv_freq.clone()),
+        };
+        self.blocks.floats += inv_freq.len();
+        self.graph.push(Rope { head_dim: config.head_dim, inv_freq, pairing }, &[x])
+    }
+
+    /// Attention over all keys or over a window of them, as the layer has it, and the output
+    /// projection.
+    pub(crate) fn attention(
+        &mut self,
+        q: ValueId,
+        k: ValueId,
+        v: ValueId,
+    ) -> Result<ValueId, ModelError> {
+        let config = self.blocks.config;
+        let shape = AttentionShape {
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            scale: config.attention_scale,
+            window: config.local(self.layer).map(|local| local.window),
+        };
+        let o = self.graph.push(Attention { shape }, &[q, k, v]);
+        self.linear("self_attn.o_proj", o)
+    }
+
+    /// The gated feed-forward part.
+    pub(crate) fn feed_forward(&mut self, x: ValueId) -> Result<ValueId, ModelError> {
+        let gate = self.linear("mlp.gate_proj", x)?;
+        let up = self.linear("mlp.up_proj", x)?;
+        let inner = self.graph.push(Glu { act: self.blocks.config.hidden_act }, &[gate, up]);
+        self.linear("mlp.down_proj", inner)
+    }
+
+    /// A sum, of the residual stream and what is added to it.
+    pub(crate) fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.graph.push(Add, &[a, b])
+    }
+
+    /// A linear, adapted if it is selected.
+    fn linear(&mut self, module: &str, x: ValueId) -> Result<ValueId, ModelError> {
+        let Blocks { config, weights, .. } = *self.blocks;
+        let linears = linears(config);
+        let index = linears.iter().position(|linear| linear.module == module);
+        let index = index.expect("a linear of a block");
+        let Linear { in_features, out_features, bias, .. } = linears[index];
+        let site = self.layer * linears.len() + index;
+        let name = &self.blocks.infos[site].name;
+        let weight = matrix(weights, &format!("{name}.weight"), out_features, in_features)?;
+        let bias = match bias {
+            true => Some(vector(weights, &format!("{name}.bias"), out_features, 0.0)?),
+            false => None,
+        };
+        self.blocks.floats += bias.as_ref().map_or(0, |bias| bias.len());
+        let adapter = self.blocks.adapter(site)?;
+        let op = AdaptedLinear::new(weight, bias, adapter, site as u64);
+        Ok(self.graph.push(op, &[x]))
+    }
+}

@@ -1,0 +1,25 @@
+//! Gemma 3: as Qwen3, with further norms behind attention and the feed-forward part. Which layers
+//! slide, and the scales of embeddings and scores, the configuration says.
+
+use lowtide_tape::ValueId;
+use lowtide_tensor::Float;
+
+use crate::ModelError;
+use crate::block::Block;
+
+pub(super) fn record<F: Float>(b: &mut Block<'_, '_, '_, F>, x: ValueId) -> Result<(), ModelError> {
+    let n = b.norm("input_layernorm", x)?;
+    let (q, k, v) = b.queries_keys_values(n)?;
+    let q = b.head_norm("self_attn.q_norm", q)?;
+    let k = b.head_norm("self_attn.k_norm", k)?;
+    let (q, k) = (b.rope(q), b.rope(k));
+    let o = b.attention(q, k, v)?;
+    let o = b.norm("post_attention_layernorm", o)?;
+    let h = b.add(x, o);
+
+    let n = b.norm("pre_feedforward_layernorm", h)?;
+    let m = b.feed_forward(n)?;
+    let m = b.norm("post_feedforward_layernorm", m)?;
+    b.add(h, m);
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! Qwen3: as Llama, but each head of q and k is normed before it is rotated.
+
+use lowtide_tape::ValueId;
+use lowtide_tensor::Float;
+
+use crate::ModelError;
+use crate::block::Block;
+
+pub(super) fn record<F: Float>(b: &mut Block<'_, '_, '_, F>, x: ValueId) -> Result<(), ModelError> {
+    let n = b.norm("input_layernorm", x)?;
+    let (q, k, v) = b.queries_keys_values(n)?;
+    let q = b.head_norm("self_attn.q_norm", q)?;
+    let k = b.head_norm("self_attn.k_norm", k)?;
+    let (q, k) = (b.rope(q), b.rope(k));
+    let o = b.attention(q, k, v)?;
+    let h = b.add(x, o);
+
+    let n = b.norm("post_attention_layernorm", h)?;
+    let m = b.feed_forward(n)?;
+    b.add(h, m);
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Every family: plan and ledger agree, policies give the same bits, and a base is the same in
+//! either style of config and in either kind of file.
+
+use std::path::Path;
+
+use lowtide_backend::{Backend, Scalar, Span};
+use lowtide_memory::{Budget, Ledger};
+use lowtide_ndarray::NdArray;
+use lowtide_tape::{Batch, Policy};
+use lowtide_tensor::MatMut;
+use lowtide_testkit::compare::assert_close;
+use lowtide_testkit::golden::golden_dir;
+use lowtide_train::OpenBase;
+
+use crate::gguf;
+use crate::support::{Setup, bits, dataset, write_data};
+
+/// A golden base of each family, and an untied one.
+const MODELS: [&str; 5] = ["llama_tied", "llama_untied", "qwen2", "qwen3", "gemma3"];
+
+/// Trains two updates within exactly the planned budget, with every dead buffer poisoned.
+fn train(model: &str, setup: &Setup<'_>, data: &Path) -> Vec<u32> {
+    let base = OpenBase::open(&golden_dir().join(model)).unwrap();
+    let data = dataset(&base, data);
+    let program = setup.model(&base);
+    let planned = setup.plan(&program, &data).bytes();
+    let mut ledger = Ledger::new(Budget::of(planned.held()));
+    let mut trainer = setup.reserve(&program, &data, &mut ledger);
+    assert_eq!(ledger.live(), planned, "{model} after reserve");
+    trainer.executor_mut().set_poison(true);
+    for step in 1..=2 {
+        let update = setup.update(&mut trainer, &data, step);
+        assert!(update.sum.mean().is_finite() && update.non_finite == 0, "{model}: {update:?}");
+    }
+    assert_eq!(ledger.live(), planned, "{model} after training");
+    let bits = bits(trainer.params());
+    trainer.release(&mut ledger);
+    assert_eq!(ledger.at_peak(), planned, "{model} at the peak");
+    bits
+}
+
+#[test]
+fn every_family_holds_what_it_plans_and_policies_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data.jsonl");
+    write_data(&data, &[40, 9, 71]);
+    for model in MODELS {
+        let adapted = |be: &dyn Backend<f32>, targets: &str, layers: &str| {
+            let by_policy = Policy::ALL.map(|policy| {
+                let dropout = if layers == "all" { 0.1 } else { 0.0 };
+                let setup = Setup { policy, targets, layers, dropout, ..Setup::new(be) };
+                train(model, &Setup { sequences: 2, accum: 2, ..setup }, &data)
+            });
+            let [first, rest @ ..] = &by_policy;
+            assert!(rest.iter().all(|other| other == first), "{model}: policies differ");
+        };
+        adapted(&NdArray::new(2), "all-linear", "all");
+        adapted(&NdArray::new(2), "q_proj,v_proj", "last:1");
+        adapted(&Scalar, "down_proj,o_proj", "all");
+    }
+}
+
+/// Logits of a sequence longer than the window of any golden base.
+fn logits(base: &Path) -> Vec<f32> {
+    let base = OpenBase::open(base).unwrap();
+    let ids: Vec<u32> = (0..24).map(|i| 3 + i * 7 % 250).collect();
+    let positions: Vec<u32> = (0..24).collect();
+    let spans = [Span { start: 0, prompt_end: 24, end: 24 }];
+    let batch = Batch {
+        ids: &ids,
+        positions: &positions,
+        spans: &spans,
+        labelled: &[],
+        targets: &[],
+        counter: 0,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data.jsonl");
+    write_data(&data, &[24]);
+    let data = dataset(&base, &data);
+    let vocab = base.config().vocab_size;
+    Setup::new(&Scalar).train(&base, &data, 0, |trainer| {
+        let params = trainer.params().to_vec();
+        let mut logits = vec![0.0; ids.len() * vocab];
+        let out = MatMut::new(&mut logits, ids.len(), vocab);
+        trainer.executor_mut().logits(&params, &batch, &positions, out);
+        logits
+    })
+}
+
+#[test]
+fn a_gguf_file_and_the_folder_give_the_same_logits() {
+    for model in MODELS {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = golden_dir().join(model);
+        let (from_folder, from_file) = (logits(&folder), logits(&gguf::write(&folder, dir.path())));
+        // A Llama's file rotates neighbours, so that sums of products run in another order.
+        let atol = if model.starts_with("llama") { 5e-5 } else { 0.0 };
+        assert_close(model, &from_file, &from_folder, atol, 0.0);
+    }
+}
+
+#[test]
+fn both_styles_of_config_give_the_same_logits() {
+    for model in MODELS {
+        let (folder, dir) = (golden_dir().join(model), tempfile::tempdir().unwrap());
+        for (from, to) in
+            [("config.legacy.json", "config.json"), ("model.safetensors", "model.safetensors")]
+        {
+            std::fs::copy(folder.join(from), dir.path().join(to)).unwrap();
+        }
+        assert_eq!(bits(&logits(dir.path())), bits(&logits(&folder)), "{model}");
+    }
+}
