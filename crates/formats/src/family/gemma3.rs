@@ -8,7 +8,7 @@ use super::decoder::{self, Defaults, attention_scale};
 use super::gguf_keys::Keys;
 use super::hf_keys::{self, FULL, LAYER_TYPES, OldRope, SLIDING};
 use super::{Family, Stop, TensorVisitor};
-use crate::gguf::Contents;
+use crate::gguf::View;
 use crate::json::{Object, required, shown_value};
 use crate::names::NameTable;
 use crate::{
@@ -157,8 +157,8 @@ const GGUF_KEYS: &[&str] = &[
     "rope.freq_base_swa",
 ];
 
-fn from_gguf(contents: &Contents, bytes: &[u8]) -> Result<Hyperparameters, DocumentError> {
-    let keys = Keys::new(contents, bytes, FAMILY.gguf_architecture);
+fn from_gguf(view: &View<'_>) -> Result<Hyperparameters, DocumentError> {
+    let keys = Keys::new(view, FAMILY.gguf_architecture);
     keys.refuse_unknown(GGUF_KEYS)?;
     // Other families have a default that would be wrong here.
     keys.float("rope.freq_base")?;

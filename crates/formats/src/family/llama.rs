@@ -3,7 +3,7 @@
 use super::decoder::{self, Defaults};
 use super::gguf_keys::Keys;
 use super::{Family, Stop, TensorVisitor, hf_keys};
-use crate::gguf::Contents;
+use crate::gguf::View;
 use crate::json::Object;
 use crate::names::NameTable;
 use crate::{DocumentError, Hyperparameters, Pairing};
@@ -42,8 +42,8 @@ fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
 }
 
 /// Files of this family keep the rows of q and k in another order, and rotate neighbours.
-fn from_gguf(contents: &Contents, bytes: &[u8]) -> Result<Hyperparameters, DocumentError> {
-    let keys = Keys::new(contents, bytes, FAMILY.gguf_architecture);
+fn from_gguf(view: &View<'_>) -> Result<Hyperparameters, DocumentError> {
+    let keys = Keys::new(view, FAMILY.gguf_architecture);
     keys.refuse_unknown(&[])?;
     decoder::from_gguf(&keys, &FAMILY, Pairing::Adjacent)?.checked(|field| keys.key_of(field))
 }

@@ -13,7 +13,7 @@ mod qwen2;
 mod qwen3;
 
 use crate::document::shown;
-use crate::gguf::Contents;
+use crate::gguf::View;
 use crate::json::{Object, required};
 use crate::names::NameTable;
 use crate::{DocumentError, Hyperparameters};
@@ -36,7 +36,7 @@ pub(crate) struct Family {
     /// Reads an HF config.
     pub(crate) from_hf: fn(Object<'_>) -> Result<Hyperparameters, DocumentError>,
     /// Reads GGUF metadata, and tensors that hold settings.
-    pub(crate) from_gguf: fn(&Contents, &[u8]) -> Result<Hyperparameters, DocumentError>,
+    pub(crate) from_gguf: fn(&View<'_>) -> Result<Hyperparameters, DocumentError>,
     /// Calls with the HF name and shape of every tensor a base of the family has.
     pub(crate) tensors: fn(&Hyperparameters, &mut TensorVisitor<'_>) -> Result<(), Stop>,
 }
@@ -60,15 +60,12 @@ pub(crate) fn of_hf(config: Object<'_>) -> Result<&'static Family, DocumentError
 }
 
 /// The family of a GGUF file.
-pub(crate) fn of_gguf(contents: &Contents, bytes: &[u8]) -> Result<&'static Family, DocumentError> {
+pub(crate) fn of_gguf(view: &View<'_>) -> Result<&'static Family, DocumentError> {
     const KEY: &str = "general.architecture";
-    let metadata = contents.metadata(bytes);
+    let metadata = view.metadata();
     let name = required(metadata.get_str(KEY)?, KEY, "the name of a model family")?;
     if let Some(kind) = metadata.get_str("general.type")?.filter(|kind| *kind != "model") {
         return Err(DocumentError::unsupported("general.type", shown(kind), "\"model\""));
-    }
-    if let Some(parts) = metadata.get_u64("split.count")?.filter(|parts| *parts > 1) {
-        return Err(DocumentError::unsupported("split.count", parts, "one file, not split"));
     }
     find(name, |family| family.gguf_architecture)
         .ok_or_else(|| DocumentError::unsupported(KEY, shown(name), names()))

@@ -56,6 +56,13 @@ impl<'a> Metadata<'a> {
         self.entries.contains_key(key)
     }
 
+    /// Whether both have the same value of `key`, bit for bit; `None` if `other` has none.
+    pub(super) fn same(&self, other: &Metadata<'_>, key: &str) -> Option<bool> {
+        let (ours, theirs) = (self.entries.get(key)?, other.entries.get(key)?);
+        let alike = ours.value_type == theirs.value_type && ours.elements == theirs.elements;
+        Some(alike && self.slice(ours) == other.slice(theirs))
+    }
+
     /// A whole number of any integer type that is not negative.
     ///
     /// # Errors
