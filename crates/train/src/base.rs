@@ -28,11 +28,13 @@ pub struct OpenBase {
 }
 
 impl OpenBase {
-    /// Maps the base at `path`.
+    /// Maps the base at `path`, or the one in the hub's cache whose id `path` is.
     ///
     /// # Errors
-    /// When the file is unsound, or of a family or with a setting that is not known.
+    /// When the file is unsound, or of a family or with a setting that is not known, or when it is
+    /// an id whose files are not in the cache.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
+        let path = &lowtide_hub::locate(path)?;
         let base = Base::open(path)?;
         let config = config_of(base.hyper())
             .map_err(|source| TrainError::Model { path: path.to_owned(), source })?;

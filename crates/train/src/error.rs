@@ -21,6 +21,9 @@ pub enum TrainError {
     /// A file cannot be read or written.
     #[error(transparent)]
     Formats(#[from] lowtide_formats::Error),
+    /// A base that is named by a hub id is not on this machine.
+    #[error(transparent)]
+    Hub(#[from] lowtide_hub::HubError),
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),

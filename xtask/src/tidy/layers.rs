@@ -32,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-adapter",
         ],
     ),
+    ("lowtide-hub", &[]),
     ("lowtide-formats", &["lowtide-tensor", "lowtide-quant"]),
     (
         "lowtide-model",
@@ -56,6 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-lora",
             "lowtide-optim",
             "lowtide-tape",
+            "lowtide-hub",
             "lowtide-formats",
             "lowtide-model",
             "lowtide-data",
@@ -73,6 +75,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-optim",
             "lowtide-ndarray",
             "lowtide-tape",
+            "lowtide-hub",
             "lowtide-formats",
             "lowtide-model",
             "lowtide-data",
@@ -87,6 +90,7 @@ const BESIDE: [&str; 3] = ["lowtide-testkit", "lowtide-benches", "xtask"];
 /// Libraries that mark a layer, with the only crates of ours that may use them.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["lowtide"]),
+    ("hf-hub", &["lowtide-hub"]),
     ("indicatif", &["lowtide"]),
     ("memmap2", &["lowtide-memory", "lowtide-formats", "lowtide-data"]),
     ("minijinja", &["lowtide-data"]),
@@ -94,6 +98,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("rayon", &["lowtide-ndarray", "lowtide-conformance", "lowtide"]),
     ("safetensors", &["lowtide-formats"]),
     ("tokenizers", &["lowtide-data"]),
+    ("ureq", &["lowtide-hub"]),
 ];
 
 /// Checks the normal and build dependencies in the output of `cargo metadata --no-deps`.

@@ -117,7 +117,7 @@ pub(super) fn gather(opened: Part) -> Result<Vec<Part>, Error> {
         return Err(refuse(SplitError::Name { count: fields.count }));
     };
     if fields.number + 1 != number {
-        return Err(refuse(field(NUMBER, fields.number, number - 1, "the name of the file")));
+        return Err(refuse(field(NUMBER, &fields.number, &(number - 1), "the name of the file")));
     }
     let mut parts = Vec::new();
     let mut opened = Some(opened);
@@ -164,17 +164,17 @@ fn check(parts: &[Part]) -> Result<(), Error> {
         let count = parts.len() as u64;
         let told = fields.map_or(1, |fields| fields.count);
         if told != count {
-            return Err(refuse(field(COUNT, told, count, "the name of the file")));
+            return Err(refuse(field(COUNT, &told, &count, "the name of the file")));
         }
         let fields = fields.expect("a count above 1 was read");
         if fields.number != number {
-            return Err(refuse(field(NUMBER, fields.number, number, "the name of the file")));
+            return Err(refuse(field(NUMBER, &fields.number, &number, "the name of the file")));
         }
         let expected = *of_first.get_or_insert(fields.tensors);
         if fields.tensors.is_some() && fields.tensors != expected {
             let shown = |n: Option<u64>| n.map_or_else(|| "absent".to_owned(), |n| n.to_string());
             let (found, expected) = (shown(fields.tensors), shown(expected));
-            return Err(refuse(field(TENSORS, found, expected, "the first part")));
+            return Err(refuse(field(TENSORS, &found, &expected, "the first part")));
         }
         if let Some(key) = foreign_key(part, first) {
             return Err(refuse(SplitError::OtherModel { key: key.to_owned() }));
@@ -207,8 +207,8 @@ fn foreign_key<'a>(part: &'a Part, first: &Part) -> Option<&'a str> {
 
 fn field(
     key: &str,
-    found: impl ToString,
-    expected: impl ToString,
+    found: &dyn ToString,
+    expected: &dyn ToString,
     source_of_truth: &str,
 ) -> SplitError {
     SplitError::Field {

@@ -81,7 +81,7 @@ pub(crate) struct RunArgs {
 /// `lowtide eval`.
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// Base: a Hugging Face folder or a .gguf file
+    /// Base: a Hugging Face folder, a .gguf file, or a hub id such as org/name
     #[arg(long, short, value_name = "PATH", help_heading = "Input")]
     pub(crate) model: PathBuf,
     /// Adapter folder; without one, the bare base is measured

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use lowtide::adapter::BuildError;
+use lowtide::hub::HubError;
 use lowtide::model::{ModelError, TargetsError};
 use lowtide::train::SettingsError;
 use lowtide::{Settings, TrainError};
@@ -22,6 +23,8 @@ pub(crate) enum Failure {
     Usage(SettingsError),
     /// A path given with a flag, at which is not what was expected.
     Input { flag: &'static str, path: PathBuf, reason: String },
+    /// A base that is named by a hub id and cannot be had.
+    Hub { flag: &'static str, error: HubError },
     /// `finetune` or `plan`, and what was asked of it.
     Training(Box<TrainError>, Box<Settings>),
     /// `eval`.
@@ -92,6 +95,7 @@ impl fmt::Display for Failure {
             Self::Input { flag, path, reason } => {
                 write!(f, "--{flag} {}: {reason}", path.display())
             }
+            Self::Hub { flag, error } => write!(f, "--{flag} {error}"),
             Self::Training(error, settings) => training(f, error, settings),
             Self::Evaluation(error) => evaluation(f, error),
             Self::Interrupted { updates: 0, .. } => {
