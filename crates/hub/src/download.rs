@@ -169,7 +169,8 @@ impl Progress for Telling<'_> {
 
     fn update(&mut self, bytes: usize) {
         self.done += bytes as u64;
-        if self.done >= self.told + STRIDE || self.done == self.total {
+        // The end of a body is read as no bytes.
+        if bytes > 0 && (self.done >= self.told + STRIDE || self.done == self.total) {
             self.told = self.done;
             (self.tell)(Event { file: self.file, done: self.done, total: self.total });
         }

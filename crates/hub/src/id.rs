@@ -98,9 +98,10 @@ fn is_part(name: &str) -> bool {
 }
 
 pub(crate) fn has_end(name: &str, end: &str) -> bool {
-    name.len().checked_sub(end.len()).and_then(|at| name.get(at..)).is_some_and(|tail| {
-        tail.eq_ignore_ascii_case(end)
-    })
+    name.len()
+        .checked_sub(end.len())
+        .and_then(|at| name.get(at..))
+        .is_some_and(|tail| tail.eq_ignore_ascii_case(end))
 }
 
 /// The numbers in the name of a part of a split model: stem, part, number of parts.

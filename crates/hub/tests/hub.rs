@@ -43,11 +43,8 @@ fn a_cached_folder_needs_no_network() {
 fn cached_shards_must_all_be_there() {
     let cache = tempfile::tempdir().unwrap();
     let index = r#"{"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}"#;
-    let files = [
-        ("config.json", "{}"),
-        ("model.safetensors.index.json", index),
-        ("m-1.safetensors", ""),
-    ];
+    let files =
+        [("config.json", "{}"), ("model.safetensors.index.json", index), ("m-1.safetensors", "")];
     let dir = snapshot(cache.path(), &files);
     let hub = Hub::at(cache.path(), NOWHERE);
     let error = hub.find(&id("org/name")).unwrap_err();
@@ -169,8 +166,7 @@ fn answer(mut stream: TcpStream, files: &[(&str, &str)], log: &Mutex<Vec<String>
 
 #[test]
 fn a_folder_is_downloaded_once_and_nothing_besides() {
-    const INDEX: &str =
-        r#"{"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors", "c": "m-1.safetensors"}}"#;
+    const INDEX: &str = r#"{"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors", "c": "m-1.safetensors"}}"#;
     let (endpoint, asked) = serve(&[
         ("README.md", "words"),
         ("config.json", "{}"),
