@@ -45,13 +45,13 @@ pub enum SplitError {
     #[error("`{key}` is {found}; expected {expected}, as {source_of_truth} says")]
     Field {
         /// The metadata key.
-        key: String,
+        key: &'static str,
         /// What it is.
         found: String,
         /// What it should be.
         expected: String,
         /// Who says so.
-        source_of_truth: String,
+        source_of_truth: &'static str,
     },
     /// Metadata that the first part has otherwise, or not at all.
     #[error("`{key}` differs from that of the first part: this is a part of another model")]
@@ -206,16 +206,16 @@ fn foreign_key<'a>(part: &'a Part, first: &Part) -> Option<&'a str> {
 }
 
 fn field(
-    key: &str,
+    key: &'static str,
     found: &dyn ToString,
     expected: &dyn ToString,
-    source_of_truth: &str,
+    source_of_truth: &'static str,
 ) -> SplitError {
     SplitError::Field {
-        key: key.to_owned(),
+        key,
         found: found.to_string(),
         expected: expected.to_string(),
-        source_of_truth: source_of_truth.to_owned(),
+        source_of_truth,
     }
 }
 
