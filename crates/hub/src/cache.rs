@@ -22,6 +22,7 @@ const INDEX_BYTES_MAX: u64 = 16 << 20;
 pub struct Hub {
     pub(crate) cache: Cache,
     /// Instead of the one that users' settings name.
+    #[cfg(feature = "download")]
     pub(crate) endpoint: Option<String>,
 }
 
@@ -32,13 +33,27 @@ impl Hub {
     /// [`HubError::NoHome`] if the user has no home folder for the cache to be in.
     pub fn of_user() -> Result<Self, HubError> {
         std::env::home_dir().ok_or(HubError::NoHome)?;
-        Ok(Self { cache: Cache::from_env(), endpoint: None })
+        Ok(Self::with_cache(Cache::from_env()))
     }
 
-    /// A hub with another cache, the folder that holds `models--org--name`, and another server.
-    pub fn at(cache: &Path, endpoint: &str) -> Self {
-        let (cache, endpoint) = (Cache::new(cache.to_path_buf()), Some(endpoint.to_owned()));
-        Self { cache, endpoint }
+    /// A hub with another cache: the folder that holds `models--org--name`.
+    pub fn at(cache: &Path) -> Self {
+        Self::with_cache(Cache::new(cache.to_path_buf()))
+    }
+
+    /// The same, asking another server.
+    #[cfg(feature = "download")]
+    #[must_use]
+    pub fn with_endpoint(self, endpoint: &str) -> Self {
+        Self { endpoint: Some(endpoint.to_owned()), ..self }
+    }
+
+    fn with_cache(cache: Cache) -> Self {
+        Self {
+            cache,
+            #[cfg(feature = "download")]
+            endpoint: None,
+        }
     }
 
     /// The model in the cache: the folder of its snapshot, or its GGUF file.

@@ -34,7 +34,7 @@ fn snapshot(cache: &Path, files: &[(&str, &str)]) -> PathBuf {
 fn a_cached_folder_needs_no_network() {
     let cache = tempfile::tempdir().unwrap();
     let dir = snapshot(cache.path(), &[("config.json", "{}"), ("model.safetensors", "")]);
-    let hub = Hub::at(cache.path(), NOWHERE);
+    let hub = Hub::at(cache.path()).with_endpoint(NOWHERE);
     assert_eq!(hub.find(&id("org/name")), Ok(dir.clone()));
     assert_eq!(hub.fetch(&id("org/name"), &mut |_| panic!("nothing to load")), Ok(dir));
 }
@@ -46,7 +46,7 @@ fn cached_shards_must_all_be_there() {
     let files =
         [("config.json", "{}"), ("model.safetensors.index.json", index), ("m-1.safetensors", "")];
     let dir = snapshot(cache.path(), &files);
-    let hub = Hub::at(cache.path(), NOWHERE);
+    let hub = Hub::at(cache.path()).with_endpoint(NOWHERE);
     let error = hub.find(&id("org/name")).unwrap_err();
     let missing = "m-2.safetensors".to_owned();
     let expected =
@@ -67,7 +67,11 @@ fn hostile_lists_of_weights() {
     ] {
         let cache = tempfile::tempdir().unwrap();
         snapshot(cache.path(), &[("config.json", "{}"), (index, text)]);
-        let error = Hub::at(cache.path(), NOWHERE).find(&id("org/name")).unwrap_err().to_string();
+        let error = Hub::at(cache.path())
+            .with_endpoint(NOWHERE)
+            .find(&id("org/name"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(index) && error.contains(words), "{error}");
     }
 }
@@ -77,7 +81,7 @@ fn cached_gguf_files_are_picked_by_name() {
     let cache = tempfile::tempdir().unwrap();
     let files = [("m-Q8_0.gguf", ""), ("m-Q4_0.gguf", ""), ("sub/m-F16.gguf", "")];
     let dir = snapshot(cache.path(), &files);
-    let hub = Hub::at(cache.path(), NOWHERE);
+    let hub = Hub::at(cache.path()).with_endpoint(NOWHERE);
     assert_eq!(hub.find(&id("org/name:q4_0")), Ok(dir.join("m-Q4_0.gguf")));
     assert_eq!(hub.find(&id("org/name:m-Q8_0.gguf")), Ok(dir.join("m-Q8_0.gguf")));
     assert_eq!(hub.find(&id("org/name:sub/m-F16.gguf")), Ok(dir.join("sub/m-F16.gguf")));
@@ -93,7 +97,7 @@ fn cached_gguf_files_are_picked_by_name() {
 #[test]
 fn an_unreachable_hub_says_what_to_do() {
     let cache = tempfile::tempdir().unwrap();
-    let hub = Hub::at(cache.path(), NOWHERE);
+    let hub = Hub::at(cache.path()).with_endpoint(NOWHERE);
     let error = hub.fetch(&id("org/name"), &mut |_| ()).unwrap_err().to_string();
     let start = "org/name: no file or folder of this name, and http://127.0.0.1:9/org/name cannot \
                  be had: ";
@@ -177,7 +181,7 @@ fn a_folder_is_downloaded_once_and_nothing_besides() {
         ("m-2.safetensors", "second"),
     ]);
     let cache = tempfile::tempdir().unwrap();
-    let hub = Hub::at(cache.path(), &endpoint);
+    let hub = Hub::at(cache.path()).with_endpoint(&endpoint);
     let mut told = Vec::new();
     let mut tell = |event: Event<'_>| told.push((event.file.to_owned(), event.done, event.total));
     let dir = hub.fetch(&id("org/name"), &mut tell).unwrap();
@@ -196,7 +200,7 @@ fn a_folder_is_downloaded_once_and_nothing_besides() {
     assert_eq!(finished.iter().map(|(file, ..)| file.as_str()).collect::<Vec<_>>(), wanted);
     assert_eq!(fs::read_to_string(dir.join("m-2.safetensors")).unwrap(), "second");
     // The second time nobody is asked.
-    let hub = Hub::at(cache.path(), NOWHERE);
+    let hub = Hub::at(cache.path()).with_endpoint(NOWHERE);
     assert_eq!(hub.fetch(&id("org/name"), &mut |_| panic!("all is there")), Ok(dir));
 }
 
@@ -209,7 +213,7 @@ fn a_gguf_file_is_downloaded_with_all_its_parts() {
         ("m-Q4_0-00002-of-00002.gguf", "two"),
     ]);
     let cache = tempfile::tempdir().unwrap();
-    let hub = Hub::at(cache.path(), &endpoint);
+    let hub = Hub::at(cache.path()).with_endpoint(&endpoint);
     let path = hub.fetch(&id("org/name:q4_0"), &mut |_| ()).unwrap();
     assert!(path.ends_with("m-Q4_0-00001-of-00002.gguf"), "{}", path.display());
     assert!(path.with_file_name("m-Q4_0-00002-of-00002.gguf").is_file());
@@ -222,7 +226,7 @@ fn a_gguf_file_is_downloaded_with_all_its_parts() {
 fn what_the_hub_has_not() {
     let (endpoint, _) = serve(&[("README.md", "words")]);
     let cache = tempfile::tempdir().unwrap();
-    let hub = Hub::at(cache.path(), &endpoint);
+    let hub = Hub::at(cache.path()).with_endpoint(&endpoint);
     let fetch = |text: &str| hub.fetch(&id(text), &mut |_| ()).unwrap_err();
     assert_eq!(fetch("org/name"), HubError::NoWeights { id: "org/name".into() });
     let error = fetch("org/other").to_string();
