@@ -103,6 +103,22 @@ impl Base {
         &self.path
     }
 
+    /// The GGUF file, if it is one.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        match &self.store {
+            Store::Gguf(gguf) => Some(gguf),
+            Store::Hf(_) => None,
+        }
+    }
+
+    /// The HF folder, if it is one.
+    pub fn folder(&self) -> Option<&HfFolder> {
+        match &self.store {
+            Store::Gguf(_) => None,
+            Store::Hf(folder) => Some(folder),
+        }
+    }
+
     /// What the base is, in numbers.
     pub fn hyper(&self) -> &Hyperparameters {
         &self.hyper

@@ -10,6 +10,7 @@ use crate::{DocumentError, Hyperparameters, Pairing};
 
 pub(super) static FAMILY: Family = Family {
     model_type: "llama",
+    hf_class: "LlamaForCausalLM",
     gguf_architecture: "llama",
     block_names: BLOCK_NAMES,
     derived_tensors: &[".rotary_emb.inv_freq"],
@@ -34,7 +35,7 @@ const DEFAULTS: Defaults =
     Defaults { head_dim: None, max_position_embeddings: 2048, tie_word_embeddings: false };
 
 fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
-    hf_keys::architecture(config, "LlamaForCausalLM")?;
+    hf_keys::architecture(config, FAMILY.hf_class)?;
     hf_keys::refuse_active(config, &[])?;
     let rope = hf_keys::rope(config, 1e4)?;
     decoder::from_hf(config, &FAMILY, &DEFAULTS, rope)?

@@ -11,6 +11,8 @@ mod hf_keys;
 mod llama;
 mod qwen2;
 mod qwen3;
+mod write_gguf;
+mod write_hf;
 
 use crate::document::shown;
 use crate::gguf::View;
@@ -21,12 +23,16 @@ use crate::{DocumentError, Hyperparameters};
 pub(crate) use gguf_keys::ROPE_FACTORS as GGUF_ROPE_FACTORS;
 #[cfg(test)]
 pub(crate) use llama::BLOCK_NAMES as LLAMA_BLOCK_NAMES;
+pub use write_gguf::{GgufSettings, ROPE_FACTORS, gguf_tensor_name, hf_tensor_name};
+pub use write_hf::hf_config;
 
 /// One family of models on disk.
 #[derive(Debug)]
 pub(crate) struct Family {
     /// Its HF `model_type`.
     pub(crate) model_type: &'static str,
+    /// The class of transformers that computes it.
+    pub(crate) hf_class: &'static str,
     /// Its GGUF `general.architecture`.
     pub(crate) gguf_architecture: &'static str,
     /// Modules inside a block: HF and GGUF name.
@@ -55,6 +61,11 @@ static FAMILIES: &[&Family] = &[&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, 
 pub(crate) fn of_hf(config: Object<'_>) -> Result<&'static Family, DocumentError> {
     let expected = "the name of a model family";
     let name = required(config.str("model_type")?, "model_type", expected)?;
+    of_model_type(name)
+}
+
+/// The family of an HF `model_type`.
+pub(crate) fn of_model_type(name: &str) -> Result<&'static Family, DocumentError> {
     find(name, |family| family.model_type)
         .ok_or_else(|| DocumentError::unsupported("model_type", shown(name), names()))
 }

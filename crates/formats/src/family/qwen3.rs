@@ -10,6 +10,7 @@ use crate::{DocumentError, Hyperparameters, Pairing};
 
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen3",
+    hf_class: "Qwen3ForCausalLM",
     gguf_architecture: "qwen3",
     block_names: BLOCK_NAMES,
     derived_tensors: &[".rotary_emb.inv_freq"],
@@ -36,7 +37,7 @@ const DEFAULTS: Defaults =
     Defaults { head_dim: Some(128), max_position_embeddings: 32_768, tie_word_embeddings: false };
 
 fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
-    hf_keys::architecture(config, "Qwen3ForCausalLM")?;
+    hf_keys::architecture(config, FAMILY.hf_class)?;
     // The window is idle unless `use_sliding_window`, which is refused.
     hf_keys::refuse_active(config, &["sliding_window"])?;
     let rope = hf_keys::rope(config, 1e4)?;

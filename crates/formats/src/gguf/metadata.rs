@@ -31,6 +31,9 @@ impl Entry {
     }
 }
 
+/// A value as it stands in a file: its type, type and number of an array's elements, its bytes.
+pub(super) type RawValue<'a> = (ValueType, Option<(ValueType, usize)>, &'a [u8]);
+
 /// The metadata of a GGUF file.
 ///
 /// Getters answer `Ok(None)` where the key is absent and an error, naming key, expected and found
@@ -207,6 +210,12 @@ impl<'a> Metadata<'a> {
             Some((ValueType::Bool, _)) => Ok(Some(self.slice(entry).iter().map(|b| *b == 1))),
             _ => Err(wrong_type(key, "an array of truth values", entry)),
         }
+    }
+
+    /// Type, type and number of elements, and the value's bytes.
+    pub(super) fn raw(&self, key: &str) -> Option<RawValue<'a>> {
+        let entry = self.entries.get(key)?;
+        Some((entry.value_type, entry.elements, self.slice(entry)))
     }
 
     fn slice(&self, entry: &Entry) -> &'a [u8] {
