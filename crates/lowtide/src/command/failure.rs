@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use lowtide::adapter::BuildError;
 use lowtide::model::{ModelError, TargetsError};
+use lowtide::runtime::RuntimeError;
 use lowtide::train::SettingsError;
 use lowtide::{Settings, TrainError};
 use rayon::ThreadPoolBuildError;
@@ -165,19 +166,22 @@ fn usage(error: &TrainError) -> Option<String> {
     match error {
         TrainError::Settings(error) => Some(setting(error)),
         TrainError::Targets(error)
-        | TrainError::Model { source: ModelError::Targets(error), .. } => match error {
-            TargetsError::BadRegex { .. } => Some(format!("--target-modules: {error}")),
-            TargetsError::BadLayers { .. } => Some(format!("--layers: {error}")),
-            _ => None,
-        },
-        TrainError::Build(error) | TrainError::Model { source: ModelError::Adapter(error), .. } => {
-            Some(match error {
-                BuildError::BadValue(bad) => {
-                    out_of_range(&bad.field.replace('_', "-"), bad.value, bad.expected)
-                }
-                BuildError::UnknownMethod { .. } => format!("--method: {error}"),
-            })
+        | TrainError::Runtime(RuntimeError::Model { source: ModelError::Targets(error), .. }) => {
+            match error {
+                TargetsError::BadRegex { .. } => Some(format!("--target-modules: {error}")),
+                TargetsError::BadLayers { .. } => Some(format!("--layers: {error}")),
+                _ => None,
+            }
         }
+        TrainError::Runtime(
+            RuntimeError::Build(error)
+            | RuntimeError::Model { source: ModelError::Adapter(error), .. },
+        ) => Some(match error {
+            BuildError::BadValue(bad) => {
+                out_of_range(&bad.field.replace('_', "-"), bad.value, bad.expected)
+            }
+            BuildError::UnknownMethod { .. } => format!("--method: {error}"),
+        }),
         _ => None,
     }
 }
