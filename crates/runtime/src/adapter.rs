@@ -1,8 +1,8 @@
 //! Adapters out of PEFT folders.
 //!
 //! A base that stores the rows of q and k in another order (llama GGUF files) is adapted in that
-//! order; rows along a parameter's output axis lie in Hugging Face order in files and are brought to
-//! the base's order on the way in.
+//! order; in files, rows along a parameter's output axis lie in Hugging Face order, and they are
+//! brought to the base's order on the way in.
 
 use std::path::Path;
 
@@ -54,26 +54,24 @@ impl LoadedAdapter {
     /// The error of building a base with this adapter, laid at the door of the adapter where it
     /// adapts what the base has not.
     pub fn blame(&self, error: RuntimeError) -> RuntimeError {
-        match error {
-            RuntimeError::Model {
-                path,
-                source: ModelError::Targets(TargetsError::UnknownModule { name, .. }),
-            } => RuntimeError::Adapter {
-                path: self.files.dir().to_owned(),
-                reason: format!(
-                    "it adapts `{name}`, which {} does not have: the adapter is of another base",
-                    path.display()
-                ),
-            },
-            other => other,
+        let RuntimeError::Model { path, source } = &error else { return error };
+        let ModelError::Targets(TargetsError::UnknownModule { name, .. }) = source else {
+            return error;
+        };
+        RuntimeError::Adapter {
+            path: self.files.dir().to_owned(),
+            reason: format!(
+                "it adapts `{name}`, which {} does not have: the adapter is of another base",
+                path.display()
+            ),
         }
     }
 
     /// Fills the adapter slab of `sites` with the folder's tensors.
     ///
     /// # Errors
-    /// [`RuntimeError::Adapter`] when a site's tensor is missing or has another shape, or the folder
-    /// holds adapters of modules that are not among the sites.
+    /// [`RuntimeError::Adapter`] when a site's tensor is missing or has another shape, or the
+    /// folder holds adapters of modules that are not among the sites.
     pub fn fill(
         &self,
         hyper: &Hyperparameters,

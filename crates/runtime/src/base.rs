@@ -35,8 +35,7 @@ impl OpenBase {
     /// When the file is unsound, or of a family or with a setting that is not known.
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
         let base = Base::open(path)?;
-        let config = config_of(base.hyper())
-            .map_err(|source| RuntimeError::Model { path: path.to_owned(), source })?;
+        let config = config_of(base.hyper()).map_err(|error| RuntimeError::model(path, error))?;
         tracing::debug!(path = %path.display(), bytes = base.file_bytes(), "base mapped");
         Ok(Self { base, config })
     }
@@ -62,7 +61,7 @@ impl OpenBase {
         adaptation: Option<Adaptation<'_, F>>,
     ) -> Result<Model<'_, F>, RuntimeError> {
         build(&self.config, &FileWeights(&self.base), adaptation)
-            .map_err(|source| RuntimeError::Model { path: self.base.path().to_owned(), source })
+            .map_err(|error| RuntimeError::model(self.base.path(), error))
     }
 
     /// Builds the model with an adapter at exactly the modules it adapts.

@@ -1,6 +1,6 @@
 //! Why a base, an adapter or a text cannot be used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lowtide_adapter::BuildError;
 use lowtide_data::{TemplateError, TokenizerError};
@@ -47,4 +47,10 @@ pub enum RuntimeError {
         /// What does not fit.
         reason: String,
     },
+}
+
+impl RuntimeError {
+    pub(crate) fn model(path: &Path, error: ModelError) -> Self {
+        Self::Model { path: path.to_owned(), source: error }
+    }
 }

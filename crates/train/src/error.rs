@@ -24,7 +24,7 @@ pub enum TrainError {
     Formats(#[from] lowtide_formats::Error),
     /// The base, its text or an adapter cannot be used.
     #[error(transparent)]
-    Runtime(#[from] RuntimeError),
+    Runtime(Box<RuntimeError>),
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -90,6 +90,12 @@ impl From<BudgetError> for TrainError {
 
 impl From<BuildError> for TrainError {
     fn from(error: BuildError) -> Self {
+        RuntimeError::from(error).into()
+    }
+}
+
+impl From<RuntimeError> for TrainError {
+    fn from(error: RuntimeError) -> Self {
         Self::Runtime(error.into())
     }
 }

@@ -95,7 +95,7 @@ fn bad_settings_are_bad_usage_and_name_their_flag() {
 fn what_a_method_refuses_is_laid_at_the_flag_and_not_at_the_base() {
     let bad = BadValue { method: "lora", field: "rank", value: 0.0, expected: "at least 1" };
     let wrapped = || {
-        TrainError::Runtime(RuntimeError::Model {
+        TrainError::from(RuntimeError::Model {
             path: "m.gguf".into(),
             source: ModelError::Adapter(BuildError::BadValue(bad)),
         })
