@@ -66,7 +66,7 @@ pub enum Error {
         /// The part.
         path: PathBuf,
         /// What is wrong with it.
-        reason: SplitError,
+        reason: Box<SplitError>,
     },
     /// A safetensors file that cannot be read.
     #[error("{}: {reason}", path.display())]

@@ -35,7 +35,7 @@ impl OpenBase {
     /// When the file is unsound, or of a family or with a setting that is not known, or when it is
     /// an id whose files are not in the cache.
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
-        let path = &lowtide_hub::locate(path)?;
+        let path = &lowtide_hub::locate(path).map_err(Box::new)?;
         let base = Base::open(path)?;
         let config = config_of(base.hyper()).map_err(|error| RuntimeError::model(path, error))?;
         tracing::debug!(path = %path.display(), bytes = base.file_bytes(), "base mapped");

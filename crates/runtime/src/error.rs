@@ -14,7 +14,7 @@ pub enum RuntimeError {
     Formats(#[from] lowtide_formats::Error),
     /// A base that is named by a hub id is not on this machine.
     #[error(transparent)]
-    Hub(#[from] lowtide_hub::HubError),
+    Hub(#[from] Box<lowtide_hub::HubError>),
     /// The base's tokenizer cannot be used.
     #[error("{}: {source}", path.display())]
     Tokenizer {

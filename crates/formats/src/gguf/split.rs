@@ -112,7 +112,7 @@ pub(super) fn gather(opened: Part) -> Result<Vec<Part>, Error> {
     let Some(fields) = fields.map_err(|reason| Error::document(&path, reason))? else {
         return Ok(vec![opened]);
     };
-    let refuse = |reason| Error::Split { path: path.clone(), reason };
+    let refuse = |reason| Error::Split { path: path.clone(), reason: Box::new(reason) };
     let Some((stem, number)) = part_name(&path, fields.count) else {
         return Err(refuse(SplitError::Name { count: fields.count }));
     };
@@ -136,7 +136,7 @@ fn open_part(stem: &str, number: u64, count: u64, beside: &Path) -> Result<Part,
     let path = beside.with_file_name(format!("{stem}-{number:05}-of-{count:05}.gguf"));
     if !path.exists() {
         let reason = SplitError::Missing { number, count, path };
-        return Err(Error::Split { path: beside.to_path_buf(), reason });
+        return Err(Error::Split { path: beside.to_path_buf(), reason: Box::new(reason) });
     }
     Part::open(&path)
 }
@@ -158,7 +158,7 @@ fn check(parts: &[Part]) -> Result<(), Error> {
     let mut of_first = None;
     for (number, part) in (0..).zip(parts) {
         let path = part.file.path();
-        let refuse = |reason| Error::Split { path: path.to_path_buf(), reason };
+        let refuse = |reason| Error::Split { path: path.to_path_buf(), reason: Box::new(reason) };
         let fields = Fields::read(&part.contents, part.file.bytes());
         let fields = fields.map_err(|reason| Error::document(path, reason))?;
         let count = parts.len() as u64;
@@ -190,7 +190,8 @@ fn check(parts: &[Part]) -> Result<(), Error> {
         Some(expected) => {
             let (count, found) = (parts.len() as u64, places.len());
             let reason = SplitError::TensorCount { count, found, expected };
-            Err(Error::Split { path: first.file.path().to_path_buf(), reason })
+            let path = first.file.path().to_path_buf();
+            Err(Error::Split { path, reason: Box::new(reason) })
         }
         None => Ok(()),
     }
