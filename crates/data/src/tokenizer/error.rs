@@ -77,15 +77,14 @@ pub enum TokenizerError {
     /// A way of splitting text that GGUF has no name for.
     #[error(
         "`pre_tokenizer` {pre_tokenizer} with `normalizer` {normalizer} is none of the ways to \
-         split text that GGUF has names for here: {known}"
+         split text that GGUF has names for here: {known}",
+        known = KNOWN.join(", ")
     )]
     UnknownSplit {
         /// How the document splits.
         pre_tokenizer: String,
         /// How it changes text before.
         normalizer: String,
-        /// The names that are known.
-        known: String,
     },
     /// A tokenizer that is written to no GGUF file.
     #[error("the tokenizer is {kind}: expected byte-level BPE")]

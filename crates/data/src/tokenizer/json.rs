@@ -257,7 +257,6 @@ fn name_of(document: &Document) -> Result<&'static str, TokenizerError> {
     found.ok_or_else(|| TokenizerError::UnknownSplit {
         pre_tokenizer: cut(pre_tokenizer),
         normalizer: cut(normalizer),
-        known: KNOWN.join(", "),
     })
 }
 
