@@ -231,7 +231,8 @@ fn metadata_of_other_models() {
         "general.architecture",
         "qwen2moe".into(),
         &format!(
-            "`general.architecture` is \"qwen2moe\", {refused} llama, mistral, qwen2, qwen3, gemma3_text"
+            "`general.architecture` is \"qwen2moe\", {refused} llama, mistral, qwen2, qwen3, \
+             gemma3_text"
         ),
     );
     gguf_refused(
