@@ -9,6 +9,7 @@ mod gemma3;
 mod gguf_keys;
 mod hf_keys;
 mod llama;
+mod mistral;
 mod qwen2;
 mod qwen3;
 mod write_gguf;
@@ -23,7 +24,9 @@ use crate::{DocumentError, Hyperparameters};
 pub(crate) use gguf_keys::ROPE_FACTORS as GGUF_ROPE_FACTORS;
 #[cfg(test)]
 pub(crate) use llama::BLOCK_NAMES as LLAMA_BLOCK_NAMES;
-pub use write_gguf::{GgufSettings, ROPE_FACTORS, gguf_tensor_name, hf_tensor_name};
+pub use write_gguf::{
+    GgufSettings, ROPE_FACTORS, gguf_architecture, gguf_tensor_name, hf_tensor_name,
+};
 pub use write_hf::hf_config;
 
 /// One family of models on disk.
@@ -55,7 +58,8 @@ pub(crate) type TensorVisitor<'a> = dyn FnMut(&str, &[usize]) -> Result<(), Stop
 pub(crate) struct Stop;
 
 /// Every family that is read.
-static FAMILIES: &[&Family] = &[&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &gemma3::FAMILY];
+static FAMILIES: &[&Family] =
+    &[&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &gemma3::FAMILY];
 
 /// The family of an HF config.
 pub(crate) fn of_hf(config: Object<'_>) -> Result<&'static Family, DocumentError> {

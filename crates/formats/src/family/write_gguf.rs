@@ -14,7 +14,7 @@ pub struct GgufSettings {
     pub metadata: Vec<(String, Value)>,
     /// `rope_freqs.weight`, where frequencies are divided one by one.
     pub rope_factors: Option<Vec<f32>>,
-    /// What the file says and llama.cpp does not read, in words; empty for most models.
+    /// What the file cannot say, or llama.cpp does not read, in words; empty for most models.
     pub beyond_llama_cpp: Vec<String>,
 }
 
@@ -61,10 +61,20 @@ impl GgufSettings {
                 settings.rope_factors = hyper.rope.factors(hyper.head_dim);
             }
         }
-        if let Some(local) = &hyper.local {
-            settings.add_local(local);
+        let gemma = architecture == gemma3::FAMILY.gguf_architecture;
+        match &hyper.local {
+            Some(local) if gemma => settings.add_local(local),
+            Some(local) => {
+                let window = local.window;
+                let note = format!(
+                    "GGUF files of this family have no window: texts of more than {window} tokens \
+                     are computed otherwise"
+                );
+                settings.beyond_llama_cpp.push(note);
+            }
+            None => {}
         }
-        if architecture == gemma3::FAMILY.gguf_architecture {
+        if gemma {
             settings.add_scale(hyper);
         }
         Ok(settings)
@@ -105,6 +115,11 @@ impl GgufSettings {
 /// Checked hyperparameters are far below the limit.
 fn count_of(count: usize) -> Value {
     u32::try_from(count).unwrap_or(u32::MAX).into()
+}
+
+/// The `general.architecture` of models of the HF type `architecture`.
+pub fn gguf_architecture(architecture: &str) -> Option<&'static str> {
+    super::of_model_type(architecture).ok().map(|family| family.gguf_architecture)
 }
 
 /// The GGUF name of the tensor that HF calls `name` in models of the HF type `architecture`.
