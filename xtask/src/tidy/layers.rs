@@ -46,6 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("lowtide-data", &[]),
+    ("lowtide-convert", &["lowtide-memory", "lowtide-quant", "lowtide-formats", "lowtide-data"]),
     (
         "lowtide-runtime",
         &[
@@ -94,6 +95,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-formats",
             "lowtide-model",
             "lowtide-data",
+            "lowtide-convert",
             "lowtide-runtime",
             "lowtide-train",
         ],
@@ -111,7 +113,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("memmap2", &["lowtide-memory", "lowtide-formats", "lowtide-data"]),
     ("minijinja", &["lowtide-data"]),
     ("ndarray", &["lowtide-ndarray"]),
-    ("rayon", &["lowtide-ndarray", "lowtide-conformance", "lowtide"]),
+    ("rayon", &["lowtide-ndarray", "lowtide-conformance", "lowtide-convert", "lowtide"]),
     ("safetensors", &["lowtide-formats"]),
     ("tokenizers", &["lowtide-data"]),
     ("ureq", &["lowtide-hub"]),
