@@ -25,7 +25,7 @@ pub struct SessionSettings {
     pub adapter: Option<PathBuf>,
     /// Tokens of prompt and answer together; 4096, or as many as the base can have, when `None`.
     pub context: Option<usize>,
-    /// Heap that may be held: KV cache, working set and adapter; the tokenizer's tables not counted.
+    /// Heap that may be held: KV cache, working set and adapter, without the tokenizer's tables.
     pub memory_budget: Option<u64>,
 }
 
@@ -84,8 +84,8 @@ impl<'p, 'w> Session<'p, 'w> {
     /// Adapter parameters are zero.
     ///
     /// # Errors
-    /// [`RuntimeError::OverBudget`] when no plan fits, [`RuntimeError::Reserve`] when the system has
-    /// not what was planned.
+    /// [`RuntimeError::OverBudget`] when no plan fits, [`RuntimeError::Reserve`] when the system
+    /// has not what was planned.
     pub fn reserve(
         model: &'p Model<'w, f32>,
         text: &'p BaseText,

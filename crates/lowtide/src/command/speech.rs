@@ -38,7 +38,8 @@ struct SamplingFlags {
     #[arg(allow_negative_numbers = true)]
     max_tokens: usize,
     /// How freely tokens are drawn; 0 takes the likeliest
-    #[arg(long, alias = "temp", value_name = "T", default_value_t = Sampling::default().temperature)]
+    #[arg(long, alias = "temp", value_name = "T")]
+    #[arg(default_value_t = Sampling::default().temperature)]
     #[arg(allow_negative_numbers = true)]
     temperature: f64,
     /// Draw from the likeliest tokens that have this share of the probability; 1 is all
