@@ -58,6 +58,7 @@ impl<'s> Job<'s> {
             max_seq_len: settings.max_seq_len,
             mask_prompt: settings.mask_prompt,
             val_split: settings.val_split,
+            packing: settings.packing,
             seed: settings.seed,
         };
         let data = prepared.for_training(&base, &settings.data)?;

@@ -31,7 +31,7 @@ pub use batch::BatchBuffers;
 pub use error::TrainError;
 pub use evaluate::{EvalSettings, Evaluation, evaluate};
 pub use init::initialise;
-pub use metrics::{DataReport, Event, PlanReport, PlanRow, StepReport, Summary};
+pub use metrics::{DataReport, Event, PackingReport, PlanReport, PlanRow, StepReport, Summary};
 pub use planner::{Needs, RunPlan};
 pub use prepare::{Prepared, PreparedData};
 pub use rss::{Memory, memory_now};

@@ -41,13 +41,16 @@ fn warm_up(setup: &Setup<'_>) {
     setup.train(&base, &data, 2, |_| ());
 }
 
-fn growth_is_the_plan(home: &Home, policy: Policy, apply_and_free: bool) {
+fn growth_is_the_plan(home: &Home, policy: Policy, apply_and_free: bool, packed: bool) {
     in_pool(2, |be| {
         let max_grad_norm = if apply_and_free { 0.0 } else { 1.0 };
         let setup = Setup { policy, rank: 8, apply_and_free, max_grad_norm, ..Setup::new(be) };
         warm_up(&setup);
         let base = OpenBase::open(&home.base()).unwrap();
-        let data = dataset(&base, &home.path("data.jsonl"));
+        let mut data = dataset(&base, &home.path("data.jsonl"));
+        if packed {
+            data = data.pack(512, 0).unwrap();
+        }
         let model = setup.model(&base);
         let planned = setup.plan(&model, &data).bytes().held();
         let mut ledger = Ledger::new(Budget::of(planned));
@@ -62,7 +65,7 @@ fn growth_is_the_plan(home: &Home, policy: Policy, apply_and_free: bool) {
         trainer.release(&mut ledger);
         let (grown, name) = (peak.anon_growth(), policy.name());
         say(&format!(
-            "{name}, apply-and-free {apply_and_free}: planned {planned} bytes, RssAnon grew by \
+            "{name}, apply-and-free {apply_and_free}, packed {packed}: planned {planned} bytes, RssAnon grew by \
              {grown} over {} ({} readings)",
             peak.anon_start, peak.samples
         ));
@@ -90,9 +93,11 @@ fn a_run_grows_by_its_plan() {
     home.data(&[512, 512, 300]);
     for policy in Policy::ALL {
         for apply_and_free in [false, true] {
-            growth_is_the_plan(&home, policy, apply_and_free);
+            growth_is_the_plan(&home, policy, apply_and_free, false);
         }
     }
+    home.data(&[300, 212, 200, 90, 100, 60, 61, 62, 63, 64, 65, 66, 67]);
+    growth_is_the_plan(&home, Policy::Block, false, true);
 }
 
 #[test]

@@ -201,7 +201,8 @@ impl<'a> DatasetBuilder<'a> {
         if stats.examples == 0 {
             return Err(DataError::AllTruncated { dropped: stats.dropped, max_seq_len });
         }
-        Ok(Dataset { data: Arc::new(data.finish()?), index: index.finish()?, stats })
+        let (data, index) = (Arc::new(data.finish()?), index.finish()?);
+        Ok(Dataset { data, index, bins: None, stats })
     }
 
     fn push_window(

@@ -85,8 +85,7 @@ fn byte_level(vocab: GgufVocab) -> Result<Tokenizer, TokenizerError> {
     inner.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::new(false, false, false))));
     inner.add_tokens(&added);
 
-    let mut tokenizer =
-        Tokenizer::new(Inner::Library(Box::new(inner)))?.with_specials(specials);
+    let mut tokenizer = Tokenizer::new(Inner::Library(Box::new(inner)))?.with_specials(specials);
     tokenizer.prefix.extend(specials.bos.filter(|_| add_bos.unwrap_or(recipe.add_bos)));
     tokenizer.suffix.extend(specials.eos.filter(|_| add_eos));
     Ok(tokenizer)

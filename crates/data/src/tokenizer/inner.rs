@@ -9,13 +9,8 @@ use tokenizers::{
 use super::spm::Spm;
 
 /// The library's tokenizer around a model.
-pub(super) type Around<M> = TokenizerImpl<
-    M,
-    NormalizerWrapper,
-    PreTokenizerWrapper,
-    PostProcessorWrapper,
-    DecoderWrapper,
->;
+pub(super) type Around<M> =
+    TokenizerImpl<M, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// A tokenizer of either kind.
 #[derive(Debug)]

@@ -145,7 +145,8 @@ fn merges_are_never_dropped_by_chance() {
 /// three bytes, one was put in front, and characters became bytes.
 #[test]
 fn masks_are_right_where_bytes_move() {
-    let exchanges = [("Q: 🙂", " A  b"), ("日本 ", "語 ü"), ("a", "🙂🙂"), ("  x", "  y\n\nz"), ("é", "é")];
+    let exchanges =
+        [("Q: 🙂", " A  b"), ("日本 ", "語 ü"), ("a", "🙂🙂"), ("  x", "  y\n\nz"), ("é", "é")];
     let documents = DOCUMENTS.map(from_document);
     for tokenizer in documents.iter().chain([from_gguf()]) {
         for (prompt, completion) in exchanges {

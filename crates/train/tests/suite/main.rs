@@ -7,6 +7,7 @@ mod determinism;
 mod families;
 mod gguf;
 mod gguf_and_hf;
+mod packing;
 mod plan_is_ledger;
 mod refused;
 mod support;

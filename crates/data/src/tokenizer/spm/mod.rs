@@ -17,16 +17,15 @@ use tokenizers::{DecoderWrapper, NormalizerWrapper};
 pub(super) use self::model::Spm;
 
 use self::model::Role;
-use super::inner::Around;
 use super::gguf::{BYTE, CONTROL, UNKNOWN, added_tokens, check_counts, index, specials};
+use super::inner::Around;
 use super::{GgufVocab, Inner, Specials, Tokenizer, TokenizerError};
 
 /// What stands for a space in the tokens.
 const SPACE: &str = "▁";
 
 /// Ids that files of this kind leave unsaid: `<unk>`, `<s>` and `</s>`, first in the vocabulary.
-const USUAL: Specials =
-    Specials { unk: Some(0), bos: Some(1), eos: Some(2), eot: None, pad: None };
+const USUAL: Specials = Specials { unk: Some(0), bos: Some(1), eos: Some(2), eot: None, pad: None };
 
 pub(super) fn build(vocab: GgufVocab) -> Result<Tokenizer, TokenizerError> {
     check_counts(&vocab)?;
