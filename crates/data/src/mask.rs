@@ -113,8 +113,10 @@ impl Conversation<'_> {
                 start >= turn.start && end <= turn.end && self.tokenizer.is_special(id)
             })
             .last();
+        // A call to a tool follows the content, and may begin with a special token.
+        let ends = |start, end: usize| start >= said && text[end..turn.end].trim().is_empty();
         match last {
-            Some((&id, &(start, end))) if start >= said => (turn.start..end, Some(id)),
+            Some((&id, &(start, end))) if ends(start, end) => (turn.start..end, Some(id)),
             _ => (turn, None),
         }
     }

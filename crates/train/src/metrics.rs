@@ -7,7 +7,7 @@ use lowtide_data::{Packing, Stats};
 use lowtide_memory::{ByCategory, Category};
 use serde::Serialize;
 
-use crate::Evaluation;
+use crate::{Evaluation, Warning};
 
 /// Something worth telling the user, in the order in which it happens: data, plan, evaluation
 /// before, steps (with evaluations and saves between), evaluation after, saved, done.
@@ -159,6 +159,9 @@ pub struct PlanReport {
     pub backend: &'static str,
     /// Threads it will use.
     pub threads: usize,
+    /// What was asked for and will not come to anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 /// One update.

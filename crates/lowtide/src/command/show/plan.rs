@@ -13,6 +13,7 @@ pub(crate) fn plan(report: &PlanReport) -> String {
     text.push_str(&peak(report));
     text.push('\n');
     text.push_str(&alternatives(report));
+    text.push_str(&warnings(report));
     text
 }
 
@@ -68,6 +69,17 @@ fn alternatives(report: &PlanReport) -> String {
         })
         .collect();
     amounts("Checkpoint policies, fastest first, and what each would hold", &rows)
+}
+
+fn warnings(report: &PlanReport) -> String {
+    if report.warnings.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("\nTake note\n");
+    for warning in &report.warnings {
+        super::line(&mut text, &format!("  {warning}"));
+    }
+    text
 }
 
 #[cfg(test)]
