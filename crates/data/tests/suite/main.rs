@@ -9,3 +9,4 @@ mod masks;
 mod sentencepiece;
 mod smollm2;
 mod tokenizer_json;
+mod tools;

@@ -5,6 +5,7 @@ mod bad_files;
 mod bad_settings;
 mod determinism;
 mod families;
+mod folders;
 mod gguf;
 mod gguf_and_hf;
 mod packing;
