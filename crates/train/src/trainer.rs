@@ -173,7 +173,8 @@ impl<'p, 'w> Trainer<'p, 'w> {
     }
 
     /// One update over the sequences that `examples` number, `sequences` of them in a micro-batch.
-    /// `hyper.grad_scale` is the caller's factor, usually 1; averaging over labelled tokens and clipping come on top.
+    /// `hyper.grad_scale` is the caller's factor, usually 1; averaging over labelled tokens and
+    /// clipping come on top.
     ///
     /// # Errors
     /// When the data's temporary file cannot be read; then nothing was updated.

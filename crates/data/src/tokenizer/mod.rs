@@ -5,8 +5,9 @@
 //! together from its metadata, with a model of its own for SentencePiece's scores.
 //!
 //! Two departures from that crate's habits: padding, truncation and dropped merges asked for by a
-//! file are turned off, and the ids it puts around a text (`<s>`) are kept apart as [`prefix`](Tokenizer::prefix)
-//! and [`suffix`](Tokenizer::suffix), because a chat template writes its own.
+//! file are turned off, and the ids it puts around a text (`<s>`) are kept apart as
+//! [`prefix`](Tokenizer::prefix) and [`suffix`](Tokenizer::suffix), because a chat template writes
+//! its own.
 
 mod error;
 pub mod gguf;
@@ -195,9 +196,9 @@ impl Tokenizer {
         self.special_ids.binary_search(&id).is_ok()
     }
 
-    /// Whether a text is tokenized as if a space stood before it, as SentencePiece mostly has it. A
-    /// text in two pieces then tokenizes as the whole only when the second begins at a space, and is
-    /// given without it.
+    /// Whether a text is tokenized as if a space stood before it, as SentencePiece mostly has it.
+    /// A text in two pieces then tokenizes as the whole only when the second begins at a space,
+    /// and is given without it.
     #[must_use]
     pub fn puts_space_first(&self) -> bool {
         self.space_first
