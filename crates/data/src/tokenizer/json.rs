@@ -127,6 +127,7 @@ impl GgufVocab {
             eot: None,
             unk,
             pad,
+            ..Self::default()
         })
     }
 
@@ -135,6 +136,10 @@ impl GgufVocab {
     /// # Errors
     /// When the vocabulary is of a kind that is not understood, or contradicts itself.
     pub fn to_json(&self) -> Result<Value, TokenizerError> {
+        if self.model != "gpt2" {
+            let kind = format!("of the kind {:?}", self.model);
+            return Err(TokenizerError::NotByteLevel { kind });
+        }
         // Building it checks all that the document relies on.
         let built = super::Tokenizer::from_gguf(self.clone())?;
         let recipe = pre::recipe(&self.pre)?;

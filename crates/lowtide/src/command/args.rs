@@ -7,7 +7,10 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use super::chat::ChatArgs;
+use super::convert::ConvertArgs;
 use super::flags::{RunFlags, size};
+use super::generate::GenerateArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 bad usage, 3 no plan fits the memory budget,\n\
@@ -42,6 +45,15 @@ pub(crate) enum Job {
     /// Measure loss, perplexity and next-token accuracy of a base, or of a base with an adapter
     #[command(after_help = EXIT_CODES)]
     Eval(EvalArgs),
+    /// Answer a prompt, or continue a text, with a base or a base with an adapter
+    #[command(after_help = EXIT_CODES)]
+    Generate(Box<GenerateArgs>),
+    /// Talk with a base, or with a base with an adapter
+    #[command(after_help = EXIT_CODES)]
+    Chat(Box<ChatArgs>),
+    /// Write a base as another kind of file, or with weights of another type
+    #[command(after_help = EXIT_CODES)]
+    Convert(Box<ConvertArgs>),
 }
 
 impl Job {
@@ -50,6 +62,9 @@ impl Job {
             Self::Finetune(args) => args.run.voice,
             Self::Plan(args) => args.voice,
             Self::Eval(args) => args.voice,
+            Self::Generate(args) => args.voice,
+            Self::Chat(args) => args.voice,
+            Self::Convert(args) => args.voice,
         }
     }
 }
@@ -100,6 +115,8 @@ pub(crate) struct EvalArgs {
     #[arg(allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
     #[command(flatten, next_help_heading = "Evaluation")]
+    pub(crate) packing: PackingFlags,
+    #[command(flatten, next_help_heading = "Evaluation")]
     pub(crate) mask: MaskFlags,
     /// Heap that may be held, such as 256MiB; if nothing fits, nothing starts
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Memory")]
@@ -125,6 +142,24 @@ impl MaskFlags {
     /// What was asked for, if anything was.
     pub(crate) fn given(self) -> Option<bool> {
         (self.mask_prompt || self.no_mask_prompt).then_some(self.mask_prompt)
+    }
+}
+
+/// Whether examples share sequences; the last flag given counts.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct PackingFlags {
+    /// Several examples in one sequence of up to --max-seq-len tokens; they stay apart
+    #[arg(long, alias = "sample-packing", overrides_with = "no_packing")]
+    packing: bool,
+    /// Every example a sequence of its own [default]
+    #[arg(long, overrides_with = "packing")]
+    no_packing: bool,
+}
+
+impl PackingFlags {
+    /// What was asked for, if anything was.
+    pub(crate) fn given(self) -> Option<bool> {
+        (self.packing || self.no_packing).then_some(self.packing)
     }
 }
 
