@@ -7,7 +7,9 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use super::chat::ChatArgs;
 use super::flags::{RunFlags, size};
+use super::generate::GenerateArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 bad usage, 3 no plan fits the memory budget,\n\
@@ -42,6 +44,12 @@ pub(crate) enum Job {
     /// Measure loss, perplexity and next-token accuracy of a base, or of a base with an adapter
     #[command(after_help = EXIT_CODES)]
     Eval(EvalArgs),
+    /// Answer a prompt, or continue a text, with a base or a base with an adapter
+    #[command(after_help = EXIT_CODES)]
+    Generate(Box<GenerateArgs>),
+    /// Talk with a base, or with a base with an adapter
+    #[command(after_help = EXIT_CODES)]
+    Chat(Box<ChatArgs>),
 }
 
 impl Job {
@@ -50,6 +58,8 @@ impl Job {
             Self::Finetune(args) => args.run.voice,
             Self::Plan(args) => args.voice,
             Self::Eval(args) => args.voice,
+            Self::Generate(args) => args.voice,
+            Self::Chat(args) => args.voice,
         }
     }
 }

@@ -5,17 +5,20 @@
 //! place that writes to standard output.
 
 mod args;
+mod chat;
 mod config;
 mod console;
 mod eval;
 mod failure;
 mod finetune;
 mod flags;
+mod generate;
 mod inputs;
 mod machine;
 mod plan;
 mod show;
 mod signals;
+mod speech;
 
 use std::process::ExitCode;
 
@@ -37,6 +40,8 @@ pub(crate) fn run() -> ExitCode {
         Job::Finetune(args) => finetune::run(args),
         Job::Plan(args) => plan::run(args),
         Job::Eval(args) => eval::run(args),
+        Job::Generate(args) => generate::run(args),
+        Job::Chat(args) => chat::run(args),
     };
     done.map_or_else(|failure| report(&failure, voice), |()| ExitCode::SUCCESS)
 }
