@@ -3,3 +3,4 @@
 mod place;
 mod refused;
 mod runs;
+mod speech;
