@@ -7,6 +7,7 @@ use lowtide_data::{DataError, TemplateError, TokenizerError};
 use lowtide_memory::ReserveError;
 use lowtide_model::{ModelError, TargetsError};
 
+use crate::report::ReportError;
 use crate::{BudgetError, SettingsError};
 
 /// An error of a whole job. Each names the file or the setting at fault.
@@ -100,6 +101,9 @@ pub enum TrainError {
         /// The loss.
         loss: f64,
     },
+    /// A run cannot be read again.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// Two settings cannot be had together.
     #[error("{0}")]
     Unsupported(String),

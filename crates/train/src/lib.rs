@@ -20,9 +20,11 @@ mod log;
 mod metrics;
 mod planner;
 mod prepare;
+pub mod report;
 mod rss;
 mod run;
 mod settings;
+mod thin;
 mod trainer;
 
 pub use adapter_io::{load_adapter, save_adapter};

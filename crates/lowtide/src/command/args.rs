@@ -42,6 +42,9 @@ pub(crate) enum Job {
     /// Measure loss, perplexity and next-token accuracy of a base, or of a base with an adapter
     #[command(after_help = EXIT_CODES)]
     Eval(EvalArgs),
+    /// Write the report of a run anew, or compare several runs on one page
+    #[command(after_help = EXIT_CODES)]
+    Report(ReportArgs),
 }
 
 impl Job {
@@ -50,6 +53,7 @@ impl Job {
             Self::Finetune(args) => args.run.voice,
             Self::Plan(args) => args.voice,
             Self::Eval(args) => args.voice,
+            Self::Report(args) => args.voice,
         }
     }
 }
@@ -106,6 +110,19 @@ pub(crate) struct EvalArgs {
     pub(crate) memory_budget: Option<String>,
     #[command(flatten)]
     pub(crate) machine: MachineFlags,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
+}
+
+/// `lowtide report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folders that finetune wrote
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) folders: Vec<PathBuf>,
+    /// File to write [default: report.html in the folder, or compare.html for several]
+    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
+    pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) voice: Voice,
 }

@@ -26,6 +26,8 @@ pub(crate) enum Failure {
     Training(Box<TrainError>, Box<Settings>),
     /// `eval`.
     Evaluation(Box<TrainError>),
+    /// A file that cannot be read, understood or written.
+    Files(Box<TrainError>),
     /// A run that was told to stop, after some of its updates.
     Interrupted { updates: u64, of: u64, output: PathBuf },
     /// Threads that cannot be started.
@@ -94,6 +96,7 @@ impl fmt::Display for Failure {
             }
             Self::Training(error, settings) => training(f, error, settings),
             Self::Evaluation(error) => evaluation(f, error),
+            Self::Files(error) => chain(f, error),
             Self::Interrupted { updates: 0, .. } => {
                 f.write_str("stopped before the first update: nothing was written")
             }

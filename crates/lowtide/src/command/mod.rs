@@ -14,6 +14,7 @@ mod flags;
 mod inputs;
 mod machine;
 mod plan;
+mod report;
 mod show;
 mod signals;
 
@@ -37,8 +38,9 @@ pub(crate) fn run() -> ExitCode {
         Job::Finetune(args) => finetune::run(args),
         Job::Plan(args) => plan::run(args),
         Job::Eval(args) => eval::run(args),
+        Job::Report(args) => report::run(args),
     };
-    done.map_or_else(|failure| report(&failure, voice), |()| ExitCode::SUCCESS)
+    done.map_or_else(|failure| complain(&failure, voice), |()| ExitCode::SUCCESS)
 }
 
 /// With `--verbose`, what the crates below trace goes to standard error.
@@ -53,7 +55,7 @@ fn listen(voice: Voice) {
 
 /// Words for people on standard error, and with `--json` an object for programs on standard output.
 #[allow(clippy::print_stderr, reason = "this is where the command reports a failure")]
-fn report(failure: &Failure, voice: Voice) -> ExitCode {
+fn complain(failure: &Failure, voice: Voice) -> ExitCode {
     match failure {
         Failure::Interrupted { .. } => eprintln!("{failure}"),
         _ => eprintln!("error: {failure}"),

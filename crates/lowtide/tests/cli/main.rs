@@ -2,4 +2,5 @@
 
 mod place;
 mod refused;
+mod reports;
 mod runs;
