@@ -28,7 +28,7 @@ fn main() {
 }
 
 /// Trains, and tells the loss before every update: half the squared error of a token.
-pub fn losses() -> Vec<f32> {
+pub(crate) fn losses() -> Vec<f32> {
     let be: &dyn Backend = &NdArray::new(2);
     let mut noise = Noise(7);
     let dense = noise.values(OUT * IN, 0.2);

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Trains on all cores and tells of each reported update.
-pub fn train(settings: Settings) -> Result<Summary, TrainError> {
+pub(crate) fn train(settings: Settings) -> Result<Summary, TrainError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     finetune(&settings, &NdArray::new(threads), threads, &mut |event| match event {
         Event::Step(step) if step.report => println!("update {}: loss {:.4}", step.step, step.loss),

@@ -57,6 +57,7 @@ pub use lowtide_model as model;
 pub use lowtide_ndarray as ndarray;
 pub use lowtide_optim as optim;
 pub use lowtide_quant as quant;
+pub use lowtide_runtime as runtime;
 pub use lowtide_tape as tape;
 pub use lowtide_tensor as tensor;
 pub use lowtide_train as train;

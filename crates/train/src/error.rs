@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use lowtide_adapter::BuildError;
-use lowtide_data::{DataError, TemplateError, TokenizerError};
+use lowtide_data::DataError;
 use lowtide_memory::ReserveError;
-use lowtide_model::{ModelError, TargetsError};
+use lowtide_model::TargetsError;
+use lowtide_runtime::RuntimeError;
 
 use crate::report::ReportError;
 use crate::{BudgetError, SettingsError};
@@ -22,36 +23,12 @@ pub enum TrainError {
     /// A file cannot be read or written.
     #[error(transparent)]
     Formats(#[from] lowtide_formats::Error),
+    /// The base, its text or an adapter cannot be used.
+    #[error(transparent)]
+    Runtime(Box<RuntimeError>),
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The base's tokenizer cannot be used.
-    #[error("{}: {source}", path.display())]
-    Tokenizer {
-        /// The base.
-        path: PathBuf,
-        /// Why.
-        source: TokenizerError,
-    },
-    /// The base's chat template cannot be used.
-    #[error("{}: {source}", path.display())]
-    Template {
-        /// The base.
-        path: PathBuf,
-        /// Why.
-        source: TemplateError,
-    },
-    /// The base does not fit its configuration, or the adapter the base.
-    #[error("{}: {source}", path.display())]
-    Model {
-        /// The base.
-        path: PathBuf,
-        /// Why.
-        source: ModelError,
-    },
-    /// The adapter method or its configuration is refused.
-    #[error(transparent)]
-    Build(#[from] BuildError),
     /// No plan fits the budget.
     #[error(
         "no plan fits the memory budget of {budget} bytes: the leanest holds {smallest} bytes \
@@ -69,14 +46,6 @@ pub enum TrainError {
     /// What was planned cannot be reserved.
     #[error("cannot reserve what was planned: {0}")]
     Reserve(#[from] ReserveError),
-    /// An adapter folder does not belong to this base, or this run.
-    #[error("{}: {reason}", path.display())]
-    Adapter {
-        /// The adapter folder.
-        path: PathBuf,
-        /// What does not fit.
-        reason: String,
-    },
     /// The loss is no longer a number.
     #[error(
         "the loss of update {step} is {loss}: every weight of the base is finite, so training \
@@ -120,5 +89,17 @@ pub enum TrainError {
 impl From<BudgetError> for TrainError {
     fn from(error: BudgetError) -> Self {
         Self::Settings(error.into())
+    }
+}
+
+impl From<BuildError> for TrainError {
+    fn from(error: BuildError) -> Self {
+        RuntimeError::from(error).into()
+    }
+}
+
+impl From<RuntimeError> for TrainError {
+    fn from(error: RuntimeError) -> Self {
+        Self::Runtime(error.into())
     }
 }

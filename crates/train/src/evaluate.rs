@@ -5,14 +5,13 @@ use std::time::Instant;
 
 use lowtide_backend::Backend;
 use lowtide_memory::{Budget, Ledger};
-use lowtide_model::{Adaptation, Layers, TargetModules};
 use lowtide_optim::Sgd;
+use lowtide_runtime::{LoadedAdapter, OpenBase, registry};
 use lowtide_tape::{LossSum, Policy};
 use serde::Serialize;
 
-use crate::adapter_io::{LoadedAdapter, fill};
 use crate::prepare::limits_of;
-use crate::{Needs, OpenBase, Prepared, RunPlan, TrainError, Trainer, registry};
+use crate::{Needs, Prepared, RunPlan, TrainError, Trainer};
 
 /// What an evaluation is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,9 +64,6 @@ impl Evaluation {
     }
 }
 
-/// What stands for a method where there is no adapter; it is asked for nothing.
-const DEFAULT_METHOD: &str = "lora";
-
 /// Measures a base, or a base with an adapter, on data.
 ///
 /// # Errors
@@ -82,20 +78,10 @@ pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evalua
         seed: 0,
     };
     let data = prepared.for_evaluation(&base, &settings.data)?;
-    let methods = registry();
-    let kind = adapter.as_ref().map_or(DEFAULT_METHOD, |adapter| adapter.kind.as_str());
-    let method = methods.get(kind)?;
-    let (targets, layers) = (
-        TargetModules::List(adapter.as_ref().map_or_else(Vec::new, |a| a.modules.clone())),
-        Layers::All,
-    );
-    let config = adapter.as_ref().map(|a| a.config.clone()).unwrap_or_default();
-    let adaptation = Adaptation { method, config: &config, targets: &targets, layers: &layers };
-    let model =
-        base.build(adapter.as_ref().map(|_| adaptation)).map_err(|error| match &adapter {
-            Some(adapter) => adapter.blame(error),
-            None => error,
-        })?;
+    let model = match &adapter {
+        Some(adapter) => base.build_adapted(&registry(), adapter)?,
+        None => base.build(None)?,
+    };
 
     let sequences = settings.batch_size.max(1);
     let limits = limits_of([&data].into_iter(), sequences)?;
@@ -112,7 +98,7 @@ pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evalua
     let mut ledger = Ledger::new(settings.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
     let mut trainer = Trainer::reserve(&model, be, &optimizer, plan, 0.0, 0, &mut ledger)?;
     if let Some(adapter) = &adapter {
-        fill(adapter, base.file().hyper(), &model.sites, trainer.params_mut())?;
+        adapter.fill(base.file().hyper(), &model.sites, trainer.params_mut())?;
     }
     let start = Instant::now();
     let sum = trainer.evaluate(&data, sequences)?;

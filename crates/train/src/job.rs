@@ -7,15 +7,14 @@ use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
 use lowtide_model::{Adaptation, Layers, Model, TargetModules};
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
+use lowtide_runtime::{LoadedAdapter, OpenBase};
 use lowtide_tape::Policy;
 
-use crate::adapter_io::LoadedAdapter;
 use crate::metrics::by_name;
 use crate::planner::choose;
 use crate::prepare::limits_of;
 use crate::{
-    Needs, OpenBase, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError,
-    TrainError,
+    Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, TrainError,
 };
 
 /// The inputs of a run, opened and understood.
@@ -82,7 +81,7 @@ impl<'s> Job<'s> {
     ) -> Result<Model<'j, f32>, TrainError> {
         let method = methods.get(&self.settings.method)?;
         let (config, targets, layers) = (&self.config, &self.targets, &self.layers);
-        self.base.build(Some(Adaptation { method, config, targets, layers }))
+        Ok(self.base.build(Some(Adaptation { method, config, targets, layers }))?)
     }
 
     /// Updates of one pass over the data.

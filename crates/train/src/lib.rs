@@ -5,12 +5,11 @@
 //! [`Event`]s and print nothing. Below them, [`Prepared`] joins a base file to a model, [`RunPlan`]
 //! is every byte a run will hold, and [`Trainer`] is a reserved run that takes steps.
 //!
-//! This crate is where formats, data and models meet; it knows no instruction set and nothing of
-//! the inside of a block.
+//! Bases and adapters are opened by `lowtide-runtime`, on which this crate stands; it knows no
+//! instruction set and nothing of the inside of a block.
 #![forbid(unsafe_code)]
 
 mod adapter_io;
-mod base;
 mod batch;
 mod error;
 mod evaluate;
@@ -27,12 +26,12 @@ mod settings;
 mod thin;
 mod trainer;
 
-pub use adapter_io::{load_adapter, save_adapter};
-pub use base::{OpenBase, registry};
+pub use adapter_io::save_adapter;
 pub use batch::BatchBuffers;
 pub use error::TrainError;
 pub use evaluate::{EvalSettings, Evaluation, evaluate};
 pub use init::initialise;
+pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};
 pub use metrics::{DataReport, Event, PlanReport, PlanRow, StepReport, Summary};
 pub use planner::{Needs, RunPlan};
 pub use prepare::{Prepared, PreparedData};

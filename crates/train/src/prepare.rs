@@ -4,13 +4,12 @@
 use std::path::Path;
 
 use lowtide_data::{
-    ChatTemplate, DataFiles, Dataset, DatasetBuilder, DatasetOptions, GgufVocab, SampleStyle,
-    Tokenizer, render_sample,
+    DataFiles, Dataset, DatasetBuilder, DatasetOptions, SampleStyle, render_sample,
 };
-use lowtide_formats::{GgufTokenizer, TokenizerSource};
+use lowtide_runtime::{BaseText, OpenBase, RuntimeError};
 use lowtide_tape::Limits;
 
-use crate::{DataReport, OpenBase, TrainError};
+use crate::{DataReport, TrainError};
 
 /// What a run trains on and what it measures itself on.
 #[derive(Debug)]
@@ -36,32 +35,26 @@ pub struct Prepared {
     pub seed: u64,
 }
 
-/// A tokenizer and a chat template, where the base has them.
-struct Reader {
-    tokenizer: Option<Tokenizer>,
-    template: Option<ChatTemplate>,
-}
-
 impl Prepared {
     /// Reads `data` for training.
     ///
     /// # Errors
     /// When a file cannot be found, read or used, naming file, line and field.
     pub fn for_training(&self, base: &OpenBase, data: &Path) -> Result<PreparedData, TrainError> {
-        let reader = Reader::open(base)?;
+        let text = BaseText::open(base)?;
         let files = DataFiles::find(data)?;
-        let whole = self.read(base, &reader, &files.train)?;
+        let whole = self.read(base, &text, &files.train)?;
         let (train, valid) = match &files.valid {
-            Some(file) => (whole, Some(self.read(base, &reader, file)?)),
+            Some(file) => (whole, Some(self.read(base, &text, file)?)),
             None if self.val_split > 0.0 => {
                 let (train, valid) = whole.split(self.val_split, self.seed)?;
                 (train, Some(valid))
             }
             None => (whole, None),
         };
-        let report = report(&reader, &train, valid.as_ref(), base.file().path())?;
+        let report = report(&text, &train, valid.as_ref(), base.file().path())?;
         tracing::debug!(examples = report.examples, tokens = report.tokens, "data read");
-        drop(reader);
+        drop(text);
         // The tokenizer's pages would otherwise stay with the allocator and count as held.
         lowtide_memory::release_free_heap();
         Ok(PreparedData { train, valid, report })
@@ -73,73 +66,31 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::for_training`].
     pub fn for_evaluation(&self, base: &OpenBase, data: &Path) -> Result<Dataset, TrainError> {
-        let reader = Reader::open(base)?;
+        let text = BaseText::open(base)?;
         let files = DataFiles::find(data)?;
         let held_out = files.test.or(files.valid).filter(|_| data.is_dir());
-        let dataset = self.read(base, &reader, &held_out.unwrap_or(files.train))?;
-        drop(reader);
+        let dataset = self.read(base, &text, &held_out.unwrap_or(files.train))?;
+        drop(text);
         lowtide_memory::release_free_heap();
         Ok(dataset)
     }
 
-    fn read(&self, base: &OpenBase, reader: &Reader, file: &Path) -> Result<Dataset, TrainError> {
+    fn read(&self, base: &OpenBase, text: &BaseText, file: &Path) -> Result<Dataset, TrainError> {
         let options = DatasetOptions {
             max_seq_len: self.max_seq_len,
             mask_prompt: self.mask_prompt,
             vocab_size: Some(base.config().vocab_size),
             ..DatasetOptions::default()
         };
-        let (tokenizer, template) = (reader.tokenizer.as_ref(), reader.template.as_ref());
+        let (tokenizer, template) = (text.tokenizer.as_ref(), text.template.as_ref());
         let mut builder = DatasetBuilder::new(&options, tokenizer, template)?;
         builder.add_file(file)?;
         Ok(builder.finish()?)
     }
 }
 
-impl Reader {
-    fn open(base: &OpenBase) -> Result<Self, TrainError> {
-        let file = base.file();
-        let path = || file.path().to_owned();
-        let tokenizer = match file.tokenizer_source()? {
-            TokenizerSource::Json(_) => Some(Tokenizer::from_hf_folder(file.path())),
-            TokenizerSource::Gguf(vocab) => Some(Tokenizer::from_gguf(vocab_of(vocab))),
-            TokenizerSource::None => None,
-        };
-        let tokenizer = tokenizer
-            .transpose()
-            .map_err(|source| TrainError::Tokenizer { path: path(), source })?;
-        let special = file.special_tokens();
-        let template = file
-            .chat_template()
-            .map(|source| ChatTemplate::new(source, special.bos.as_deref(), special.eos.as_deref()))
-            .transpose()
-            .map_err(|source| TrainError::Template { path: path(), source })?;
-        Ok(Self { tokenizer, template })
-    }
-}
-
-fn vocab_of(vocab: GgufTokenizer) -> GgufVocab {
-    let GgufTokenizer {
-        model,
-        pre,
-        tokens,
-        token_types,
-        merges,
-        bos,
-        eos,
-        eot,
-        unk,
-        pad,
-        add_bos,
-        add_eos,
-        ..
-    } = vocab;
-    let pre = pre.unwrap_or_default();
-    GgufVocab { model, pre, tokens, token_types, merges, bos, eos, eot, unk, pad, add_bos, add_eos }
-}
-
 fn report(
-    reader: &Reader,
+    text: &BaseText,
     train: &Dataset,
     valid: Option<&Dataset>,
     path: &Path,
@@ -163,8 +114,8 @@ fn report(
         let mut buffer = train.buffer();
         let sample = train.read(0, &mut buffer)?;
         let show = |style| {
-            render_sample(reader.tokenizer.as_ref(), sample, style)
-                .map_err(|source| TrainError::Tokenizer { path: path.to_owned(), source })
+            render_sample(text.tokenizer.as_ref(), sample, style)
+                .map_err(|source| RuntimeError::Tokenizer { path: path.to_owned(), source })
         };
         report.sample = Some(show(SampleStyle::Brackets)?);
         report.sample_ansi = Some(show(SampleStyle::Ansi)?);

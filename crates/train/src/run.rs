@@ -9,8 +9,8 @@ use lowtide_data::order::permutation;
 use lowtide_formats::atomic;
 use lowtide_memory::{Budget, Ledger};
 use lowtide_optim::{Schedule, StepHyper};
+use lowtide_runtime::registry;
 
-use crate::adapter_io::fill;
 use crate::init::initialise;
 use crate::job::{Job, Planned};
 use crate::log::Log;
@@ -20,7 +20,7 @@ use crate::rss::Watch;
 use crate::thin::Thinned;
 use crate::{
     DataReport, Evaluation, Event, PlanReport, Settings, StepReport, Summary, TrainError, Trainer,
-    memory_now, registry, save_adapter,
+    memory_now, save_adapter,
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.
@@ -83,7 +83,7 @@ pub fn finetune_until(
     let mut trainer = Trainer::reserve(&model, be, optimizer, plan, clip, seed, &mut ledger)?;
     match &job.init_adapter {
         Some(adapter) => {
-            fill(adapter, job.base.file().hyper(), &model.sites, trainer.params_mut())?;
+            adapter.fill(job.base.file().hyper(), &model.sites, trainer.params_mut())?;
         }
         None => initialise(&model.sites, settings.seed, trainer.params_mut()),
     }

@@ -46,7 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("lowtide-data", &[]),
     (
-        "lowtide-train",
+        "lowtide-runtime",
         &[
             "lowtide-memory",
             "lowtide-tensor",
@@ -54,11 +54,26 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-backend",
             "lowtide-adapter",
             "lowtide-lora",
+            "lowtide-tape",
+            "lowtide-formats",
+            "lowtide-model",
+            "lowtide-data",
+        ],
+    ),
+    (
+        "lowtide-train",
+        &[
+            "lowtide-memory",
+            "lowtide-tensor",
+            "lowtide-quant",
+            "lowtide-backend",
+            "lowtide-adapter",
             "lowtide-optim",
             "lowtide-tape",
             "lowtide-formats",
             "lowtide-model",
             "lowtide-data",
+            "lowtide-runtime",
         ],
     ),
     (
@@ -76,6 +91,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-formats",
             "lowtide-model",
             "lowtide-data",
+            "lowtide-runtime",
             "lowtide-train",
         ],
     ),
@@ -87,7 +103,10 @@ const BESIDE: [&str; 3] = ["lowtide-testkit", "lowtide-benches", "xtask"];
 /// Libraries that mark a layer, with the only crates of ours that may use them.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["lowtide"]),
+    ("clap_complete", &["lowtide"]),
+    ("clap_mangen", &["lowtide"]),
     ("indicatif", &["lowtide"]),
+    ("maud", &["lowtide-train"]),
     ("memmap2", &["lowtide-memory", "lowtide-formats", "lowtide-data"]),
     ("minijinja", &["lowtide-data"]),
     ("ndarray", &["lowtide-ndarray"]),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use lowtide::adapter::BuildError;
 use lowtide::model::{ModelError, TargetsError};
+use lowtide::runtime::RuntimeError;
 use lowtide::train::SettingsError;
 use lowtide::{Settings, TrainError};
 use rayon::ThreadPoolBuildError;
@@ -26,6 +27,8 @@ pub(crate) enum Failure {
     Training(Box<TrainError>, Box<Settings>),
     /// `eval`.
     Evaluation(Box<TrainError>),
+    /// A path given by itself, at which is not what was expected.
+    Path { path: PathBuf, reason: String },
     /// A file that cannot be read, understood or written.
     Files(Box<TrainError>),
     /// A run that was told to stop, after some of its updates.
@@ -63,7 +66,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Training(error, _) if usage(error).is_some() => 2,
+            Self::Training(error, _) | Self::Files(error) if usage(error).is_some() => 2,
             Self::Interrupted { .. } => INTERRUPTED,
             _ if self.smallest_budget().is_some() => 3,
             _ => 1,
@@ -96,7 +99,11 @@ impl fmt::Display for Failure {
             }
             Self::Training(error, settings) => training(f, error, settings),
             Self::Evaluation(error) => evaluation(f, error),
-            Self::Files(error) => chain(f, error),
+            Self::Path { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::Files(error) => match usage(error) {
+                Some(words) => f.write_str(&words),
+                None => chain(f, &**error),
+            },
             Self::Interrupted { updates: 0, .. } => {
                 f.write_str("stopped before the first update: nothing was written")
             }
@@ -167,21 +174,31 @@ fn over_budget(
 fn usage(error: &TrainError) -> Option<String> {
     match error {
         TrainError::Settings(error) => Some(setting(error)),
-        TrainError::Targets(error)
-        | TrainError::Model { source: ModelError::Targets(error), .. } => match error {
-            TargetsError::BadRegex { .. } => Some(format!("--target-modules: {error}")),
-            TargetsError::BadLayers { .. } => Some(format!("--layers: {error}")),
+        TrainError::Targets(error) => targets(error),
+        TrainError::Runtime(error) => match &**error {
+            RuntimeError::Model { source: ModelError::Targets(error), .. } => targets(error),
+            RuntimeError::Build(error)
+            | RuntimeError::Model { source: ModelError::Adapter(error), .. } => Some(method(error)),
             _ => None,
         },
-        TrainError::Build(error) | TrainError::Model { source: ModelError::Adapter(error), .. } => {
-            Some(match error {
-                BuildError::BadValue(bad) => {
-                    out_of_range(&bad.field.replace('_', "-"), bad.value, bad.expected)
-                }
-                BuildError::UnknownMethod { .. } => format!("--method: {error}"),
-            })
-        }
         _ => None,
+    }
+}
+
+fn targets(error: &TargetsError) -> Option<String> {
+    match error {
+        TargetsError::BadRegex { .. } => Some(format!("--target-modules: {error}")),
+        TargetsError::BadLayers { .. } => Some(format!("--layers: {error}")),
+        _ => None,
+    }
+}
+
+fn method(error: &BuildError) -> String {
+    match error {
+        BuildError::BadValue(bad) => {
+            out_of_range(&bad.field.replace('_', "-"), bad.value, bad.expected)
+        }
+        BuildError::UnknownMethod { .. } => format!("--method: {error}"),
     }
 }
 

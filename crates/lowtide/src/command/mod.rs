@@ -12,7 +12,9 @@ mod failure;
 mod finetune;
 mod flags;
 mod inputs;
+mod inspect;
 mod machine;
+mod packaging;
 mod plan;
 mod report;
 mod show;
@@ -38,7 +40,10 @@ pub(crate) fn run() -> ExitCode {
         Job::Finetune(args) => finetune::run(args),
         Job::Plan(args) => plan::run(args),
         Job::Eval(args) => eval::run(args),
+        Job::Inspect(args) => inspect::run(args),
         Job::Report(args) => report::run(args),
+        Job::Completions(args) => packaging::completions(args),
+        Job::Man(args) => packaging::man(args),
     };
     done.map_or_else(|failure| complain(&failure, voice), |()| ExitCode::SUCCESS)
 }

@@ -94,11 +94,13 @@ fn bad_settings_are_bad_usage_and_name_their_flag() {
 #[test]
 fn what_a_method_refuses_is_laid_at_the_flag_and_not_at_the_base() {
     let bad = BadValue { method: "lora", field: "rank", value: 0.0, expected: "at least 1" };
-    let wrapped = || TrainError::Model {
-        path: "m.gguf".into(),
-        source: ModelError::Adapter(BuildError::BadValue(bad)),
+    let wrapped = || {
+        TrainError::from(RuntimeError::Model {
+            path: "m.gguf".into(),
+            source: ModelError::Adapter(BuildError::BadValue(bad)),
+        })
     };
-    for error in [TrainError::Build(BuildError::BadValue(bad)), wrapped()] {
+    for error in [TrainError::from(BuildError::BadValue(bad)), wrapped()] {
         let failure = training(error);
         assert_eq!(failure.exit_code(), 2);
         assert_eq!(failure.to_string(), "--rank is 0, expected at least 1");

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lowtide::TrainError;
-use lowtide::data::{DataFiles, DatasetBuilder, DatasetOptions, SampleStyle, Survey, render_sample};
+use lowtide::data::{
+    DataFiles, DatasetBuilder, DatasetOptions, SampleStyle, Survey, render_sample,
+};
 use lowtide::runtime::{BaseText, OpenBase};
 use lowtide::train::SettingsError;
 use serde::Serialize;
 
 use super::text;
 use crate::command::args::InspectArgs;
+use crate::command::show::Facts;
 use crate::command::show::data::marked;
 use crate::command::show::number::{bytes, count, counted, percent};
-use crate::command::show::Facts;
 
 /// Data, as `--json` tells it.
 #[derive(Debug, Serialize)]
@@ -142,8 +144,7 @@ pub(super) fn text(report: &DataReport, coloured: bool) -> String {
         text.push('\n');
         match &file.tokens {
             Some(tokens) => {
-                let (sample, ansi) = (Some(&tokens.sample), Some(&tokens.sample_ansi));
-                let shown = marked(sample.map(String::as_str), ansi.map(String::as_str), coloured);
+                let shown = marked(Some(&tokens.sample), Some(&tokens.sample_ansi), coloured);
                 text.push_str(&shown.unwrap_or_default());
             }
             None => text.push_str(&text::block("First record", &file.first, true, "")),

@@ -189,11 +189,8 @@ fn tokenizer(
 
 /// A short conversation through the template, or the template's words against it.
 fn conversation(template: &ChatTemplate) -> Result<String, String> {
-    let turns = [
-        ("user", "Which way does the tide run?"),
-        ("assistant", "Out."),
-        ("user", "And then?"),
-    ];
+    let turns =
+        [("user", "Which way does the tide run?"), ("assistant", "Out."), ("user", "And then?")];
     let messages = turns.map(|(role, words)| Message::new(role, words));
     let options = RenderOptions { add_generation_prompt: true, tools: None };
     template.render(&messages, options).map_err(|error| error.to_string())
@@ -207,7 +204,8 @@ pub(super) fn text(report: &ModelReport, whole_template: bool) -> String {
         .types
         .iter()
         .map(|row| {
-            let remark = format!("{} tensors, {} numbers", count(row.tensors), count(row.parameters));
+            let remark =
+                format!("{} tensors, {} numbers", count(row.tensors), count(row.parameters));
             (row.r#type, bytes(row.bytes), remark)
         })
         .collect();
@@ -255,10 +253,22 @@ fn shape(report: &ModelReport) -> String {
             format!("{}, {} blocks", report.architecture, number(report.num_hidden_layers)),
         )
         .add("parameters", count(report.parameters))
-        .add("width", format!("{} hidden, {} in feed-forward, {}", number(report.hidden_size),
-            number(report.intermediate_size), report.hidden_act))
-        .add("attention", format!("{} query heads over {} key-value heads, {} wide",
-            report.num_attention_heads, report.num_key_value_heads, report.head_dim))
+        .add(
+            "width",
+            format!(
+                "{} hidden, {} in feed-forward, {}",
+                number(report.hidden_size),
+                number(report.intermediate_size),
+                report.hidden_act
+            ),
+        )
+        .add(
+            "attention",
+            format!(
+                "{} query heads over {} key-value heads, {} wide",
+                report.num_attention_heads, report.num_key_value_heads, report.head_dim
+            ),
+        )
         .add("positions", &report.rope)
         .add("context", context)
         .add("vocabulary", format!("{} tokens, head {head}", number(report.vocab_size)))

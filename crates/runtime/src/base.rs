@@ -7,12 +7,13 @@ use lowtide_backend as backend;
 use lowtide_formats::{self as formats, Base};
 use lowtide_lora::LoraMethod;
 use lowtide_model::{
-    Adaptation, Config, LocalAttention, Model, ModelError, Rope, RopeScaling, Weights, build,
+    Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
+    TargetModules, Weights, build,
 };
 use lowtide_quant::QMat;
 use lowtide_tensor::Float;
 
-use crate::TrainError;
+use crate::{LoadedAdapter, RuntimeError};
 
 /// The adapter methods that come with Lowtide.
 #[must_use]
@@ -32,10 +33,9 @@ impl OpenBase {
     ///
     /// # Errors
     /// When the file is unsound, or of a family or with a setting that is not known.
-    pub fn open(path: &Path) -> Result<Self, TrainError> {
+    pub fn open(path: &Path) -> Result<Self, RuntimeError> {
         let base = Base::open(path)?;
-        let config = config_of(base.hyper())
-            .map_err(|source| TrainError::Model { path: path.to_owned(), source })?;
+        let config = config_of(base.hyper()).map_err(|error| RuntimeError::model(path, error))?;
         tracing::debug!(path = %path.display(), bytes = base.file_bytes(), "base mapped");
         Ok(Self { base, config })
     }
@@ -59,9 +59,25 @@ impl OpenBase {
     pub fn build<F: Float>(
         &self,
         adaptation: Option<Adaptation<'_, F>>,
-    ) -> Result<Model<'_, F>, TrainError> {
+    ) -> Result<Model<'_, F>, RuntimeError> {
         build(&self.config, &FileWeights(&self.base), adaptation)
-            .map_err(|source| TrainError::Model { path: self.base.path().to_owned(), source })
+            .map_err(|error| RuntimeError::model(self.base.path(), error))
+    }
+
+    /// Builds the model with an adapter at exactly the modules it adapts.
+    ///
+    /// # Errors
+    /// When the base is unsound, `methods` lacks the adapter's, or the adapter is of another base.
+    pub fn build_adapted<F: Float>(
+        &self,
+        methods: &Registry<F>,
+        adapter: &LoadedAdapter,
+    ) -> Result<Model<'_, F>, RuntimeError> {
+        let method = methods.get(&adapter.kind)?;
+        let targets = TargetModules::List(adapter.modules.clone());
+        let (config, layers) = (&adapter.config, &Layers::All);
+        let adaptation = Adaptation { method, config, targets: &targets, layers };
+        self.build(Some(adaptation)).map_err(|error| adapter.blame(error))
     }
 }
 

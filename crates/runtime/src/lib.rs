@@ -1,0 +1,16 @@
+//! Where files meet models: a base on disk opened as a model, adapters read into it, its tokenizer
+//! and chat template.
+//!
+//! This crate is where formats, data and models come together; it knows nothing of training, no
+//! instruction set and nothing of the inside of a block.
+#![forbid(unsafe_code)]
+
+mod adapter;
+mod base;
+mod error;
+mod text;
+
+pub use adapter::{LoadedAdapter, load_adapter, permuted_rows};
+pub use base::{OpenBase, registry};
+pub use error::RuntimeError;
+pub use text::BaseText;
