@@ -77,6 +77,11 @@ impl<'a> Object<'a> {
         self.fields.get(key).filter(|v| !v.is_null())
     }
 
+    /// Whether a field is there and `null`, where that means something else than its absence.
+    pub(crate) fn is_null(&self, key: &str) -> bool {
+        self.fields.get(key).is_some_and(Value::is_null)
+    }
+
     /// All fields that are not `null`.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&'a str, &'a Value)> + use<'a> {
         self.fields.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.as_str(), v))

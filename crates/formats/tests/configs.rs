@@ -137,7 +137,7 @@ fn settings_that_are_not_computed() {
         ("no_rope_layers", json!([1, 0])),
         ("hidden_act", json!("gelu")),
         ("architectures", json!(["LlamaForSequenceClassification"])),
-        ("model_type", json!("mistral")),
+        ("model_type", json!("falcon")),
         ("auto_map", json!({"AutoModelForCausalLM": "modeling_x.X"})),
     ] {
         let error = hf_config(&json!({ key: value })).unwrap_err();
@@ -231,7 +231,8 @@ fn metadata_of_other_models() {
         "general.architecture",
         "qwen2moe".into(),
         &format!(
-            "`general.architecture` is \"qwen2moe\", {refused} llama, qwen2, qwen3, gemma3_text"
+            "`general.architecture` is \"qwen2moe\", {refused} llama, mistral, qwen2, qwen3, \
+             gemma3_text"
         ),
     );
     gguf_refused(

@@ -111,6 +111,26 @@ fn what_the_golden_bases_are() {
 }
 
 #[test]
+fn a_mistral_has_a_window_unless_it_says_null() {
+    let mistral = |edits: Json| {
+        let mut all = json!({"model_type": "mistral", "architectures": ["MistralForCausalLM"]});
+        all.as_object_mut().unwrap().extend(edits.as_object().unwrap().clone());
+        old_style("llama_untied", &all)
+    };
+    let window = |edits| mistral(edits).unwrap().local.map(|local| local.window);
+    assert_eq!(window(json!({"sliding_window": null})), None);
+    assert_eq!(window(json!({"sliding_window": 8})), Some(8));
+    assert_eq!(window(json!({})), Some(4096), "the reference's default");
+    let hyper = mistral(json!({"sliding_window": 8})).unwrap();
+    let local = hyper.local.as_ref().unwrap();
+    assert_eq!((&local.layers, &local.rope), (&vec![true; 2], &hyper.rope));
+    let silent = mistral(json!({"num_key_value_heads": null, "num_attention_heads": 16}));
+    assert_eq!(silent.unwrap().num_key_value_heads, 8);
+    let zero = words(mistral(json!({"sliding_window": 0})));
+    assert!(zero.starts_with("`sliding_window` is 0"), "{zero}");
+}
+
+#[test]
 fn a_qwen_has_its_window_switched_off() {
     for model in ["qwen2", "qwen3"] {
         let plain = old_style(model, &json!({})).unwrap();

@@ -61,3 +61,16 @@ pub use lowtide_runtime as runtime;
 pub use lowtide_tape as tape;
 pub use lowtide_tensor as tensor;
 pub use lowtide_train as train;
+
+/// The pages of the book that show code: what they show compiles, runs and does what they say.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../../docs/adding-a-backend.md")]
+    pub struct AddingABackend;
+    #[doc = include_str!("../../../docs/adding-a-block-format.md")]
+    pub struct AddingABlockFormat;
+    #[doc = include_str!("../../../docs/adding-a-method.md")]
+    pub struct AddingAMethod;
+    #[doc = include_str!("../../../docs/adding-an-op.md")]
+    pub struct AddingAnOp;
+}

@@ -1,16 +1,18 @@
 //! Reality agrees with the plan: what the operating system says the process holds while a run goes
 //! from reserve to its last step. In a binary of their own: the numbers are those of the process.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lowtide_memory::{Budget, Ledger, release_free_heap};
 use lowtide_tape::Policy;
+use lowtide_testkit::golden::golden_dir;
 use lowtide_testkit::rss::{self, Sampler};
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::OpenBase;
 
-use support::{Home, Setup, dataset, in_pool, say};
+use support::{Home, Setup, dataset, in_pool, say, write_data};
 
 #[path = "suite/support.rs"]
 mod support;
@@ -41,13 +43,14 @@ fn warm_up(setup: &Setup<'_>) {
     setup.train(&base, &data, 2, |_| ());
 }
 
-fn growth_is_the_plan(home: &Home, policy: Policy, apply_and_free: bool) {
+fn growth_is_the_plan(base: &Path, data: &Path, policy: Policy, apply_and_free: bool) {
     in_pool(2, |be| {
         let max_grad_norm = if apply_and_free { 0.0 } else { 1.0 };
         let setup = Setup { policy, rank: 8, apply_and_free, max_grad_norm, ..Setup::new(be) };
         warm_up(&setup);
-        let base = OpenBase::open(&home.base()).unwrap();
-        let data = dataset(&base, &home.path("data.jsonl"));
+        let name = format!("{}, {}", base.file_name().unwrap().display(), policy.name());
+        let base = OpenBase::open(base).unwrap();
+        let data = dataset(&base, data);
         let model = setup.model(&base);
         let planned = setup.plan(&model, &data).bytes().held();
         let mut ledger = Ledger::new(Budget::of(planned));
@@ -60,7 +63,7 @@ fn growth_is_the_plan(home: &Home, policy: Policy, apply_and_free: bool) {
         }
         let peak = sampler.stop();
         trainer.release(&mut ledger);
-        let (grown, name) = (peak.anon_growth(), policy.name());
+        let grown = peak.anon_growth();
         say(&format!(
             "{name}, apply-and-free {apply_and_free}: planned {planned} bytes, RssAnon grew by \
              {grown} over {} ({} readings)",
@@ -87,10 +90,24 @@ fn a_run_grows_by_its_plan() {
         ..TinyLlama::default()
     };
     let home = Home::new(&shape);
-    home.data(&[512, 512, 300]);
+    let data = home.data(&[512, 512, 300]);
     for policy in Policy::ALL {
         for apply_and_free in [false, true] {
-            growth_is_the_plan(&home, policy, apply_and_free);
+            growth_is_the_plan(&home.base(), &data, policy, apply_and_free);
+        }
+    }
+}
+
+#[test]
+fn a_run_of_any_family_grows_by_its_plan() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data.jsonl");
+    // The bases are tiny: only long examples make a plan that the system can tell from noise.
+    write_data(&data, &[2560, 2560, 1500]);
+    for family in ["llama_untied", "qwen2", "qwen3", "gemma3"] {
+        for policy in Policy::ALL {
+            growth_is_the_plan(&golden_dir().join(family), &data, policy, false);
         }
     }
 }

@@ -42,12 +42,15 @@ fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
 }
 
 /// Files of this family keep the rows of q and k in another order, and rotate neighbours.
-fn from_gguf(contents: &Contents, bytes: &[u8]) -> Result<Hyperparameters, DocumentError> {
+pub(super) fn from_gguf(
+    contents: &Contents,
+    bytes: &[u8],
+) -> Result<Hyperparameters, DocumentError> {
     let keys = Keys::new(contents, bytes, FAMILY.gguf_architecture);
     keys.refuse_unknown(&[])?;
     decoder::from_gguf(&keys, &FAMILY, Pairing::Adjacent)?.checked(|field| keys.key_of(field))
 }
 
-fn tensors(hyper: &Hyperparameters, visit: &mut TensorVisitor<'_>) -> Result<(), Stop> {
+pub(super) fn tensors(hyper: &Hyperparameters, visit: &mut TensorVisitor<'_>) -> Result<(), Stop> {
     decoder::tensors(hyper, &["input_layernorm", "post_attention_layernorm"], &[], visit)
 }

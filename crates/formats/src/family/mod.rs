@@ -9,6 +9,7 @@ mod gemma3;
 mod gguf_keys;
 mod hf_keys;
 mod llama;
+mod mistral;
 mod qwen2;
 mod qwen3;
 
@@ -49,7 +50,8 @@ pub(crate) type TensorVisitor<'a> = dyn FnMut(&str, &[usize]) -> Result<(), Stop
 pub(crate) struct Stop;
 
 /// Every family that is read.
-static FAMILIES: &[&Family] = &[&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &gemma3::FAMILY];
+static FAMILIES: &[&Family] =
+    &[&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &gemma3::FAMILY];
 
 /// The family of an HF config.
 pub(crate) fn of_hf(config: Object<'_>) -> Result<&'static Family, DocumentError> {

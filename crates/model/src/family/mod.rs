@@ -4,6 +4,7 @@
 
 mod gemma3;
 mod llama;
+mod mistral;
 mod qwen2;
 mod qwen3;
 
@@ -21,6 +22,8 @@ use crate::block::Block;
 pub enum Family {
     /// Norms before attention and the feed-forward part.
     Llama,
+    /// As Llama; attention may be limited to a window of keys.
+    Mistral,
     /// As Llama; q, k and v have biases.
     Qwen2,
     /// As Llama, with normed queries and keys.
@@ -31,13 +34,14 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma3];
+    pub const ALL: [Self; 5] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3, Self::Gemma3];
 
     /// The `model_type` of Hugging Face.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",
+            Self::Mistral => "mistral",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
             Self::Gemma3 => "gemma3_text",
@@ -52,6 +56,7 @@ impl Family {
     ) -> Result<(), ModelError> {
         match self {
             Self::Llama => llama::record(block, x),
+            Self::Mistral => mistral::record(block, x),
             Self::Qwen2 => qwen2::record(block, x),
             Self::Qwen3 => qwen3::record(block, x),
             Self::Gemma3 => gemma3::record(block, x),
@@ -85,7 +90,7 @@ mod tests {
         let error = "gpt2".parse::<Family>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "model family `gpt2` is not known; known: llama, qwen2, qwen3, gemma3_text"
+            "model family `gpt2` is not known; known: llama, mistral, qwen2, qwen3, gemma3_text"
         );
     }
 }

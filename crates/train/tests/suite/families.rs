@@ -9,8 +9,9 @@ use lowtide_ndarray::NdArray;
 use lowtide_tape::{Batch, Policy};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::compare::assert_close;
-use lowtide_testkit::golden::golden_dir;
+use lowtide_testkit::golden::{golden_dir, load_json};
 use lowtide_train::OpenBase;
+use serde_json::json;
 
 use crate::gguf;
 use crate::support::{Setup, bits, dataset, write_data};
@@ -111,4 +112,27 @@ fn both_styles_of_config_give_the_same_logits() {
         }
         assert_eq!(bits(&logits(dir.path())), bits(&logits(&folder)), "{model}");
     }
+}
+
+/// The untied Llama as a Mistral, with a window of so many keys.
+fn mistral(window: Option<usize>) -> Vec<f32> {
+    let (folder, dir) = (golden_dir().join("llama_untied"), tempfile::tempdir().unwrap());
+    std::fs::copy(folder.join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+    let mut config = load_json(&folder.join("config.json"));
+    config["model_type"] = "mistral".into();
+    config["architectures"] = json!(["MistralForCausalLM"]);
+    config["sliding_window"] = json!(window);
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    logits(dir.path())
+}
+
+#[test]
+fn a_mistral_is_a_llama_with_a_window() {
+    let llama = bits(&logits(&golden_dir().join("llama_untied")));
+    assert_eq!(bits(&mistral(None)), llama);
+    assert_eq!(bits(&mistral(Some(24))), llama, "the window holds the whole sequence");
+    let narrow = bits(&mistral(Some(8)));
+    let (all_seen, all_hold) = (&narrow[..8 * 256], &llama[..8 * 256]);
+    assert!(all_seen == all_hold, "rows whose keys are all in the window");
+    assert!(narrow[8 * 256..] != llama[8 * 256..], "rows that lose keys");
 }

@@ -1,0 +1,3 @@
+//! Mistral: wired as Llama; the window of its attention is in the configuration.
+
+pub(super) use super::llama::record;
