@@ -1,9 +1,9 @@
 //! Trains a LoRA on one packed matrix, from parts alone: no model, no file, no trainer.
 //!
 //! `cargo run --release --example compose` packs a random matrix, changes it by a little of rank 2,
-//! and lets an adapter of rank 4 find that change from inputs and outputs. The four crates it is made
-//! of (`quant`, `backend`, `ndarray`, `lora`) and the contract between them (`adapter`, `tensor`) can
-//! be used in a program of your own without any other part of Lowtide.
+//! and lets an adapter of rank 4 find that change from inputs and outputs. The four crates it is
+//! made of (`quant`, `backend`, `ndarray`, `lora`) and the contract between them (`adapter`,
+//! `tensor`) can be used in a program of your own without any other part of Lowtide.
 #![allow(clippy::print_stdout, reason = "a program talks to the person who runs it")]
 
 use lowtide::adapter::{Adapter, Config, FrozenLinear, Init, Linear, Phase, Rows};

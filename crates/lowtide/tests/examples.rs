@@ -34,7 +34,7 @@ fn a_program_of_under_40_lines_fine_tunes() {
         lr: 1e-2,
         ..Settings::default()
     };
-    let summary = finetune::train(settings).unwrap();
+    let summary = finetune::train(&settings).unwrap();
     let (first, last) = (summary.loss_first.unwrap(), summary.loss_last.unwrap());
     assert!(last < first / 10.0, "{first} -> {last}");
     assert_eq!(summary.peak_bytes, summary.planned_peak_bytes);

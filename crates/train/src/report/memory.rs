@@ -30,8 +30,8 @@ pub(super) fn memory(run: &Run) -> Markup {
     let remark = if run.notes.course.is_empty() {
         "Bytes held at the peak."
     } else {
-        "Bytes in use while one micro-batch goes forward and backward through the blocks. The whole \
-         plan is reserved before the first step; nothing of size is allocated after it."
+        "Bytes in use while one micro-batch goes forward and backward through the blocks. The \
+         whole plan is reserved before the first step; nothing of size is allocated after it."
     };
     card("wide", "Memory over one step", remark, &inside)
 }

@@ -1,9 +1,9 @@
 //! `report.html`: a run on one page, which loads nothing, runs nothing and reads well on a phone.
 //!
-//! [`Run`] is what a page shows, [`page`] and [`comparison`] make the text of one, [`write()`] puts it
-//! in its place. [`Run::read`] finds a run again in its folder: figures in `summary.json`, updates in
-//! `metrics.jsonl`, settings in `config.toml`, and what none of these tell in the page itself, which
-//! carries its [`Notes`] along.
+//! [`Run`] is what a page shows, [`page()`] and [`comparison`] make the text of one, [`write()`]
+//! puts it in its place. [`Run::read`] finds a run again in its folder: figures in `summary.json`,
+//! updates in `metrics.jsonl`, settings in `config.toml`, and what none of these tell in the page
+//! itself, which carries its [`Notes`] along.
 //!
 //! Text from users is escaped wherever it stands: pages are built by `maud`, which escapes by
 //! default, and the notes are JSON without a character that means something to a browser.

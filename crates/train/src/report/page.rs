@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::axis::Axis;
 use super::chart::{self, Drawn, Series, Words};
 use super::number::{NONE, bytes, change, loss, three, time, whole};
-use super::parts::{card, carried, document, footer, legend, name, swatch, tile, title};
+use super::parts::{card, carried, document, footer, legend, name, tile, title};
 use super::{Reported, Run, Sample, memory};
 
 /// From this many reported updates on, a running mean is drawn over the losses.
@@ -21,7 +21,9 @@ pub fn page(run: &Run) -> String {
             h1 { (title(run)) }
             p { (subtitle(run)) }
             @if run.notes.interrupted {
-                p class="warning" { "Stopped before its last update; what it had learned is saved." }
+                p class="warning" {
+                    "Stopped before its last update; what it had learned is saved."
+                }
             }
         }
         dl class="tiles" { (tiles(run)) }
@@ -73,6 +75,10 @@ fn tiles(run: &Run) -> Markup {
         true => "as planned, to the byte".to_owned(),
         false => format!("planned {}", bytes(s.planned_peak_bytes)),
     };
+    let speed = s.tokens_per_second.map(|rate| format!("{} tokens/s", three(rate)));
+    let speed = speed.unwrap_or(NONE.into());
+    let plural = if s.threads == 1 { "" } else { "s" };
+    let computing = format!("{}, {} thread{plural}", s.backend, s.threads);
     let over = s.rss_anon_peak_bytes.map(|anon| anon.saturating_sub(s.peak_bytes));
     html! {
         @if s.eval_loss_before.is_some() || s.eval_loss_after.is_some() {
@@ -81,11 +87,11 @@ fn tiles(run: &Run) -> Markup {
         (change_tile("Training loss", s.loss_first, s.loss_last))
         (tile("Peak memory held", &bytes(s.peak_bytes), &as_planned))
         @if let (Some(anon), Some(over)) = (s.rss_anon_peak_bytes, over) {
-            (tile("Process (RssAnon)", &bytes(anon), &format!("{} beyond the plan", bytes(over))))
+            @let beyond = format!("{} beyond the plan", bytes(over));
+            (tile("Process (RssAnon)", &bytes(anon), &beyond))
         }
         (tile("Time in updates", &total.map_or(NONE.into(), time), &each.unwrap_or_default()))
-        (tile("Speed", &s.tokens_per_second.map_or(NONE.into(), |rate| format!("{} tokens/s", three(rate))),
-            &format!("{}, {} thread{}", s.backend, s.threads, if s.threads == 1 { "" } else { "s" })))
+        (tile("Speed", &speed, &computing))
         (tile("Trained", &whole(s.trainable_parameters as u64), "numbers in the adapter"))
         (tile("Learned from", &format!("{} tokens", whole(s.tokens)),
             &format!("{} of them labelled", whole(s.labelled_tokens))))
@@ -219,6 +225,14 @@ pub(super) fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().enumerate().map(|(at, (x, _))| (*x, mean(at))).collect()
 }
 
+/// What stands over an answer.
+fn after(sample: &Sample) -> &'static str {
+    match sample.after.trim() == sample.expected.trim() {
+        true => "After: as expected",
+        false => "After",
+    }
+}
+
 fn samples(samples: &[Sample]) -> Markup {
     if samples.is_empty() {
         return html! {};
@@ -234,13 +248,7 @@ fn samples(samples: &[Sample]) -> Markup {
             div class="sample" {
                 (words("Prompt", "prompt", &sample.prompt))
                 (words("Before", "before", &sample.before))
-                div class="after" {
-                    h3 { (swatch("held-out")) "After"
-                        @if sample.after.trim() == sample.expected.trim() {
-                            span class="match" { "as expected" }
-                        } }
-                    pre { @if sample.after.is_empty() { em { "nothing" } } @else { (sample.after) } }
-                }
+                (words(after(sample), "after", &sample.after))
                 (words("Expected", "expected", &sample.expected))
             }
         }

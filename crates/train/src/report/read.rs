@@ -21,7 +21,10 @@ const LINE_BYTES_MAX: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// A file is not there or cannot be read.
-    #[error("{}: cannot read: {source}; expected a folder that `lowtide finetune` wrote", path.display())]
+    #[error(
+        "{}: cannot read: {source}; expected a folder that `lowtide finetune` wrote",
+        path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,

@@ -104,7 +104,8 @@ fn a_page_shows_the_run_it_was_given() {
         let body = words(doc.root_element());
         for part in [
             "tiny + lora",
-            "lora, rank 8, alpha 16, on 14 linears · lines.jsonl · 3 updates · 2026-11-22 02:00 UTC",
+            "lora, rank 8, alpha 16, on 14 linears · lines.jsonl · 3 updates",
+            " · 2026-11-22 02:00 UTC",
             "3.250 → 2.750 −15.4 %",
             "3.000 → 2.500 −16.7 %",
             "12.0 MiB as planned, to the byte",
@@ -119,7 +120,7 @@ fn a_page_shows_the_run_it_was_given() {
             "Held-out loss goes from 3.250 to 2.750.",
             "The fullest is backward, block 1 with 12.0 MiB; the plan's peak is 12.0 MiB.",
             "light in the hall?",
-            "as expected",
+            "After: as expected",
             "model = \"models/tiny.gguf\"",
         ] {
             assert!(body.contains(part), "{part}: {body}");

@@ -15,9 +15,9 @@ use super::console::Console;
 use super::failure::Failure;
 use super::inputs;
 
-const EXPECTED: &str = "expected a .gguf file or a folder with config.json (a model), a folder with \
-                        adapter_config.json (an adapter), or a .jsonl or .txt file or a folder with \
-                        train.jsonl (data)";
+const EXPECTED: &str = "expected a .gguf file or a folder with config.json (a model), a folder \
+                        with adapter_config.json (an adapter), or a .jsonl or .txt file or a \
+                        folder with train.jsonl (data)";
 
 /// What a path can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
