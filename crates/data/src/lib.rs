@@ -9,7 +9,8 @@
 //! 3. [`DatasetBuilder`] truncates it and appends it to an unlinked temporary file;
 //! 4. [`Dataset`] hands it back by number into a reusable [`SampleBuf`]; the tokenizer can be
 //!    dropped before that, and nothing that grows with the data lies on the heap;
-//! 5. [`order`] says in which order an epoch visits the examples, without storing that order.
+//! 5. [`Dataset::pack`] lays several examples into one sequence, where that is wanted;
+//! 6. [`order`] says in which order an epoch visits the sequences, without storing that order.
 //!
 //! Labels are not shifted: label `t` belongs to token `t`, [`NO_LOSS`] marks a token that carries
 //! none, and the trainer compares label `t + 1` with the prediction made at token `t`. So nothing
@@ -44,7 +45,7 @@ mod survey;
 pub mod template;
 pub mod tokenizer;
 
-pub use dataset::{DataFiles, Dataset, DatasetBuilder, DatasetOptions, Stats};
+pub use dataset::{DataFiles, Dataset, DatasetBuilder, DatasetOptions, Packing, Sequence, Stats};
 pub use error::{DataError, IoAction, RecordError};
 pub use record::{Message, Record};
 pub use sample::{NO_LOSS, Sample, SampleBuf};

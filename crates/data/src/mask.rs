@@ -108,13 +108,13 @@ impl Conversation<'_> {
         let said = text[turn.clone()].find(content).filter(|_| !content.is_empty());
         let said = said.map_or(turn.start, |at| turn.start + at + content.len());
         let tokens = encoding.ids.iter().zip(&encoding.offsets);
-        let last = tokens
-            .filter(|&(&id, &(start, end))| {
-                start >= turn.start && end <= turn.end && self.tokenizer.is_special(id)
-            })
-            .last();
+        let last = tokens.rev().find(|&(&id, &(start, end))| {
+            start >= turn.start && end <= turn.end && self.tokenizer.is_special(id)
+        });
+        // A call to a tool follows the content, and may begin with a special token.
+        let ends = |start, end: usize| start >= said && text[end..turn.end].trim().is_empty();
         match last {
-            Some((&id, &(start, end))) if start >= said => (turn.start..end, Some(id)),
+            Some((&id, &(start, end))) if ends(start, end) => (turn.start..end, Some(id)),
             _ => (turn, None),
         }
     }

@@ -1,5 +1,7 @@
 //! An example as text with its loss mask visible, to be looked at before a run.
 
+use std::ops::Range;
+
 use crate::sample::{NO_LOSS, Sample};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -35,19 +37,36 @@ pub fn render_sample(
 ) -> Result<String, TokenizerError> {
     let (labelled_ends, other_ends) = style.ends();
     let mut text = String::new();
-    let (mut ids, mut labels) = (sample.ids, sample.labels);
-    while let Some(first) = labels.first() {
+    let (ids, labels) = (sample.ids, sample.labels);
+    let mut start = 0;
+    while let Some(first) = labels.get(start) {
         let labelled = *first != NO_LOSS;
-        let same = |&label: &i32| (label != NO_LOSS) == labelled;
-        let run = labels.iter().copied().take_while(same).count();
+        let same = |label: &&i32| (**label != NO_LOSS) == labelled;
+        let end = start + labels[start..].iter().take_while(same).count();
         let [open, close] = if labelled { labelled_ends } else { other_ends };
         let words = match tokenizer {
-            Some(tokenizer) => tokenizer.decode(&ids[..run])?,
-            None => ids[..run].iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
+            Some(tokenizer) => words_of(tokenizer, ids, start..end)?,
+            None => ids[start..end].iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
         };
         let gap = if tokenizer.is_none() && !text.is_empty() { " " } else { "" };
         text.extend([gap, open, &words, close]);
-        (ids, labels) = (&ids[run..], &labels[run..]);
+        start = end;
     }
     Ok(text)
+}
+
+/// The text of some tokens in their place: decoded by themselves, they would lose the space before
+/// them where a tokenizer takes the one off that it put in front of the whole.
+fn words_of(
+    tokenizer: &Tokenizer,
+    ids: &[u32],
+    place: Range<usize>,
+) -> Result<String, TokenizerError> {
+    let before = tokenizer.decode(&ids[..place.start])?;
+    let through = tokenizer.decode(&ids[..place.end])?;
+    match through.strip_prefix(&before) {
+        Some(words) => Ok(words.to_owned()),
+        // A character is cut in two there.
+        None => tokenizer.decode(&ids[place]),
+    }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use lowtide_data::record::Record;
-use lowtide_data::{DatasetBuilder, DatasetOptions, GgufVocab, Tokenizer, order};
+use lowtide_data::{Dataset, DatasetBuilder, DatasetOptions, GgufVocab, Tokenizer, order};
 use lowtide_testkit::alloc::TestAlloc;
 
 #[global_allocator]
@@ -35,22 +35,37 @@ fn vocab() -> GgufVocab {
 #[test]
 fn the_heap_holds_no_more_than_it_must() {
     reading_allocates_nothing_and_the_index_is_in_a_file();
+    packing_holds_a_window();
     a_dropped_tokenizer_holds_nothing();
 }
 
+fn build(examples: u32) -> Dataset {
+    let options = DatasetOptions { vocab_size: Some(100), ..DatasetOptions::default() };
+    let mut builder = DatasetBuilder::new(&options, None, None).unwrap();
+    let mut record = Record::Ids { ids: Vec::new(), labels: None };
+    for i in 0..examples {
+        let Record::Ids { ids, .. } = &mut record else { unreachable!() };
+        ids.clear();
+        ids.resize(i as usize % 50 + 2, i % 100);
+        builder.add_record(&record, Path::new("x"), 1).unwrap();
+    }
+    builder.finish().unwrap()
+}
+
+fn packing_holds_a_window() {
+    let [small, large] = [5_000, 40_000].map(|examples| {
+        let data = build(examples);
+        let (packed, counts) = ALLOC.counting(usize::MAX, || data.pack(64, 0).unwrap());
+        let packing = packed.packing().unwrap();
+        let fill = packing.fill(packed.stats().tokens);
+        assert!(fill > 0.95, "{fill}: {packing:?}");
+        assert_eq!(packed.stats(), data.stats());
+        counts.live_peak
+    });
+    assert!(large <= small + 65_536 && large < 1 << 20, "{large} against {small}");
+}
+
 fn reading_allocates_nothing_and_the_index_is_in_a_file() {
-    let build = |examples: u32| {
-        let options = DatasetOptions { vocab_size: Some(100), ..DatasetOptions::default() };
-        let mut builder = DatasetBuilder::new(&options, None, None).unwrap();
-        let mut record = Record::Ids { ids: Vec::new(), labels: None };
-        for i in 0..examples {
-            let Record::Ids { ids, .. } = &mut record else { unreachable!() };
-            ids.clear();
-            ids.resize(i as usize % 50 + 2, i % 100);
-            builder.add_record(&record, Path::new("x"), 1).unwrap();
-        }
-        builder.finish().unwrap()
-    };
     let (_, small) = ALLOC.counting(usize::MAX, || build(10));
     let (dataset, large) = ALLOC.counting(usize::MAX, || build(20_000));
     assert!(large.live_peak <= small.live_peak + 1024, "{large:?} against {small:?}");

@@ -47,6 +47,7 @@ fn vocab_of(vocab: GgufTokenizer) -> GgufVocab {
         tokens,
         token_types,
         merges,
+        scores,
         bos,
         eos,
         eot,
@@ -54,8 +55,23 @@ fn vocab_of(vocab: GgufTokenizer) -> GgufVocab {
         pad,
         add_bos,
         add_eos,
-        ..
+        add_space_prefix,
     } = vocab;
     let pre = pre.unwrap_or_default();
-    GgufVocab { model, pre, tokens, token_types, merges, bos, eos, eot, unk, pad, add_bos, add_eos }
+    GgufVocab {
+        model,
+        pre,
+        tokens,
+        token_types,
+        merges,
+        scores,
+        bos,
+        eos,
+        eot,
+        unk,
+        pad,
+        add_bos,
+        add_eos,
+        add_space_prefix,
+    }
 }

@@ -45,7 +45,8 @@ impl BatchBuffers {
         (words * size_of::<u32>() + spans + self.sample.heap_bytes()) as u64
     }
 
-    /// Lays the examples of `indices` into a batch; `counter` is its number in the run.
+    /// Lays the sequences of `indices` into a batch, each example a span of its own; `counter` is
+    /// the batch's number in the run.
     ///
     /// # Errors
     /// When the data's temporary file cannot be read.
@@ -61,21 +62,10 @@ impl BatchBuffers {
         self.labelled.clear();
         self.targets.clear();
         for index in indices {
-            let sample = data.read(index, &mut self.sample)?;
-            let start = self.ids.len();
-            self.ids.extend(sample.ids);
-            self.positions.extend((0..sample.ids.len()).map(|position| position as u32));
-            let end = self.ids.len();
-            let first = self.labelled.len();
-            // Row t predicts token t + 1, so a label belongs to the row before its token.
-            for (t, label) in sample.labels.iter().enumerate().skip(1) {
-                if *label != NO_LOSS {
-                    self.labelled.push((start + t - 1) as u32);
-                    self.targets.push(*label as u32);
-                }
+            let sequence = data.sequence(index)?;
+            for example in sequence.first..sequence.first + sequence.examples {
+                self.push(data, example)?;
             }
-            let prompt_end = self.labelled.get(first).map_or(end, |row| *row as usize + 1);
-            self.spans.push(Span { start, prompt_end, end });
         }
         Ok(Batch {
             ids: &self.ids,
@@ -85,5 +75,24 @@ impl BatchBuffers {
             targets: &self.targets,
             counter,
         })
+    }
+    /// Lays one example behind the others.
+    fn push(&mut self, data: &Dataset, example: usize) -> Result<(), DataError> {
+        let sample = data.read(example, &mut self.sample)?;
+        let start = self.ids.len();
+        self.ids.extend(sample.ids);
+        self.positions.extend((0..sample.ids.len()).map(|position| position as u32));
+        let end = self.ids.len();
+        let first = self.labelled.len();
+        // Row t predicts token t + 1, so a label belongs to the row before its token.
+        for (t, label) in sample.labels.iter().enumerate().skip(1) {
+            if *label != NO_LOSS {
+                self.labelled.push((start + t - 1) as u32);
+                self.targets.push(*label as u32);
+            }
+        }
+        let prompt_end = self.labelled.get(first).map_or(end, |row| *row as usize + 1);
+        self.spans.push(Span { start, prompt_end, end });
+        Ok(())
     }
 }

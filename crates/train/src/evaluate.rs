@@ -26,6 +26,8 @@ pub struct EvalSettings {
     pub max_seq_len: usize,
     /// Sequences in a batch.
     pub batch_size: usize,
+    /// Several examples in one sequence of up to `max_seq_len` tokens.
+    pub packing: bool,
     /// Loss on responses only, for chat and completion data.
     pub mask_prompt: bool,
     /// Heap that may be held.
@@ -75,6 +77,7 @@ pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evalua
         max_seq_len: settings.max_seq_len,
         mask_prompt: settings.mask_prompt,
         val_split: 0.0,
+        packing: settings.packing,
         seed: 0,
     };
     let data = prepared.for_evaluation(&base, &settings.data)?;

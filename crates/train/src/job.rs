@@ -15,6 +15,7 @@ use crate::planner::choose;
 use crate::prepare::limits_of;
 use crate::{
     Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, TrainError,
+    Warning,
 };
 
 /// The inputs of a run, opened and understood.
@@ -57,6 +58,7 @@ impl<'s> Job<'s> {
             max_seq_len: settings.max_seq_len,
             mask_prompt: settings.mask_prompt,
             val_split: settings.val_split,
+            packing: settings.packing,
             seed: settings.seed,
         };
         let data = prepared.for_training(&base, &settings.data)?;
@@ -142,6 +144,12 @@ impl<'s> Job<'s> {
             alternatives: rows,
             backend: be.name(),
             threads,
+            warnings: Warning::all(
+                settings,
+                self.steps(),
+                self.data.valid_file.as_ref(),
+                self.data.valid.is_some(),
+            ),
         };
         Ok(Planned { plan, report })
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use lowtide_data::{Packing, Stats};
 use lowtide_memory::{ByCategory, Category};
 use serde::{Deserialize, Serialize};
 
-use crate::Evaluation;
+use crate::{Evaluation, Warning};
 
 /// Something worth telling the user, in the order in which it happens: data, plan, evaluation
 /// before, steps (with evaluations and saves between), evaluation after, saved, done.
@@ -21,9 +22,9 @@ pub enum Event {
     Progress {
         /// What is under way: `evaluation`.
         phase: &'static str,
-        /// Examples done.
+        /// Sequences done.
         done: usize,
-        /// Examples in all.
+        /// Sequences in all.
         total: usize,
     },
     /// Held-out loss was measured.
@@ -53,6 +54,11 @@ pub enum Event {
 pub struct DataReport {
     /// Training examples.
     pub examples: usize,
+    /// What a batch counts: the examples, or the bins they are packed into.
+    pub sequences: usize,
+    /// How they are packed; `None` when each is a sequence of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingReport>,
     /// Their tokens.
     pub tokens: u64,
     /// Those that carry loss.
@@ -75,6 +81,28 @@ pub struct DataReport {
     /// The same with colours for a terminal.
     #[serde(skip)]
     pub sample_ansi: Option<String>,
+}
+
+/// How well examples are packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PackingReport {
+    /// Bins.
+    pub bins: usize,
+    /// Tokens that a bin has room for.
+    pub capacity: usize,
+    /// Tokens in the bins, as a share of their room.
+    pub fill: f64,
+    /// Tokens of the fullest bin.
+    pub longest: usize,
+    /// Examples of the bin that has most.
+    pub examples_max: usize,
+}
+
+impl PackingReport {
+    pub(crate) fn of(packing: Packing, stats: Stats) -> Self {
+        let Packing { bins, capacity, longest, examples_max } = packing;
+        Self { bins, capacity, fill: packing.fill(stats.tokens), longest, examples_max }
+    }
 }
 
 /// One way to run, and what it would hold.
@@ -131,6 +159,9 @@ pub struct PlanReport {
     pub backend: &'static str,
     /// Threads it will use.
     pub threads: usize,
+    /// What was asked for and will not come to anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 /// One update.

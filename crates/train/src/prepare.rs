@@ -1,7 +1,9 @@
 //! Data made ready: files found, tokenized into a temporary file, counted; the tokenizer is gone
 //! before anything is reserved.
 
-use std::path::Path;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::path::{Path, PathBuf};
 
 use lowtide_data::{
     DataFiles, Dataset, DatasetBuilder, DatasetOptions, SampleStyle, render_sample,
@@ -9,7 +11,7 @@ use lowtide_data::{
 use lowtide_runtime::{BaseText, OpenBase, RuntimeError};
 use lowtide_tape::Limits;
 
-use crate::{DataReport, TrainError};
+use crate::{DataReport, PackingReport, TrainError};
 
 /// What a run trains on and what it measures itself on.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct PreparedData {
     pub train: Dataset,
     /// Held-out examples.
     pub valid: Option<Dataset>,
+    /// The file they came from, where they have one of their own.
+    pub valid_file: Option<PathBuf>,
     /// What to tell the user.
     pub report: DataReport,
 }
@@ -31,7 +35,9 @@ pub struct Prepared {
     pub mask_prompt: bool,
     /// Share held out when there is no validation file.
     pub val_split: f64,
-    /// Seed of the split.
+    /// Several examples in one sequence of up to `max_seq_len` tokens.
+    pub packing: bool,
+    /// Seed of the split and of the packing.
     pub seed: u64,
 }
 
@@ -52,12 +58,15 @@ impl Prepared {
             }
             None => (whole, None),
         };
-        let report = report(&text, &train, valid.as_ref(), base.file().path())?;
+        let mut report = report(&text, &train, valid.as_ref(), base.file().path())?;
         tracing::debug!(examples = report.examples, tokens = report.tokens, "data read");
         drop(text);
         // The tokenizer's pages would otherwise stay with the allocator and count as held.
         lowtide_memory::release_free_heap();
-        Ok(PreparedData { train, valid, report })
+        let (train, valid) = (self.packed(train)?, valid.map(|v| self.packed(v)).transpose()?);
+        report.sequences = train.len();
+        report.packing = train.packing().map(|packing| PackingReport::of(packing, train.stats()));
+        Ok(PreparedData { train, valid, valid_file: files.valid, report })
     }
 
     /// Reads `data` for evaluation: a file as it is, of a folder `test.jsonl`, else `valid.jsonl`,
@@ -72,7 +81,12 @@ impl Prepared {
         let dataset = self.read(base, &text, &held_out.unwrap_or(files.train))?;
         drop(text);
         lowtide_memory::release_free_heap();
-        Ok(dataset)
+        self.packed(dataset)
+    }
+
+    /// The same in bins, if that is asked for.
+    fn packed(&self, data: Dataset) -> Result<Dataset, TrainError> {
+        if self.packing { Ok(data.pack(self.max_seq_len, self.seed)?) } else { Ok(data) }
     }
 
     fn read(&self, base: &OpenBase, text: &BaseText, file: &Path) -> Result<Dataset, TrainError> {
@@ -99,6 +113,8 @@ fn report(
     let held_out = valid.map(Dataset::stats).unwrap_or_default();
     let mut report = DataReport {
         examples: stats.examples,
+        sequences: train.len(),
+        packing: None,
         tokens: stats.tokens,
         labelled_tokens: stats.labelled,
         longest: stats.longest,
@@ -110,41 +126,59 @@ fn report(
         sample: None,
         sample_ansi: None,
     };
-    if train.len() > 0 {
-        let mut buffer = train.buffer();
-        let sample = train.read(0, &mut buffer)?;
-        let show = |style| {
-            render_sample(text.tokenizer.as_ref(), sample, style)
-                .map_err(|source| RuntimeError::Tokenizer { path: path.to_owned(), source })
-        };
-        report.sample = Some(show(SampleStyle::Brackets)?);
-        report.sample_ansi = Some(show(SampleStyle::Ansi)?);
-    }
+    let mut buffer = train.buffer();
+    let sample = train.read(0, &mut buffer)?;
+    let show = |style| {
+        render_sample(text.tokenizer.as_ref(), sample, style)
+            .map_err(|source| RuntimeError::Tokenizer { path: path.to_owned(), source })
+    };
+    report.sample = Some(show(SampleStyle::Brackets)?);
+    report.sample_ansi = Some(show(SampleStyle::Ansi)?);
     Ok(report)
 }
 
-/// Limits that every batch of at most `sequences` examples of these datasets keeps: the longest
-/// examples and those with the most labels might come together.
+/// Limits that every batch of at most `sequences` sequences of these datasets keeps: the longest,
+/// those with the most examples and those with the most labels might come together.
 pub(crate) fn limits_of<'d>(
     datasets: impl Iterator<Item = &'d Dataset>,
     sequences: usize,
 ) -> Result<Limits, TrainError> {
     let mut limits = Limits { tokens: 0, sequences: 0, labelled: 0 };
     for data in datasets {
-        limits.sequences = limits.sequences.max(sequences.min(data.len()));
-        let (mut tokens, mut labelled) = (Vec::new(), Vec::new());
+        let most = || Largest::new(sequences.min(data.len()));
+        let (mut tokens, mut examples, mut labelled) = (most(), most(), most());
         for index in 0..data.len() {
-            let entry = data.entry(index)?;
-            tokens.push(entry.tokens as usize);
-            labelled.push(entry.labelled as usize);
+            let sequence = data.sequence(index)?;
+            tokens.push(sequence.tokens);
+            examples.push(sequence.examples);
+            labelled.push(sequence.labelled);
         }
-        limits.tokens = limits.tokens.max(sum_of_largest(tokens, sequences));
-        limits.labelled = limits.labelled.max(sum_of_largest(labelled, sequences));
+        limits.tokens = limits.tokens.max(tokens.sum());
+        limits.sequences = limits.sequences.max(examples.sum());
+        limits.labelled = limits.labelled.max(labelled.sum());
     }
     Ok(limits)
 }
 
-fn sum_of_largest(mut lengths: Vec<usize>, count: usize) -> usize {
-    lengths.sort_unstable_by_key(|length| core::cmp::Reverse(*length));
-    lengths.into_iter().take(count).sum()
+/// The largest numbers of a list that is never held as a whole.
+struct Largest {
+    count: usize,
+    numbers: BinaryHeap<Reverse<usize>>,
+}
+
+impl Largest {
+    fn new(count: usize) -> Self {
+        Self { count, numbers: BinaryHeap::with_capacity(count + 1) }
+    }
+
+    fn push(&mut self, number: usize) {
+        self.numbers.push(Reverse(number));
+        if self.numbers.len() > self.count {
+            self.numbers.pop();
+        }
+    }
+
+    fn sum(&self) -> usize {
+        self.numbers.iter().map(|number| number.0).sum()
+    }
 }

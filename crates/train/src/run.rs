@@ -222,12 +222,12 @@ impl Run<'_> {
         let positions = first..(first + per_update).min(data.len());
         let mut labelled = 0;
         for position in positions.clone() {
-            labelled += data.entry(order.at(position))?.labelled as usize;
+            labelled += data.sequence(order.at(position))?.labelled;
         }
         let start = Instant::now();
-        let examples = positions.map(|position| order.at(position));
+        let sequences = positions.map(|position| order.at(position));
         let hyper = StepHyper { lr, step, grad_scale: 1.0 };
-        let update = trainer.update(data, examples, settings.batch_size, labelled, hyper)?;
+        let update = trainer.update(data, sequences, settings.batch_size, labelled, hyper)?;
         let seconds = start.elapsed().as_secs_f64();
         self.watch.look();
         let loss = update.sum.mean();

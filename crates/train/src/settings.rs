@@ -40,6 +40,8 @@ pub struct Settings {
     pub grad_accum: usize,
     /// Tokens of the longest sequence; longer examples are truncated.
     pub max_seq_len: usize,
+    /// Several examples in one sequence of up to `max_seq_len` tokens, kept apart.
+    pub packing: bool,
     /// Highest learning rate.
     pub lr: f64,
     /// `constant`, `linear` or `cosine`.
@@ -93,6 +95,7 @@ impl Default for Settings {
             batch_size: 1,
             grad_accum: 1,
             max_seq_len: 512,
+            packing: false,
             lr: 2e-4,
             lr_scheduler: "cosine".into(),
             warmup_steps: None,

@@ -138,7 +138,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         self.evaluate_while(data, sequences, &mut |_| true).map(|(sum, _)| sum)
     }
 
-    /// As [`Trainer::evaluate`], telling `go_on` how many examples are done after each batch; ends
+    /// As [`Trainer::evaluate`], telling `go_on` how many sequences are done after each batch; ends
     /// early when it answers no. Also says whether it went through all of `data`.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         Ok((sum, true))
     }
 
-    /// Loss of one example.
+    /// Loss of one sequence.
     ///
     /// # Errors
     /// When the data's temporary file cannot be read.
@@ -172,8 +172,9 @@ impl<'p, 'w> Trainer<'p, 'w> {
         Ok(self.executor.loss(self.held.params.get(), &batch))
     }
 
-    /// One update over `examples`, `sequences` in a micro-batch. `hyper.grad_scale` is the caller's
-    /// factor, usually 1; averaging over labelled tokens and clipping come on top.
+    /// One update over the sequences that `examples` number, `sequences` of them in a micro-batch.
+    /// `hyper.grad_scale` is the caller's factor, usually 1; averaging over labelled tokens and
+    /// clipping come on top.
     ///
     /// # Errors
     /// When the data's temporary file cannot be read; then nothing was updated.

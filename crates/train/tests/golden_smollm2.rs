@@ -32,7 +32,8 @@ fn the_twenty_step_curve_is_that_of_transformers_and_peft() {
         writeln!(file, "{}", serde_json::json!({ "input_ids": paragraph["ids"] })).unwrap();
     }
     let base = OpenBase::open(&path).unwrap();
-    let prepared = Prepared { max_seq_len: 512, mask_prompt: true, val_split: 0.0, seed: 0 };
+    let prepared =
+        Prepared { max_seq_len: 512, mask_prompt: true, val_split: 0.0, packing: false, seed: 0 };
     let data = prepared.for_training(&base, &data_path).unwrap().train;
 
     let be = NdArray::new(2);

@@ -92,7 +92,8 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     let expected = load_json(&case.dir().join(case.case).join("golden.json"));
     let temp = tempfile::tempdir().unwrap();
     let base = OpenBase::open(&case.dir()).unwrap();
-    let prepared = Prepared { max_seq_len: 64, mask_prompt: true, val_split: 0.0, seed: 0 };
+    let prepared =
+        Prepared { max_seq_len: 64, mask_prompt: true, val_split: 0.0, packing: false, seed: 0 };
     let data = prepared.for_training(&base, &data_file(temp.path(), &golden)).unwrap().train;
 
     let methods = registry();

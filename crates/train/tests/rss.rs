@@ -43,14 +43,24 @@ fn warm_up(setup: &Setup<'_>) {
     setup.train(&base, &data, 2, |_| ());
 }
 
-fn growth_is_the_plan(base: &Path, data: &Path, policy: Policy, apply_and_free: bool) {
+/// `packed` is the size of the sequences that examples share.
+fn growth_is_the_plan(
+    base: &Path,
+    data: &Path,
+    policy: Policy,
+    apply_and_free: bool,
+    packed: Option<usize>,
+) {
     in_pool(2, |be| {
         let max_grad_norm = if apply_and_free { 0.0 } else { 1.0 };
         let setup = Setup { policy, rank: 8, apply_and_free, max_grad_norm, ..Setup::new(be) };
         warm_up(&setup);
         let name = format!("{}, {}", base.file_name().unwrap().display(), policy.name());
         let base = OpenBase::open(base).unwrap();
-        let data = dataset(&base, data);
+        let mut data = dataset(&base, data);
+        if let Some(capacity) = packed {
+            data = data.pack(capacity, 0).unwrap();
+        }
         let model = setup.model(&base);
         let planned = setup.plan(&model, &data).bytes().held();
         let mut ledger = Ledger::new(Budget::of(planned));
@@ -65,8 +75,8 @@ fn growth_is_the_plan(base: &Path, data: &Path, policy: Policy, apply_and_free: 
         trainer.release(&mut ledger);
         let grown = peak.anon_growth();
         say(&format!(
-            "{name}, apply-and-free {apply_and_free}: planned {planned} bytes, RssAnon grew by \
-             {grown} over {} ({} readings)",
+            "{name}, apply-and-free {apply_and_free}, packed {packed:?}: planned {planned} bytes, \
+             RssAnon grew by {grown} over {} ({} readings)",
             peak.anon_start, peak.samples
         ));
         assert!(planned > 10 << 20, "{planned} bytes are too few to tell");
@@ -93,9 +103,11 @@ fn a_run_grows_by_its_plan() {
     let data = home.data(&[512, 512, 300]);
     for policy in Policy::ALL {
         for apply_and_free in [false, true] {
-            growth_is_the_plan(&home.base(), &data, policy, apply_and_free);
+            growth_is_the_plan(&home.base(), &data, policy, apply_and_free, None);
         }
     }
+    let short = home.data(&[300, 212, 200, 90, 100, 60, 61, 62, 63, 64, 65, 66, 67]);
+    growth_is_the_plan(&home.base(), &short, Policy::Block, false, Some(512));
 }
 
 #[test]
@@ -107,7 +119,7 @@ fn a_run_of_any_family_grows_by_its_plan() {
     write_data(&data, &[2560, 2560, 1500]);
     for family in ["llama_untied", "qwen2", "qwen3", "gemma3"] {
         for policy in Policy::ALL {
-            growth_is_the_plan(&golden_dir().join(family), &data, policy, false);
+            growth_is_the_plan(&golden_dir().join(family), &data, policy, false, None);
         }
     }
 }

@@ -146,7 +146,8 @@ impl<'a> DatasetBuilder<'a> {
     pub fn add_text(&mut self, path: &Path, reader: impl BufRead) -> Result<(), DataError> {
         let field = "text";
         let before = self.stats.examples;
-        let mut chunks = Chunks::new(reader);
+        let space_first = self.encoder.tokenizer.is_some_and(Tokenizer::puts_space_first);
+        let mut chunks = Chunks::new(reader, space_first);
         let mut window = Vec::with_capacity(self.max_seq_len.min(1 << 16));
         loop {
             let wrap = |line, error| DataError::Record { path: path.to_owned(), line, error };
@@ -200,7 +201,8 @@ impl<'a> DatasetBuilder<'a> {
         if stats.examples == 0 {
             return Err(DataError::AllTruncated { dropped: stats.dropped, max_seq_len });
         }
-        Ok(Dataset { data: Arc::new(data.finish()?), index: index.finish()?, stats })
+        let (data, index) = (Arc::new(data.finish()?), index.finish()?);
+        Ok(Dataset { data, index, bins: None, stats })
     }
 
     fn push_window(

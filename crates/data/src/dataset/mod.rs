@@ -4,8 +4,12 @@
 //! and labels, the other one fixed-size [`Entry`] an example. Both are file-backed on purpose: the
 //! system keeps what it likes in its page cache, and the heap holds nothing that grows with the
 //! data. Reading is by position into a [`SampleBuf`], from any number of threads at once.
+//!
+//! What a batch counts is a [`Sequence`]: one example, or several where a dataset is
+//! [packed](Dataset::pack).
 
 mod builder;
+mod pack;
 mod split;
 mod store;
 mod text;
@@ -15,10 +19,12 @@ use std::sync::Arc;
 
 pub use builder::{DatasetBuilder, DatasetOptions};
 pub(crate) use builder::{Kind, LINE_BYTES_MAX};
+pub use pack::Packing;
 pub use store::Entry;
 
 use crate::error::DataError;
 use crate::sample::{Sample, SampleBuf};
+use pack::Bins;
 use store::Store;
 
 /// What a dataset holds, in numbers.
@@ -54,22 +60,64 @@ impl Stats {
     }
 }
 
+/// What a batch counts: one example, or the examples of a bin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// Number of its first example; the others follow.
+    pub first: usize,
+    /// How many examples it has.
+    pub examples: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Those that carry loss.
+    pub labelled: usize,
+}
+
 /// Tokenized examples, at least one, by number.
 #[derive(Debug)]
 pub struct Dataset {
     /// Ids, then labels, of one example after the other; shared by the parts of a split.
     data: Arc<Store>,
-    /// One [`Entry`] an example.
+    /// One [`Entry`] an example; those of a bin lie together.
     index: Store,
+    /// Where the dataset is packed.
+    bins: Option<Bins>,
     stats: Stats,
 }
 
 impl Dataset {
-    /// Number of examples; at least 1.
+    /// Number of sequences, at least 1: that of the examples, or of the bins of a packed dataset.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "an empty dataset is an error, not a value")]
     pub fn len(&self) -> usize {
-        self.stats.examples
+        self.packing().map_or(self.stats.examples, |packing| packing.bins)
+    }
+
+    /// What packing came to; nothing where every example is a sequence.
+    #[must_use]
+    pub fn packing(&self) -> Option<Packing> {
+        self.bins.as_ref().map(|bins| bins.packing)
+    }
+
+    /// The examples of sequence `index`, and how much they are together.
+    ///
+    /// # Errors
+    /// When the temporary file cannot be read.
+    ///
+    /// # Panics
+    /// When `index` is not below [`len`](Self::len).
+    pub fn sequence(&self, index: usize) -> Result<Sequence, DataError> {
+        let len = self.len();
+        assert!(index < len, "sequence {index} of a dataset of {len}");
+        match &self.bins {
+            Some(bins) => bins.read(index),
+            None => self.entry(index).map(|entry| Sequence {
+                first: index,
+                examples: 1,
+                tokens: entry.tokens as usize,
+                labelled: entry.labelled as usize,
+            }),
+        }
     }
 
     /// What it holds, in numbers.
@@ -87,7 +135,7 @@ impl Dataset {
     /// Bytes in the temporary files.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        self.data.bytes() + self.index.bytes()
+        self.data.bytes() + self.index.bytes() + self.bins.as_ref().map_or(0, Bins::bytes)
     }
 
     /// Size and place of example `index`.
@@ -96,10 +144,10 @@ impl Dataset {
     /// When the temporary file cannot be read.
     ///
     /// # Panics
-    /// When `index` is not below [`len`](Self::len).
+    /// When there are no more than `index` examples.
     pub fn entry(&self, index: usize) -> Result<Entry, DataError> {
-        let len = self.len();
-        assert!(index < len, "example {index} of a dataset of {len}");
+        let examples = self.stats.examples;
+        assert!(index < examples, "example {index} of a dataset of {examples}");
         let mut entry = Entry::default();
         let at = index as u64 * size_of::<Entry>() as u64;
         self.index.read(at, bytemuck::bytes_of_mut(&mut entry))?;
@@ -113,7 +161,7 @@ impl Dataset {
     /// When the temporary file cannot be read.
     ///
     /// # Panics
-    /// When `index` is not below [`len`](Self::len).
+    /// When there are no more than `index` examples.
     pub fn read<'b>(&self, index: usize, buf: &'b mut SampleBuf) -> Result<Sample<'b>, DataError> {
         let entry = self.entry(index)?;
         let bytes = buf.bytes_mut(entry.tokens as usize, entry.prompt_len as usize);
@@ -132,7 +180,8 @@ impl Dataset {
     /// # Errors
     /// When the temporary file cannot be read.
     pub fn lengths(&self) -> Result<Vec<u32>, DataError> {
-        (0..self.len()).map(|index| self.entry(index).map(|entry| entry.tokens)).collect()
+        let entries = (0..self.stats.examples).map(|index| self.entry(index));
+        entries.map(|entry| entry.map(|entry| entry.tokens)).collect()
     }
 }
 

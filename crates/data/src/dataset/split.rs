@@ -15,12 +15,13 @@ const SPLIT_EPOCH: u64 = u64::MAX;
 impl Dataset {
     /// Divides the examples into a part to train on and a part to hold out, the same for the same
     /// seed. The held-out part has `fraction` of the examples, rounded, but at least one; both
-    /// parts keep their examples' order and share this dataset's file.
+    /// parts keep their examples' order and share this dataset's file. Parts are not packed,
+    /// whether this dataset is or not.
     ///
     /// # Errors
     /// When one part would be empty, or the temporary files cannot be read or written.
     pub fn split(&self, fraction: f64, seed: u64) -> Result<(Dataset, Dataset), DataError> {
-        let examples = self.len();
+        let examples = self.stats.examples;
         let held_out = ((fraction * examples as f64).round() as usize).max(1);
         if !(fraction > 0.0 && fraction < 1.0 && held_out < examples) {
             return Err(DataError::Split { fraction, examples });
@@ -54,6 +55,6 @@ impl Part {
 
     fn finish(self, whole: &Dataset) -> Result<Dataset, DataError> {
         let (data, index) = (Arc::clone(&whole.data), self.index.finish()?);
-        Ok(Dataset { data, index, stats: self.stats })
+        Ok(Dataset { data, index, bins: None, stats: self.stats })
     }
 }

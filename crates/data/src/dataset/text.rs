@@ -2,8 +2,10 @@
 //!
 //! Pieces, because a tokenizer needs a hundred times the memory of the text it is given at once. A
 //! piece ends between a letter and a line break, or else a letter and a space: no pattern that
-//! splits text for byte pairs joins the two, so the pieces tokenize as the whole does. Only text
-//! without such a place in four times the usual size is cut between any two characters.
+//! splits text for byte pairs joins the two, so the pieces tokenize as the whole does. A tokenizer
+//! that puts a space in front of every text gets its pieces cut before spaces only, and without
+//! those. Only text without such a place in four times the usual size is cut between any two
+//! characters.
 
 use std::io::{self, BufRead, Read};
 
@@ -20,6 +22,8 @@ pub(super) struct Chunks<R> {
     done: usize,
     line: u64,
     piece: usize,
+    /// The tokenizer puts a space in front of what it is given.
+    space_first: bool,
     at_end: bool,
 }
 
@@ -27,12 +31,13 @@ pub(super) struct Chunks<R> {
 type Piece<'a> = Result<Option<&'a str>, (u64, RecordError)>;
 
 impl<R: BufRead> Chunks<R> {
-    pub(super) fn new(reader: R) -> Self {
-        Self::of_size(reader, PIECE)
+    /// Pieces for a tokenizer, which perhaps puts a space in front of each.
+    pub(super) fn new(reader: R, space_first: bool) -> Self {
+        Self::of_size(reader, space_first, PIECE)
     }
 
-    fn of_size(reader: R, piece: usize) -> Self {
-        Self { reader, buffer: Vec::new(), done: 0, line: 1, piece, at_end: false }
+    fn of_size(reader: R, space_first: bool, piece: usize) -> Self {
+        Self { reader, buffer: Vec::new(), done: 0, line: 1, piece, space_first, at_end: false }
     }
 
     /// The line the next piece begins in, counted from 1.
@@ -41,12 +46,13 @@ impl<R: BufRead> Chunks<R> {
     }
 
     pub(super) fn next_chunk(&mut self) -> io::Result<Piece<'_>> {
+        let first = self.done == 0;
         self.buffer.drain(..self.done);
         self.done = 0;
         let mut size = self.piece;
         let cut = loop {
             self.fill(size)?;
-            let place = seam(&self.buffer);
+            let place = seam(&self.buffer, self.space_first);
             match place {
                 _ if self.at_end => break self.buffer.len(),
                 Some(place) => break place,
@@ -61,7 +67,8 @@ impl<R: BufRead> Chunks<R> {
         let (line, bytes) = (self.line, &self.buffer[..cut]);
         self.line += breaks(bytes);
         Ok(match std::str::from_utf8(bytes) {
-            Ok(text) if line == 1 => Ok(Some(text.strip_prefix('\u{feff}').unwrap_or(text))),
+            Ok(text) if first => Ok(Some(text.strip_prefix('\u{feff}').unwrap_or(text))),
+            Ok(text) if self.space_first => Ok(Some(text.strip_prefix(' ').unwrap_or(text))),
             Ok(text) => Ok(Some(text)),
             Err(error) => {
                 let good = &bytes[..error.valid_up_to()];
@@ -83,13 +90,14 @@ fn breaks(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// The last place between an ASCII letter and a line break, or else a space.
-fn seam(bytes: &[u8]) -> Option<usize> {
+/// The last place between an ASCII letter and a line break, or else a space; or only a space.
+fn seam(bytes: &[u8], only_spaces: bool) -> Option<usize> {
     let last = |gap: u8| {
         let pairs = bytes.array_windows().rposition(|&[a, b]| a.is_ascii_alphabetic() && b == gap);
         pairs.map(|before| before + 1)
     };
-    last(b'\n').or_else(|| last(b' '))
+    let break_first = if only_spaces { None } else { last(b'\n') };
+    break_first.or_else(|| last(b' '))
 }
 
 /// The end of the last whole character; bytes that are none count as characters.
@@ -109,7 +117,10 @@ mod tests {
     use super::*;
 
     fn pieces(bytes: &[u8], piece: usize) -> Result<Vec<String>, (u64, RecordError)> {
-        let mut chunks = Chunks::of_size(bytes, piece);
+        pieces_of(Chunks::of_size(bytes, false, piece))
+    }
+
+    fn pieces_of(mut chunks: Chunks<&[u8]>) -> Result<Vec<String>, (u64, RecordError)> {
         let mut pieces = Vec::new();
         while let Some(piece) = chunks.next_chunk().unwrap()? {
             pieces.push(piece.to_owned());
@@ -124,6 +135,13 @@ mod tests {
         assert_eq!(pieces(b"one two three", 10).unwrap(), ["one two", " three"]);
         assert_eq!(pieces(b"", 20).unwrap(), [""; 0]);
         assert_eq!(pieces("\u{feff}x".as_bytes(), 20).unwrap(), ["x"]);
+    }
+
+    #[test]
+    fn a_tokenizer_that_puts_a_space_first_gets_pieces_without_it() {
+        let spaced = |text: &str| pieces_of(Chunks::of_size(text.as_bytes(), true, 10)).unwrap();
+        assert_eq!(spaced("one\ntwo three  four"), ["one\ntwo", "three", " four"]);
+        assert_eq!(spaced(" one two three"), [" one two", "three"]);
     }
 
     #[test]

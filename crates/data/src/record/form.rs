@@ -7,6 +7,9 @@ use crate::sample::NO_LOSS;
 
 type Fields = Map<String, Value>;
 
+/// What `tools` may be.
+const TOOLS: &str = "a list of tools, or the text of one as JSON";
+
 /// `input_ids` with optional `labels`.
 pub(super) fn ids(fields: &Fields) -> Result<Record, RecordError> {
     let id = "a token id (a whole number from 0 to 2147483647)";
@@ -106,7 +109,14 @@ fn tools(fields: &mut Fields) -> Result<Option<Value>, RecordError> {
     match fields.remove("tools") {
         None => Ok(None),
         Some(tools @ Value::Array(_)) => Ok(Some(tools)),
-        Some(other) => Err(wrong("tools", "a list of tools", &other)),
+        // Tables cannot hold lists of one's own shape, and keep them as text.
+        Some(Value::String(text)) => match serde_json::from_str(&text) {
+            Ok(tools @ Value::Array(_)) => Ok(Some(tools)),
+            Ok(Value::Null) => Ok(None),
+            _ if text.trim().is_empty() => Ok(None),
+            _ => Err(wrong("tools", TOOLS, &Value::String(text))),
+        },
+        Some(other) => Err(wrong("tools", TOOLS, &other)),
     }
 }
 
@@ -124,6 +134,9 @@ fn list(fields: &mut Fields, field: &'static str) -> Result<Vec<Value>, RecordEr
 /// ShareGPT's names to the common ones, in one message.
 fn rename(fields: &mut Fields, index: usize) -> Result<(), RecordError> {
     let field = |name: &str| format!("conversations[{index}].{name}");
+    if fields.get("from").and_then(Value::as_str) == Some("function_call") {
+        return call(fields, field("value"));
+    }
     if let Some(from) = fields.remove("from") {
         let role = match from.as_str() {
             Some("human" | "user") => "user",
@@ -131,7 +144,7 @@ fn rename(fields: &mut Fields, index: usize) -> Result<(), RecordError> {
             Some("system") => "system",
             Some("tool" | "observation" | "function_response") => "tool",
             _ => {
-                let expected = "human, gpt, system or tool";
+                let expected = "human, gpt, system, function_call or observation";
                 let found = from.as_str().map(|role| format!("{role:?}"));
                 let found = found.unwrap_or_else(|| json_kind(&from).to_owned());
                 return Err(RecordError::Field { field: field("from"), expected, found });
@@ -147,6 +160,29 @@ fn rename(fields: &mut Fields, index: usize) -> Result<(), RecordError> {
         }
         Some(other) => Err(wrong(field("value"), "text", &other)),
     }
+}
+
+/// A call to tools as ShareGPT writes it, a JSON object with `name` and `arguments` or a list of
+/// such, as a message of the assistant with `tool_calls`.
+fn call(fields: &mut Fields, field: String) -> Result<(), RecordError> {
+    let expected = "a JSON object with `name` and `arguments`, or a list of such, as text";
+    let value = fields.remove("value").unwrap_or_default();
+    let parsed = value.as_str().and_then(|text| serde_json::from_str(text).ok());
+    let calls = match parsed {
+        Some(Value::Array(calls)) => calls,
+        Some(call @ Value::Object(_)) => vec![call],
+        _ => return Err(wrong(field, expected, &value)),
+    };
+    if calls.is_empty() || calls.iter().any(|call| !call["name"].is_string()) {
+        return Err(wrong(field, expected, &value));
+    }
+    let calls = calls.into_iter();
+    let calls = calls.map(|call| serde_json::json!({ "type": "function", "function": call }));
+    fields.remove("from");
+    fields.insert("role".into(), "assistant".into());
+    fields.insert("content".into(), "".into());
+    fields.insert("tool_calls".into(), calls.collect());
+    Ok(())
 }
 
 /// Whether an id can also be a label, which is signed.

@@ -69,7 +69,11 @@ fn sharegpt_speaks_of_from_and_value() {
     let odd = json!({ "conversations": [{ "from": "narrator", "value": "a" }] });
     assert_eq!(
         field_error(&odd),
-        ("conversations[0].from".into(), "human, gpt, system or tool", "\"narrator\"".into())
+        (
+            "conversations[0].from".into(),
+            "human, gpt, system, function_call or observation",
+            "\"narrator\"".into()
+        )
     );
 }
 

@@ -63,7 +63,10 @@ pub enum TokenizerError {
         token: String,
     },
     /// A GGUF vocabulary of another kind.
-    #[error("tokenizer.ggml.model is {model:?}: expected \"gpt2\" (byte-level BPE)")]
+    #[error(
+        "tokenizer.ggml.model is {model:?}: expected \"gpt2\" (byte-level BPE) or \"llama\" \
+         (SentencePiece)"
+    )]
     UnknownModel {
         /// What the file says.
         model: String,
@@ -100,6 +103,23 @@ pub enum TokenizerError {
         tokens: usize,
         /// Number of types.
         types: usize,
+    },
+    /// A SentencePiece vocabulary without a score for each token.
+    #[error(
+        "tokenizer.ggml.scores has {scores} entries and tokenizer.ggml.tokens {tokens}: \
+         expected one score a token"
+    )]
+    ScoreCount {
+        /// Number of tokens.
+        tokens: usize,
+        /// Number of scores.
+        scores: usize,
+    },
+    /// A score that cannot be compared.
+    #[error("tokenizer.ggml.scores[{index}] is not a number")]
+    ScoreNaN {
+        /// Which score.
+        index: usize,
     },
     /// The same token under two ids.
     #[error("tokenizer.ggml.tokens[{first}] and [{second}] are both {token:?}")]

@@ -1,4 +1,5 @@
-//! A byte-level BPE tokenizer out of the `tokenizer.ggml.*` metadata of a GGUF file.
+//! A tokenizer out of the `tokenizer.ggml.*` metadata of a GGUF file: byte-level BPE here,
+//! SentencePiece in [`spm`].
 
 use std::collections::HashMap;
 
@@ -6,21 +7,25 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper};
 
-use super::{Specials, Tokenizer, TokenizerError, pre};
+use super::{Inner, Specials, Tokenizer, TokenizerError, pre, spm};
 
 /// More tokens than any vocabulary has.
 const TOKENS_MAX: usize = 1 << 22;
 /// More merges than any vocabulary has.
 const MERGES_MAX: usize = 1 << 23;
+/// `token_type` of the token for what has no other.
+pub(super) const UNKNOWN: i32 = 2;
 /// `token_type` of a control token such as `<|im_end|>`.
-const CONTROL: i32 = 3;
+pub(super) const CONTROL: i32 = 3;
 /// `token_type` of a token a user added: matched as a whole, but ordinary text.
-const USER_DEFINED: i32 = 4;
+pub(super) const USER_DEFINED: i32 = 4;
+/// `token_type` of a token that stands for one byte.
+pub(super) const BYTE: i32 = 6;
 
 /// The tokenizer metadata of a GGUF file, as it stands there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GgufVocab {
-    /// `tokenizer.ggml.model`; only `gpt2` is understood.
+    /// `tokenizer.ggml.model`: `gpt2` (byte-level BPE) or `llama` (SentencePiece).
     pub model: String,
     /// `tokenizer.ggml.pre`: how text is split before merging; empty where absent.
     pub pre: String,
@@ -28,8 +33,10 @@ pub struct GgufVocab {
     pub tokens: Vec<String>,
     /// `tokenizer.ggml.token_type`, one a token, or empty.
     pub token_types: Vec<i32>,
-    /// `tokenizer.ggml.merges`, best first: two pieces with a space between.
+    /// `tokenizer.ggml.merges`, best first: two pieces with a space between; byte-level BPE only.
     pub merges: Vec<String>,
+    /// `tokenizer.ggml.scores`, one a token; SentencePiece only.
+    pub scores: Vec<f32>,
     /// `tokenizer.ggml.bos_token_id`.
     pub bos: Option<u32>,
     /// `tokenizer.ggml.eos_token_id`.
@@ -40,16 +47,23 @@ pub struct GgufVocab {
     pub unk: Option<u32>,
     /// `tokenizer.ggml.padding_token_id`.
     pub pad: Option<u32>,
-    /// `tokenizer.ggml.add_bos_token`; absent, the pre-tokenizer's habit decides.
+    /// `tokenizer.ggml.add_bos_token`; absent, the habit of the kind decides.
     pub add_bos: Option<bool>,
     /// `tokenizer.ggml.add_eos_token`; absent means no.
     pub add_eos: Option<bool>,
+    /// `tokenizer.ggml.add_space_prefix`; absent means yes. SentencePiece only.
+    pub add_space_prefix: Option<bool>,
 }
 
 pub(super) fn build(vocab: GgufVocab) -> Result<Tokenizer, TokenizerError> {
-    if vocab.model != "gpt2" {
-        return Err(TokenizerError::UnknownModel { model: vocab.model });
+    match vocab.model.as_str() {
+        "gpt2" => byte_level(vocab),
+        "llama" => spm::build(vocab),
+        _ => Err(TokenizerError::UnknownModel { model: vocab.model }),
     }
+}
+
+fn byte_level(vocab: GgufVocab) -> Result<Tokenizer, TokenizerError> {
     let recipe = pre::recipe(&vocab.pre)?;
     check_counts(&vocab)?;
     let ids = index(&vocab.tokens)?;
@@ -71,13 +85,13 @@ pub(super) fn build(vocab: GgufVocab) -> Result<Tokenizer, TokenizerError> {
     inner.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::new(false, false, false))));
     inner.add_tokens(&added);
 
-    let mut tokenizer = Tokenizer::new(inner).with_specials(specials);
+    let mut tokenizer = Tokenizer::new(Inner::Library(Box::new(inner)))?.with_specials(specials);
     tokenizer.prefix.extend(specials.bos.filter(|_| add_bos.unwrap_or(recipe.add_bos)));
     tokenizer.suffix.extend(specials.eos.filter(|_| add_eos));
     Ok(tokenizer)
 }
 
-fn check_counts(vocab: &GgufVocab) -> Result<(), TokenizerError> {
+pub(super) fn check_counts(vocab: &GgufVocab) -> Result<(), TokenizerError> {
     let (tokens, types) = (vocab.tokens.len(), vocab.token_types.len());
     if tokens == 0 {
         return Err(TokenizerError::Empty { field: "tokenizer.ggml.tokens" });
@@ -95,10 +109,12 @@ fn check_counts(vocab: &GgufVocab) -> Result<(), TokenizerError> {
     Ok(())
 }
 
-/// Token to id; the first pair of equals is an error.
-fn index(tokens: &[String]) -> Result<HashMap<&str, usize>, TokenizerError> {
+/// Token to id; the first pair of equals is an error. Empty tokens, which fill a vocabulary up, are
+/// left out.
+pub(super) fn index(tokens: &[String]) -> Result<HashMap<&str, usize>, TokenizerError> {
     let mut ids = HashMap::with_capacity(tokens.len());
-    for (second, token) in tokens.iter().enumerate() {
+    let spelled = tokens.iter().enumerate().filter(|(_, token)| !token.is_empty());
+    for (second, token) in spelled {
         if let Some(first) = ids.insert(token.as_str(), second) {
             return Err(TokenizerError::DuplicateToken { token: token.clone(), first, second });
         }
@@ -133,7 +149,7 @@ fn merges(
         .collect()
 }
 
-fn specials(vocab: &GgufVocab) -> Result<Specials, TokenizerError> {
+pub(super) fn specials(vocab: &GgufVocab) -> Result<Specials, TokenizerError> {
     let vocab_size = vocab.tokens.len();
     let within = |field, id: Option<u32>| match id {
         Some(id) if id as usize >= vocab_size => {
@@ -151,8 +167,8 @@ fn specials(vocab: &GgufVocab) -> Result<Specials, TokenizerError> {
 }
 
 /// Tokens that are matched as a whole before anything is split or normalized.
-fn added_tokens(tokens: &[String], types: &[i32]) -> Vec<AddedToken> {
-    let whole = |kind: i32| kind == CONTROL || kind == USER_DEFINED;
+pub(super) fn added_tokens(tokens: &[String], types: &[i32]) -> Vec<AddedToken> {
+    let whole = |kind: i32| matches!(kind, CONTROL | USER_DEFINED);
     tokens
         .iter()
         .zip(types)

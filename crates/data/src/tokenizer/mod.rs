@@ -2,20 +2,25 @@
 //!
 //! The work is done by the `tokenizers` crate, so a `tokenizer.json` means here what it means in
 //! Hugging Face transformers. A GGUF file has no such document; [`gguf`] puts the same parts
-//! together from its metadata.
+//! together from its metadata, with a model of its own for SentencePiece's scores.
 //!
-//! Two departures from that crate's habits: padding and truncation asked for by a file are turned
-//! off, and the ids it puts around a text (`<s>`) are kept apart as [`prefix`](Tokenizer::prefix)
-//! and [`suffix`](Tokenizer::suffix), because a chat template writes its own.
+//! Two departures from that crate's habits: padding, truncation and dropped merges asked for by a
+//! file are turned off, and the ids it puts around a text (`<s>`) are kept apart as
+//! [`prefix`](Tokenizer::prefix) and [`suffix`](Tokenizer::suffix), because a chat template writes
+//! its own.
 
 mod error;
 pub mod gguf;
 mod hf;
+mod inner;
 mod outline;
 mod pre;
+mod spm;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+
+use inner::Inner;
 
 pub use error::TokenizerError;
 pub use gguf::GgufVocab;
@@ -52,13 +57,14 @@ pub struct Encoding {
 /// A tokenizer: text to ids and back. Dropping it frees all it held.
 #[derive(Debug)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Inner,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     specials: Specials,
     /// Sorted.
     special_ids: Vec<u32>,
     vocab_size: usize,
+    space_first: bool,
 }
 
 impl Tokenizer {
@@ -85,9 +91,10 @@ impl Tokenizer {
         inner
             .with_truncation(None)
             .map_err(|error| TokenizerError::Json { reason: error.to_string() })?;
+        inner::without_dropout(&mut inner);
         let (prefix, suffix) = added_around(&inner)?;
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-        let mut tokenizer = Self::new(inner);
+        let mut tokenizer = Self::new(Inner::Library(Box::new(inner)))?;
         (tokenizer.prefix, tokenizer.suffix) = (prefix, suffix);
         Ok(tokenizer)
     }
@@ -103,7 +110,7 @@ impl Tokenizer {
         Ok(tokenizer.with_specials(specials))
     }
 
-    /// Builds a byte-level BPE tokenizer from the metadata of a GGUF file.
+    /// Builds a tokenizer from the metadata of a GGUF file: byte-level BPE or SentencePiece.
     ///
     /// # Errors
     /// When the vocabulary is of a kind that is not understood, or contradicts itself.
@@ -128,7 +135,7 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer cannot express the text.
     pub fn encode(&self, text: &str) -> Result<Encoding, TokenizerError> {
-        let encoding = fenced(|| self.inner.encode(text, false))?
+        let encoding = fenced(|| self.inner.encode(text))?
             .map_err(|error| TokenizerError::Encode { reason: error.to_string() })?;
         Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
     }
@@ -189,6 +196,14 @@ impl Tokenizer {
         self.special_ids.binary_search(&id).is_ok()
     }
 
+    /// Whether a text is tokenized as if a space stood before it, as SentencePiece mostly has it.
+    /// A text in two pieces then tokenizes as the whole only when the second begins at a space,
+    /// and is given without it.
+    #[must_use]
+    pub fn puts_space_first(&self) -> bool {
+        self.space_first
+    }
+
     /// Ids that belong before a text that no chat template wrote; often one `<s>`, often none.
     #[must_use]
     pub fn prefix(&self) -> &[u32] {
@@ -201,15 +216,11 @@ impl Tokenizer {
         &self.suffix
     }
 
-    fn new(inner: tokenizers::Tokenizer) -> Self {
-        let added = inner.get_added_tokens_decoder();
-        let mut special_ids: Vec<u32> =
-            added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
-        special_ids.sort_unstable();
-        let vocab_size =
-            inner.get_vocab(true).values().max().map_or(0, |&largest| largest as usize + 1);
+    fn new(inner: Inner) -> Result<Self, TokenizerError> {
+        let (special_ids, vocab_size) = (inner.special_ids(), inner.vocab_size());
+        let space_first = fenced(|| inner.space_first())?;
         let (prefix, suffix, specials) = Default::default();
-        Self { inner, prefix, suffix, specials, special_ids, vocab_size }
+        Ok(Self { inner, prefix, suffix, specials, special_ids, vocab_size, space_first })
     }
 
     fn decode_as(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {

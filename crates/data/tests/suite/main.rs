@@ -6,5 +6,7 @@ mod gguf;
 mod golden;
 mod hostile;
 mod masks;
+mod sentencepiece;
 mod smollm2;
 mod tokenizer_json;
+mod tools;

@@ -37,7 +37,7 @@ pub(crate) fn vocab() -> GgufVocab {
         unk: id("unk"),
         pad: id("pad"),
         add_bos: head["add_bos"].as_bool(),
-        add_eos: None,
+        ..GgufVocab::default()
     }
 }
 

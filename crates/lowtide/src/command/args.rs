@@ -115,6 +115,8 @@ pub(crate) struct EvalArgs {
     #[arg(allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
     #[command(flatten, next_help_heading = "Evaluation")]
+    pub(crate) packing: PackingFlags,
+    #[command(flatten, next_help_heading = "Evaluation")]
     pub(crate) mask: MaskFlags,
     /// Heap that may be held, such as 256MiB; if nothing fits, nothing starts
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Memory")]
@@ -193,6 +195,24 @@ impl MaskFlags {
     /// What was asked for, if anything was.
     pub(crate) fn given(self) -> Option<bool> {
         (self.mask_prompt || self.no_mask_prompt).then_some(self.mask_prompt)
+    }
+}
+
+/// Whether examples share sequences; the last flag given counts.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct PackingFlags {
+    /// Several examples in one sequence of up to --max-seq-len tokens; they stay apart
+    #[arg(long, alias = "sample-packing", overrides_with = "no_packing")]
+    packing: bool,
+    /// Every example a sequence of its own [default]
+    #[arg(long, overrides_with = "packing")]
+    no_packing: bool,
+}
+
+impl PackingFlags {
+    /// What was asked for, if anything was.
+    pub(crate) fn given(self) -> Option<bool> {
+        (self.packing || self.no_packing).then_some(self.packing)
     }
 }
 

@@ -41,6 +41,7 @@ fn settings(args: &EvalArgs) -> Result<EvalSettings, SettingsError> {
         data: args.data.clone(),
         max_seq_len: args.max_seq_len,
         batch_size: args.batch_size,
+        packing: args.packing.given().unwrap_or(false),
         mask_prompt: args.mask.given().unwrap_or(true),
         memory_budget: budget,
     })

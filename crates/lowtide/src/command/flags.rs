@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use lowtide::optim::ScheduleKind;
 use lowtide::train::{BudgetError, Settings, parse_bytes};
 
-use super::args::MaskFlags;
+use super::args::{MaskFlags, PackingFlags};
 
 /// Settings as far as they were given on the command line.
 #[derive(Debug, Default, Args)]
@@ -19,6 +19,8 @@ pub(crate) struct RunFlags {
     adapter: AdapterFlags,
     #[command(flatten)]
     training: TrainingFlags,
+    #[command(flatten, next_help_heading = "Training")]
+    packing: PackingFlags,
     #[command(flatten, next_help_heading = "Training")]
     mask: MaskFlags,
     #[command(flatten)]
@@ -163,7 +165,7 @@ impl RunFlags {
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;
-        let Self { paths, adapter, training, mask, memory, rhythm } = self;
+        let Self { paths, adapter, training, packing, mask, memory, rhythm } = self;
         set(&mut s.model, &paths.model);
         set(&mut s.data, &paths.data);
         set(&mut s.output, &paths.output);
@@ -187,6 +189,7 @@ impl RunFlags {
         set(&mut s.weight_decay, &training.weight_decay);
         set(&mut s.max_grad_norm, &training.max_grad_norm);
         set(&mut s.seed, &training.seed);
+        set(&mut s.packing, &packing.given());
         set(&mut s.mask_prompt, &mask.given());
         set_option(&mut s.memory_budget, &memory.memory_budget);
         set(&mut s.checkpointing, &memory.checkpointing);

@@ -23,6 +23,26 @@ fn help_lists_every_command_and_flag() {
 }
 
 #[test]
+fn short_examples_share_sequences_when_asked() {
+    let place = Place::new();
+    let out = place.on_model("finetune --packing --max-seq-len 32").done();
+    assert!(out.contains("\n  packed        "), "{out}");
+    let config = fs::read_to_string(place.path("adapter/config.toml")).unwrap();
+    assert!(config.contains("packing = true"), "{config}");
+    let summary = fs::read(place.path("adapter/summary.json")).unwrap();
+    let summary: Value = serde_json::from_slice(&summary).unwrap();
+    // Twelve examples of 8 to 12 tokens, three or four in a sequence.
+    assert!((3..=6).contains(&summary["steps"].as_u64().unwrap()), "{summary}");
+    let loss = |flag: &str| {
+        let line = format!("eval --model model --data data.jsonl --json {flag}");
+        let result: Value = serde_json::from_str(&place.lowtide(&line).done()).unwrap();
+        result["loss"].as_f64().unwrap()
+    };
+    let (packed, plain) = (loss("--packing"), loss("--no-packing"));
+    assert!(((packed - plain) / plain).abs() < 1e-6, "{packed} and {plain}");
+}
+
+#[test]
 fn the_next_command_measures_what_was_held_out() {
     let place = Place::new();
     place.examples("data.valid.jsonl", 3);

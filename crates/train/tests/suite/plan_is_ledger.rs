@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lowtide_backend::{Backend, Scalar};
+use lowtide_data::Dataset;
 use lowtide_memory::{Budget, ByCategory, Category, Ledger, ReserveError};
 use lowtide_ndarray::NdArray;
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
@@ -27,6 +28,8 @@ struct Row {
     layers: &'static str,
     targets: &'static str,
     dropout: f64,
+    /// Tokens of the sequences that examples are packed into.
+    packed: Option<usize>,
 }
 
 const fn row(lengths: &'static [usize], rank: usize, policy: Policy) -> Row {
@@ -40,12 +43,14 @@ const fn row(lengths: &'static [usize], rank: usize, policy: Policy) -> Row {
         layers: "all",
         targets: "all-linear",
         dropout: 0.0,
+        packed: None,
     }
 }
 
 const SHORT: &[usize] = &[9, 5];
 const ODD: &[usize] = &[63, 17, 40];
 const LONG: &[usize] = &[150, 70, 130, 3];
+const MIXED: &[usize] = &[40, 9, 21, 30, 12, 50, 3, 17];
 
 /// Lengths, ranks, policies, batches, optimizers, sinks, layers, targets and dropout, each with
 /// several of the others.
@@ -74,18 +79,25 @@ fn rows() -> Vec<Row> {
         Row { targets: "q_proj,v_proj", ..row(ODD, 8, Block) },
         Row { targets: "down_proj", layers: "last:1", dropout: 0.1, ..row(LONG, 4, Block) },
         Row { dropout: 0.1, apply_and_free: true, ..row(ODD, 4, Store) },
+        Row { packed: Some(64), ..row(MIXED, 4, Store) },
+        Row { packed: Some(64), ..row(MIXED, 4, Block) },
+        Row { packed: Some(100), batch: (2, 2), optimizer: &ADAMW8, ..row(MIXED, 8, Block) },
+        Row { packed: Some(30), apply_and_free: true, batch: (3, 1), ..row(MIXED, 2, Block) },
     ]
 }
 
 /// Trains two updates and returns the adapter's bits; `poison` fills memory with NaN wherever
 /// nothing alive lies in it.
-fn train(trainer: &mut Trainer<'_, '_>, setup: &Setup<'_>, home: &Home, poison: bool) -> Vec<u32> {
-    let base = OpenBase::open(&home.base()).unwrap();
-    let data = dataset(&base, &home.path("data.jsonl"));
+fn train(
+    trainer: &mut Trainer<'_, '_>,
+    setup: &Setup<'_>,
+    data: &Dataset,
+    poison: bool,
+) -> Vec<u32> {
     trainer.executor_mut().set_poison(poison);
-    trainer.evaluate(&data, setup.sequences).unwrap();
+    trainer.evaluate(data, setup.sequences).unwrap();
     for step in 1..=2 {
-        let update = setup.update(trainer, &data, step);
+        let update = setup.update(trainer, data, step);
         assert!(update.sum.mean().is_finite() && update.non_finite == 0, "{update:?}");
     }
     bits(trainer.params())
@@ -93,7 +105,10 @@ fn train(trainer: &mut Trainer<'_, '_>, setup: &Setup<'_>, home: &Home, poison: 
 
 fn check(be: &dyn Backend<f32>, row: &Row, home: &Home) -> ByCategory {
     let base = OpenBase::open(&home.base()).unwrap();
-    let data = dataset(&base, &home.data(row.lengths));
+    let mut data = dataset(&base, &home.data(row.lengths));
+    if let Some(capacity) = row.packed {
+        data = data.pack(capacity, 0).unwrap();
+    }
     let setup = Setup {
         optimizer: row.optimizer,
         policy: row.policy,
@@ -113,7 +128,7 @@ fn check(be: &dyn Backend<f32>, row: &Row, home: &Home) -> ByCategory {
         let mut ledger = Ledger::new(Budget::of(planned.held()));
         let mut trainer = setup.reserve(&model, &data, &mut ledger);
         assert_eq!(ledger.live(), planned, "after reserve");
-        trained.push(train(&mut trainer, &setup, home, poison));
+        trained.push(train(&mut trainer, &setup, &data, poison));
         assert_eq!(ledger.live(), planned, "after training");
         trainer.release(&mut ledger);
         assert_eq!(ledger.at_peak(), planned, "at the peak");
@@ -138,10 +153,10 @@ fn the_plan_is_the_ledger_to_the_byte() {
         assert_eq!(planned[Category::Mapped], 0, "row {i}");
         totals.push(planned.held());
     }
-    assert_eq!(totals.len(), 23);
+    assert_eq!(totals.len(), 27);
     totals.sort_unstable();
     totals.dedup();
-    assert_eq!(totals.len(), 23, "every configuration has a size of its own");
+    assert_eq!(totals.len(), 27, "every configuration has a size of its own");
 }
 
 #[test]
@@ -228,6 +243,8 @@ fn whole_jobs_report_what_they_planned() {
         Settings { batch_size: 2, grad_accum: 2, optimizer: "adamw".into(), ..base() },
         Settings { max_grad_norm: 0.0, optimizer: "sgd".into(), val_split: 0.3, ..base() },
         Settings { layers: "last:1".into(), rank: 3, dropout: 0.05, ..base() },
+        Settings { packing: true, batch_size: 2, grad_accum: 2, max_steps: None, ..base() },
+        Settings { packing: true, max_seq_len: 40, val_split: 0.3, ..base() },
         Settings { max_seq_len: 33, save_every: 1, eval_every: 1, val_split: 0.25, ..base() },
     ] {
         job(&settings);

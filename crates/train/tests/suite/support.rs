@@ -78,17 +78,23 @@ pub(crate) fn write_data(path: &Path, lengths: &[usize]) {
 }
 
 pub(crate) fn dataset(base: &OpenBase, path: &Path) -> Dataset {
-    let prepared = Prepared { max_seq_len: 4096, mask_prompt: true, val_split: 0.0, seed: 0 };
+    let prepared =
+        Prepared { max_seq_len: 4096, mask_prompt: true, val_split: 0.0, packing: false, seed: 0 };
     prepared.for_training(base, path).unwrap().train
 }
 
-/// Limits that any batch of `sequences` examples keeps.
+/// Limits that any batch of `sequences` sequences keeps.
 pub(crate) fn limits(data: &Dataset, sequences: usize) -> Limits {
-    let stats = data.stats();
+    let mut most = Limits { tokens: 0, sequences: 0, labelled: 0 };
+    for sequence in (0..data.len()).map(|index| data.sequence(index).unwrap()) {
+        most.tokens = most.tokens.max(sequence.tokens);
+        most.sequences = most.sequences.max(sequence.examples);
+        most.labelled = most.labelled.max(sequence.labelled);
+    }
     Limits {
-        tokens: stats.longest * sequences,
-        sequences,
-        labelled: stats.labelled_max * sequences,
+        tokens: most.tokens * sequences,
+        sequences: most.sequences * sequences,
+        labelled: most.labelled * sequences,
     }
 }
 
@@ -182,7 +188,7 @@ impl<'s> Setup<'s> {
         let per_update = self.sequences * self.accum;
         let first = (step as usize - 1) * per_update;
         let at = |i: usize| (first + i) % data.len();
-        let labelled = (0..per_update).map(|i| data.entry(at(i)).unwrap().labelled as usize).sum();
+        let labelled = (0..per_update).map(|i| data.sequence(at(i)).unwrap().labelled).sum();
         let hyper = StepHyper { lr: 1e-3, step, grad_scale: 1.0 };
         let examples = (0..per_update).map(at);
         trainer.update(data, examples, self.sequences, labelled, hyper).unwrap()

@@ -47,7 +47,11 @@ fn every_setting_has_a_flag_that_says_its_default() {
             other => format!("[default: {other}]"),
         };
         let required = ["model", "data"].contains(&key.as_str());
-        let switch = key == "mask-prompt" && help.ends_with("[default]");
+        // Of the two flags of a switch, one says that it is the default.
+        let no = flag(&format!("no-{key}")).and_then(|arg| arg.get_help().cloned());
+        let no = no.is_some_and(|help| help.to_string().ends_with("[default]"));
+        let switch =
+            value.as_bool().is_some_and(|on| if on { help.ends_with("[default]") } else { no });
         assert!(required || switch || help.contains(&shown), "--{key}: `{help}`, want {shown}");
     }
 }

@@ -1,6 +1,6 @@
 //! How much data there is, and one example with its loss mask.
 
-use lowtide::train::DataReport;
+use lowtide::train::{DataReport, PackingReport};
 
 use super::Facts;
 use super::number::{count, counted, percent};
@@ -26,6 +26,9 @@ pub(crate) fn data(report: &DataReport, max_seq_len: usize, coloured: bool) -> S
     facts.add("training", amount);
     facts.add("tokens", format!("{}, {labelled} of them labelled ({share})", count(report.tokens)));
     facts.add("longest", counted(report.longest as u64, "token"));
+    if let Some(packing) = &report.packing {
+        facts.add("packed", packed(packing));
+    }
     facts.add("truncated", truncated(report, max_seq_len));
     if report.dropped > 0 {
         let examples = counted(report.dropped, "example");
@@ -38,6 +41,14 @@ pub(crate) fn data(report: &DataReport, max_seq_len: usize, coloured: bool) -> S
         text.push_str(&example);
     }
     text
+}
+
+fn packed(packing: &PackingReport) -> String {
+    let bins = counted(packing.bins as u64, "sequence");
+    let (longest, capacity) = (count(packing.longest as u64), count(packing.capacity as u64));
+    let examples = counted(packing.examples_max as u64, "example");
+    let fill = percent(packing.fill, 1.0);
+    format!("{bins}, {fill} full, of up to {longest} of {capacity} tokens and {examples}")
 }
 
 fn truncated(report: &DataReport, max_seq_len: usize) -> String {
@@ -118,6 +129,14 @@ mod tests {
     fn report() -> DataReport {
         DataReport {
             examples: 1234,
+            sequences: 700,
+            packing: Some(PackingReport {
+                bins: 700,
+                capacity: 512,
+                fill: 0.9645,
+                longest: 512,
+                examples_max: 7,
+            }),
             tokens: 345_678,
             labelled_tokens: 123_456,
             longest: 512,
@@ -138,6 +157,7 @@ Data
   training      1,234 examples, and 100 held out (9,876 labelled tokens)
   tokens        345,678, 123,456 of them labelled (35.7 %)
   longest       512 tokens
+  packed        700 sequences, 96.5 % full, of up to 512 of 512 tokens and 7 examples
   truncated     17 examples, by 2,345 tokens in all (--max-seq-len 512)
   left out      1 example: no labelled token is left after the cut
 

@@ -13,6 +13,7 @@ pub(crate) fn plan(report: &PlanReport) -> String {
     text.push_str(&peak(report));
     text.push('\n');
     text.push_str(&alternatives(report));
+    text.push_str(&warnings(report));
     text
 }
 
@@ -70,9 +71,20 @@ fn alternatives(report: &PlanReport) -> String {
     amounts("Checkpoint policies, fastest first, and what each would hold", &rows)
 }
 
+fn warnings(report: &PlanReport) -> String {
+    if report.warnings.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("\nTake note\n");
+    for warning in &report.warnings {
+        super::line(&mut text, &format!("  {warning}"));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
-    use lowtide::train::PlanRow;
+    use lowtide::train::{PlanRow, Warning};
 
     use super::*;
 
@@ -101,6 +113,7 @@ mod tests {
             ],
             backend: "ndarray",
             threads: 2,
+            warnings: Vec::new(),
         }
     }
 
@@ -136,5 +149,17 @@ Checkpoint policies, fastest first, and what each would hold
         assert!(text.contains("  in all        65.00 MiB\n"), "{text}");
         assert!(text.contains("  store         210.00 MiB\n"), "{text}");
         assert!(text.contains("applied and freed at once"), "{text}");
+    }
+
+    #[test]
+    fn what_will_not_be_heeded_is_told_at_the_end() {
+        let warnings = vec![Warning::NothingHeldOut { eval_every: 5 }];
+        let text = plan(&PlanReport { warnings, ..report() });
+        let (_, notes) = text.split_once("\nTake note\n").unwrap();
+        assert!(
+            notes.starts_with("  `eval-every` is 5 and there is nothing to measure"),
+            "{notes}"
+        );
+        assert!(!plan(&report()).contains("Take note"));
     }
 }

@@ -1,0 +1,158 @@
+//! What was asked for and will not come to anything: told before a run, which goes on.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Serialize, Serializer};
+
+use crate::Settings;
+
+/// A setting that this run cannot heed. Its words say what is done instead.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Warning {
+    /// The learning rate is still rising when the run ends.
+    WarmupOutlastsRun {
+        /// Updates over which it rises.
+        warmup_steps: u64,
+        /// Updates of the run.
+        steps: u64,
+    },
+    /// A share is to be held out, and there is a file of held-out examples.
+    SplitUnused {
+        /// The share.
+        val_split: f64,
+        /// The file.
+        file: PathBuf,
+    },
+    /// Evaluations are asked for, and nothing is held out.
+    NothingHeldOut {
+        /// Updates between evaluations.
+        eval_every: u64,
+    },
+    /// A number of updates between evaluations or saves that the run never reaches.
+    NeverReached {
+        /// The setting.
+        field: &'static str,
+        /// Updates it waits for.
+        every: u64,
+        /// Updates of the run.
+        steps: u64,
+    },
+}
+
+impl Warning {
+    /// All of a run of `steps` updates; `valid_file` holds the held-out examples where a file does,
+    /// and `held_out` says whether there are any.
+    pub(crate) fn all(
+        settings: &Settings,
+        steps: u64,
+        valid_file: Option<&PathBuf>,
+        held_out: bool,
+    ) -> Vec<Self> {
+        let mut all = Vec::new();
+        let (val_split, eval_every) = (settings.val_split, settings.eval_every);
+        if let Some(warmup_steps) = settings.warmup_steps.filter(|&warmup| warmup >= steps) {
+            all.push(Self::WarmupOutlastsRun { warmup_steps, steps });
+        }
+        if let Some(file) = valid_file.filter(|_| val_split > 0.0) {
+            all.push(Self::SplitUnused { val_split, file: file.clone() });
+        }
+        if eval_every > 0 && !held_out {
+            all.push(Self::NothingHeldOut { eval_every });
+        }
+        let rhythms = [("eval-every", eval_every * u64::from(held_out))];
+        for (field, every) in rhythms.into_iter().chain([("save-every", settings.save_every)]) {
+            if every >= steps && every > 0 {
+                all.push(Self::NeverReached { field, every, steps });
+            }
+        }
+        all
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WarmupOutlastsRun { warmup_steps, steps } => write!(
+                f,
+                "`warmup-steps` is {warmup_steps} and the run has {steps}: the learning rate \
+                 rises to the end and never reaches `lr`"
+            ),
+            Self::SplitUnused { val_split, file } => write!(
+                f,
+                "`val-split` is {val_split} and {} is there: the file is measured, and nothing \
+                 is held out of the training data",
+                file.display()
+            ),
+            Self::NothingHeldOut { eval_every } => write!(
+                f,
+                "`eval-every` is {eval_every} and there is nothing to measure: give a file of \
+                 held-out examples, or `val-split`"
+            ),
+            Self::NeverReached { field, every, steps } => write!(
+                f,
+                "`{field}` is {every} and the run has {steps} updates: it happens at the end only"
+            ),
+        }
+    }
+}
+
+impl Serialize for Warning {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(settings: &Settings, file: Option<&str>, held_out: bool) -> Vec<String> {
+        let file = file.map(PathBuf::from);
+        let all = Warning::all(settings, 20, file.as_ref(), held_out);
+        all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_heeded_needs_no_words() {
+        let settings = Settings {
+            warmup_steps: Some(19),
+            eval_every: 19,
+            save_every: 5,
+            val_split: 0.1,
+            ..Settings::default()
+        };
+        assert_eq!(words(&settings, None, true), [""; 0]);
+        assert_eq!(words(&Settings::default(), Some("valid.jsonl"), true), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_not_heeded_is_told() {
+        let settings = Settings {
+            warmup_steps: Some(20),
+            eval_every: 20,
+            save_every: 99,
+            val_split: 0.25,
+            ..Settings::default()
+        };
+        assert_eq!(
+            words(&settings, Some("valid.jsonl"), true),
+            [
+                "`warmup-steps` is 20 and the run has 20: the learning rate rises to the end and \
+                 never reaches `lr`",
+                "`val-split` is 0.25 and valid.jsonl is there: the file is measured, and nothing \
+                 is held out of the training data",
+                "`eval-every` is 20 and the run has 20 updates: it happens at the end only",
+                "`save-every` is 99 and the run has 20 updates: it happens at the end only",
+            ]
+        );
+        let settings = Settings { eval_every: 2, ..Settings::default() };
+        assert_eq!(
+            words(&settings, None, false),
+            ["`eval-every` is 2 and there is nothing to measure: give a file of held-out \
+              examples, or `val-split`"]
+        );
+        let json = serde_json::to_value(Warning::NothingHeldOut { eval_every: 2 }).unwrap();
+        assert!(json.as_str().unwrap().starts_with("`eval-every` is 2"));
+    }
+}
