@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lowtide_adapter::BuildError;
 use lowtide_data::{TemplateError, TokenizerError};
+use lowtide_memory::ReserveError;
 use lowtide_model::ModelError;
 
 /// What stands between files and a running model. Each error names the file at fault.
@@ -39,6 +40,73 @@ pub enum RuntimeError {
     /// The adapter method or its configuration is refused.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// A sampling value is outside what it may be.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// The base has no tokenizer, so there is no text.
+    #[error("{}: no tokenizer in it, so text can be neither read nor written", path.display())]
+    NoTokenizer {
+        /// The base.
+        path: PathBuf,
+    },
+    /// The base has no chat template.
+    #[error("{}: no chat template in it; it continues plain text only", path.display())]
+    NoTemplate {
+        /// The base.
+        path: PathBuf,
+    },
+    /// A prompt of no token.
+    #[error("the prompt is empty: there is nothing to continue")]
+    EmptyPrompt,
+    /// A prompt that does not fit the context.
+    #[error("the prompt has {tokens} tokens and the context holds {context}")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens the context holds.
+        context: usize,
+    },
+    /// A context the model cannot have.
+    #[error("a context of {context} tokens: this base was trained for 1 to {longest}")]
+    Context {
+        /// What was asked for.
+        context: usize,
+        /// The longest sequence the base was trained for.
+        longest: usize,
+    },
+    /// A prompt token outside the vocabulary.
+    #[error("token {id} of the prompt is outside the vocabulary of {vocab_size}")]
+    UnknownToken {
+        /// The token.
+        id: u32,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+    /// Nothing can be chosen from logits none of which is a number.
+    #[error(
+        "no logit after {tokens} tokens is a number: a weight of the base or the adapter is not \
+         finite, or they do not belong together"
+    )]
+    LogitsNotFinite {
+        /// Tokens read.
+        tokens: usize,
+    },
+    /// Generating does not fit the budget.
+    #[error(
+        "generating within a context of {context} tokens does not fit the memory budget of \
+         {budget} bytes: it holds {smallest} bytes at least"
+    )]
+    OverBudget {
+        /// Bytes allowed.
+        budget: u64,
+        /// Bytes of the leanest plan for this context.
+        smallest: u64,
+        /// Tokens the context holds.
+        context: usize,
+    },
+    /// What was planned cannot be reserved.
+    #[error("cannot reserve what was planned: {0}")]
+    Reserve(#[from] ReserveError),
     /// An adapter folder does not belong to this base, or this run.
     #[error("{}: {reason}", path.display())]
     Adapter {
@@ -53,4 +121,16 @@ impl RuntimeError {
     pub(crate) fn model(path: &Path, error: ModelError) -> Self {
         Self::Model { path: path.to_owned(), source: error }
     }
+}
+
+/// A sampling value outside what it may be.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("{field} is {value}, expected {expected}")]
+pub struct SamplingError {
+    /// The value's name, as its flag is called.
+    pub field: &'static str,
+    /// What it is.
+    pub value: f64,
+    /// What it may be.
+    pub expected: &'static str,
 }

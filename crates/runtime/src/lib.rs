@@ -8,9 +8,16 @@
 mod adapter;
 mod base;
 mod error;
+mod generator;
+mod sampling;
+mod session;
+mod stream;
 mod text;
 
 pub use adapter::{LoadedAdapter, load_adapter, permuted_rows};
 pub use base::{OpenBase, registry};
-pub use error::RuntimeError;
+pub use error::{RuntimeError, SamplingError};
+pub use generator::{Generation, Generator, GeneratorPlan, Request, Stop};
+pub use sampling::Sampling;
+pub use session::{Prompt, Session, SessionSettings, with_session};
 pub use text::BaseText;

@@ -1,6 +1,8 @@
 //! Text of a base: its tokenizer and its chat template, where it has them.
 
-use lowtide_data::{ChatTemplate, GgufVocab, Tokenizer};
+use std::path::PathBuf;
+
+use lowtide_data::{ChatTemplate, GgufVocab, Message, RenderOptions, Tokenizer, TokenizerError};
 use lowtide_formats::{GgufTokenizer, TokenizerSource};
 
 use crate::{OpenBase, RuntimeError};
@@ -12,6 +14,8 @@ pub struct BaseText {
     pub tokenizer: Option<Tokenizer>,
     /// Conversations to text.
     pub template: Option<ChatTemplate>,
+    path: PathBuf,
+    ends: Vec<u32>,
 }
 
 impl BaseText {
@@ -36,7 +40,78 @@ impl BaseText {
             .map(|source| ChatTemplate::new(source, special.bos.as_deref(), special.eos.as_deref()))
             .transpose()
             .map_err(|source| RuntimeError::Template { path: path(), source })?;
-        Ok(Self { tokenizer, template })
+        let mut text = Self { tokenizer, template, path: path(), ends: Vec::new() };
+        text.ends = text.find_ends(file.eos_token_ids());
+        Ok(text)
+    }
+
+    /// Tokens that end an answer: those the base's files name, and the one with which the chat
+    /// template ends a turn.
+    #[must_use]
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoTokenizer`] when the base has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, RuntimeError> {
+        let none = || RuntimeError::NoTokenizer { path: self.path.clone() };
+        self.tokenizer.as_ref().ok_or_else(none)
+    }
+
+    /// The tokens of a text that is to be continued, with what the tokenizer puts before a text.
+    ///
+    /// # Errors
+    /// When the base has no tokenizer, or it cannot express the text.
+    pub fn plain(&self, text: &str) -> Result<Vec<u32>, RuntimeError> {
+        let tokenizer = self.tokenizer()?;
+        let mut ids = tokenizer.prefix().to_vec();
+        ids.extend(tokenizer.encode_ids(text).map_err(|error| self.tokens_error(error))?);
+        Ok(ids)
+    }
+
+    /// The tokens of a conversation that the assistant is to continue.
+    ///
+    /// # Errors
+    /// When the base has no template or no tokenizer, or they refuse the conversation.
+    pub fn chat(&self, messages: &[Message]) -> Result<Vec<u32>, RuntimeError> {
+        let none = || RuntimeError::NoTemplate { path: self.path.clone() };
+        let template = self.template.as_ref().ok_or_else(none)?;
+        let options = RenderOptions { add_generation_prompt: true, tools: None };
+        let text = template
+            .render(messages, options)
+            .map_err(|source| RuntimeError::Template { path: self.path.clone(), source })?;
+        self.tokenizer()?.encode_ids(&text).map_err(|error| self.tokens_error(error))
+    }
+
+    /// An error of the tokenizer, with the base it is of.
+    pub(crate) fn tokens_error(&self, source: TokenizerError) -> RuntimeError {
+        RuntimeError::Tokenizer { path: self.path.clone(), source }
+    }
+
+    fn find_ends(&self, named: &[u32]) -> Vec<u32> {
+        let mut ends = named.to_vec();
+        if let Some(tokenizer) = &self.tokenizer {
+            let specials = tokenizer.specials();
+            ends.extend([specials.eos, specials.eot].into_iter().flatten());
+            ends.extend(self.turn_end(tokenizer));
+        }
+        ends.sort_unstable();
+        ends.dedup();
+        ends
+    }
+
+    /// The first control token behind what the assistant said, in a conversation that says so
+    /// little that it can be found again. A template that refuses it ends no turn.
+    fn turn_end(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        const SAID: &str = "Neap";
+        let turns = [Message::new("user", "Spring?"), Message::new("assistant", SAID)];
+        let text = self.template.as_ref()?.render(&turns, RenderOptions::default()).ok()?;
+        let (_, after) = text.rsplit_once(SAID)?;
+        let ids = tokenizer.encode_ids(after).ok()?;
+        ids.into_iter().find(|id| tokenizer.is_special(*id))
     }
 }
 

@@ -182,13 +182,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     fn forward(&mut self, cx: &Cx<'_, F>, params: &[F], batch: &Batch<'_>) {
         let (program, hidden, rows) = (self.program, self.program.hidden(), cx.rows());
         let start = self.boundary(0);
-        let mut x = MatMut::new(&mut self.parts().only(start)[..rows * hidden], rows, hidden);
-        cx.be.qgather(program.embedding.table, batch.ids, x.rb());
-        if program.embedding.scale != F::ONE {
-            for row in 0..rows {
-                x.row_mut(row).iter_mut().for_each(|value| *value *= program.embedding.scale);
-            }
-        }
+        let x = MatMut::new(&mut self.parts().only(start)[..rows * hidden], rows, hidden);
+        program.embedding.rows(cx.be, batch.ids, x);
         for (i, segment) in program.segments.iter().enumerate() {
             let (from, to) = (self.boundary(i), self.boundary(i + 1));
             let schedule = Arc::clone(&self.plan.forward[i]);

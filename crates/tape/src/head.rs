@@ -49,6 +49,17 @@ impl<F: Float> LossHead<'_, F> {
         (elements, library_bytes)
     }
 
+    /// Elements of the arena that the logits of `rows` take besides themselves, and the library's
+    /// bytes.
+    pub(crate) fn logits_elements(&self, be: &dyn Backend<F>, rows: usize) -> (ByCategory, usize) {
+        let (out_features, in_features) = (self.weight.rows(), self.weight.cols());
+        let req = be.req(OpShape::Qmatmul { rows, out_features, in_features });
+        let working = 2 * rows * in_features + rows;
+        let elements = ByCategory::of(Category::Head, working as u64)
+            .with(Category::Scratch, req.scratch as u64);
+        (elements, req.library_bytes)
+    }
+
     /// The largest tile worth having for `labelled` rows: the head's weights are decoded once a
     /// tile.
     pub(crate) fn largest_tile(labelled: usize) -> usize {

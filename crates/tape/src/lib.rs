@@ -8,7 +8,8 @@
 //! order.
 //!
 //! A [`Program`] strings an embedding, segments and a loss head together; an [`Executor`] runs it
-//! inside the slabs that its [`Plan`] foretold.
+//! inside the slabs that its [`Plan`] foretold. A [`Decoder`] runs it forward only, over one
+//! sequence that grows: an operation that looks back keeps a [`State`] of what was read.
 //!
 //! ```
 //! use lowtide_adapter::Config;
@@ -78,6 +79,7 @@ extern crate alloc;
 extern crate std;
 
 mod boundary;
+mod decoder;
 mod executor;
 mod graph;
 mod head;
@@ -91,14 +93,17 @@ mod program;
 mod schedule;
 mod segment;
 mod sink;
+mod state;
 
+pub use decoder::{DecodePlan, Decoder};
 pub use executor::Executor;
 pub use graph::{Graph, ValueId};
 pub use head::LossHead;
-pub use limits::{Batch, Cx, Limits, Policy};
+pub use limits::{Batch, Cx, DecodeLimits, Limits, Policy};
 pub use loss::LossSum;
 pub use op::{Facts, Forward, GradRule, MAX_INPUTS, MAX_OUTPUTS, Op, Vjp};
 pub use plan::Plan;
 pub use program::{Embedding, Program};
 pub use segment::Segment;
 pub use sink::{Accumulate, ApplyNow, GradSink};
+pub use state::State;

@@ -15,6 +15,23 @@ pub struct Limits {
     pub labelled: usize,
 }
 
+/// The longest sequence a decoder reads and the most rows it reads in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Tokens of the sequence.
+    pub context: usize,
+    /// Rows of one call.
+    pub rows: usize,
+}
+
+impl DecodeLimits {
+    /// What one call asks of operations that look no further than its rows.
+    #[must_use]
+    pub fn call(self) -> Limits {
+        Limits { tokens: self.rows, sequences: 1, labelled: 1 }
+    }
+}
+
 /// What a segment keeps from forward to backward besides its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {

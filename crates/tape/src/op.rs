@@ -6,7 +6,7 @@ use lowtide_backend::{Backend, Req};
 use lowtide_memory::Category;
 use lowtide_tensor::{Float, Mat, MatMut};
 
-use crate::{Cx, Limits};
+use crate::{Cx, DecodeLimits, Limits, State};
 
 /// The most inputs an operation can have.
 pub const MAX_INPUTS: usize = 4;
@@ -68,7 +68,10 @@ pub struct Forward<'a, F: Float> {
     pub y: [Option<MatMut<'a, F>>; MAX_OUTPUTS],
     /// Parameters of the operation.
     pub p: &'a [F],
-    /// At least [`Op::req`] elements.
+    /// While decoding, what the operation keeps of the sequence, if it asked for any; the rows of
+    /// this call continue it.
+    pub state: Option<State<'a, F>>,
+    /// At least [`Op::req`] elements, [`Op::decode_req`] while decoding.
     pub scratch: &'a mut [F],
 }
 
@@ -113,6 +116,21 @@ pub trait Op<F: Float>: Send + Sync {
     /// Scratch either direction needs for any batch within the limits.
     fn req(&self, _be: &dyn Backend<F>, _limits: Limits) -> Req {
         Req::default()
+    }
+
+    /// Elements kept of a sequence while decoding within the limits.
+    fn state(&self, _limits: DecodeLimits) -> usize {
+        0
+    }
+
+    /// The first token whose state is read when rows follow on the first `tokens` tokens.
+    fn reads_from(&self, _tokens: usize) -> usize {
+        0
+    }
+
+    /// Scratch that forward needs for any call while decoding.
+    fn decode_req(&self, be: &dyn Backend<F>, limits: DecodeLimits) -> Req {
+        self.req(be, limits.call())
     }
 
     /// What output `i` is charged as.

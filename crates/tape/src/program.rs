@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use lowtide_backend::Backend;
 use lowtide_quant::QMat;
-use lowtide_tensor::Float;
+use lowtide_tensor::{Float, MatMut};
 
 use crate::{LossHead, Segment};
 
@@ -15,6 +16,18 @@ pub struct Embedding<'w, F> {
     pub table: QMat<'w>,
     /// Factor on every element, 1 for most families.
     pub scale: F,
+}
+
+impl<F: Float> Embedding<'_, F> {
+    /// The rows of `ids [T]` into `x [T, D]`.
+    pub(crate) fn rows(&self, be: &dyn Backend<F>, ids: &[u32], mut x: MatMut<'_, F>) {
+        be.qgather(self.table, ids, x.rb());
+        if self.scale != F::ONE {
+            for row in 0..ids.len() {
+                x.row_mut(row).iter_mut().for_each(|value| *value *= self.scale);
+            }
+        }
+    }
 }
 
 /// Everything that is frozen, and where the trainable parameters enter it.

@@ -1,13 +1,19 @@
 //! A segment: a recorded graph between two boundaries, and the runner of its schedules.
 
+use alloc::vec::Vec;
+use core::ops::Range;
+
 use lowtide_backend::Backend;
 use lowtide_tensor::Float;
 
 use crate::graph::{Graph, Node};
 use crate::op::{Forward, Vjp};
 use crate::operands::{Lent, Memory};
-use crate::schedule::{Action, Needs, Operands, Schedule, Slot, backward, forward};
-use crate::{Cx, Limits, MAX_INPUTS, MAX_OUTPUTS};
+use crate::schedule::{
+    Action, Demands, Needs, Operands, Schedule, Slot, aligned, backward, forward,
+};
+use crate::state::States;
+use crate::{Cx, DecodeLimits, Limits, MAX_INPUTS, MAX_OUTPUTS, State};
 
 /// Operations that run as one between two boundaries, usually a decoder block. What crosses a
 /// boundary is one value `[T, hidden]`; what is kept between forward and backward is the plan's.
@@ -50,7 +56,29 @@ impl<'w, F: Float> Segment<'w, F> {
         be: &dyn Backend<F>,
         limits: Limits,
     ) -> Schedule {
-        forward(&self.graph, keep, be, limits)
+        forward(&self.graph, keep, &Demands::training(be, limits))
+    }
+
+    pub(crate) fn plan_decoding(&self, be: &dyn Backend<F>, limits: DecodeLimits) -> Schedule {
+        forward(&self.graph, None, &Demands::decoding(be, limits))
+    }
+
+    /// Where the state of each operation lies, from `end` of the cache on, which moves behind them.
+    pub(crate) fn states(&self, limits: DecodeLimits, end: &mut usize) -> Vec<Range<usize>> {
+        let state = |node: &Node<'_, F>| {
+            let start = *end;
+            let range = start..start + node.op.state(limits);
+            *end = aligned(range.end);
+            range
+        };
+        self.graph.nodes.iter().map(state).collect()
+    }
+
+    /// Whether every operation still has the state that rows after the first `tokens` tokens read,
+    /// given the first token that each has kept.
+    pub(crate) fn reaches(&self, tokens: usize, firsts: &[usize]) -> bool {
+        let mut nodes = self.graph.nodes.iter().zip(firsts);
+        nodes.all(|(node, first)| *first <= node.op.reads_from(tokens))
     }
 
     pub(crate) fn plan_backward(
@@ -60,7 +88,7 @@ impl<'w, F: Float> Segment<'w, F> {
         be: &dyn Backend<F>,
         limits: Limits,
     ) -> Schedule {
-        backward(&self.graph, needs, kept, be, limits)
+        backward(&self.graph, needs, kept, &Demands::training(be, limits))
     }
 
     /// Runs a schedule of this segment. `grads` is empty in the forward direction. With `poison`,
@@ -76,7 +104,9 @@ impl<'w, F: Float> Segment<'w, F> {
     ) {
         for (i, action) in schedule.steps.iter().enumerate() {
             match action {
-                Action::Forward(operands) => self.forward(schedule, operands, cx, params, memory),
+                Action::Forward(operands) => {
+                    self.forward(schedule, operands, cx, params, None, memory);
+                }
                 Action::Vjp(operands) => self.vjp(schedule, operands, cx, params, grads, memory),
                 Action::Zero(slot) => {
                     let ids = [slot.buffer].into_iter();
@@ -96,9 +126,27 @@ impl<'w, F: Float> Segment<'w, F> {
                 }
             }
             if poison {
-                for (at, len) in schedule.freed_after(i) {
-                    memory.arena[at..at + len].fill(F::NAN);
-                }
+                schedule.poison_after(i, memory.arena);
+            }
+        }
+    }
+
+    /// Runs a schedule for decoding, in which every step is a forward one.
+    pub(crate) fn decode(
+        &self,
+        schedule: &Schedule,
+        cx: &Cx<'_, F>,
+        params: &[F],
+        mut states: States<'_, F>,
+        memory: &mut Memory<'_, F>,
+        poison: bool,
+    ) {
+        for (i, action) in schedule.steps.iter().enumerate() {
+            let Action::Forward(operands) = action else { unreachable!("nothing is kept") };
+            let state = states.of(operands.node);
+            self.forward(schedule, operands, cx, params, state, memory);
+            if poison {
+                schedule.poison_after(i, memory.arena);
             }
         }
     }
@@ -109,6 +157,7 @@ impl<'w, F: Float> Segment<'w, F> {
         operands: &Operands,
         cx: &Cx<'_, F>,
         params: &[F],
+        state: Option<State<'_, F>>,
         memory: &mut Memory<'_, F>,
     ) {
         let Node { op, params: range, .. } = &self.graph.nodes[operands.node];
@@ -116,7 +165,7 @@ impl<'w, F: Float> Segment<'w, F> {
         let scratch = operands.scratch.map_or(&mut [][..], |id| lent.take_all(id));
         let y = each::<_, _, MAX_OUTPUTS>(&operands.y, |slot| lent.take(slot));
         let x = each::<_, _, MAX_INPUTS>(&operands.x, |slot| lent.read(slot));
-        op.forward(cx, Forward { x, y, p: &params[range.clone()], scratch });
+        op.forward(cx, Forward { x, y, p: &params[range.clone()], state, scratch });
     }
 
     fn vjp(

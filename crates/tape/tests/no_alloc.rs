@@ -3,7 +3,9 @@
 
 use lowtide_backend::Scalar;
 use lowtide_memory::{Budget, Ledger};
-use lowtide_tape::{Accumulate, ApplyNow, Executor, Plan, Policy};
+use lowtide_tape::{
+    Accumulate, ApplyNow, DecodeLimits, DecodePlan, Decoder, Executor, Plan, Policy,
+};
 use lowtide_testkit::alloc::TestAlloc;
 
 use self::model::{Data, Model, VOCAB, lora, params};
@@ -15,7 +17,32 @@ mod model;
 #[global_allocator]
 static ALLOC: TestAlloc = TestAlloc::new();
 
+/// One test, because the allocator counts what other tests and their harness do as well.
 #[test]
+fn nothing_is_allocated_after_reserve() {
+    a_step_allocates_nothing();
+    decoding_allocates_nothing();
+}
+
+fn decoding_allocates_nothing() {
+    for model in [Model::new(2), Model::ornate(2)] {
+        let program = model.program::<f32>(|_, _| true);
+        let (at, data) = (params(&program), Data::new(1, &[250]));
+        let plan = DecodePlan::new(&program, &Scalar, DecodeLimits { context: 250, rows: 16 });
+        let mut ledger = Ledger::new(Budget::UNLIMITED);
+        let mut decoder = Decoder::reserve(&program, &Scalar, plan, &mut ledger).unwrap();
+        let (_, counts) = ALLOC.counting(1, || {
+            let (prompt, rest) = data.batch().ids.split_at(33);
+            prompt.chunks(16).for_each(|ids| _ = decoder.extend(&at, ids));
+            rest.iter().for_each(|id| _ = decoder.extend(&at, &[*id]));
+            decoder.truncate(240);
+            decoder.clear();
+        });
+        assert_eq!(counts.requests, 0, "{:?}", counts.largest().next());
+        decoder.release(&mut ledger);
+    }
+}
+
 fn a_step_allocates_nothing() {
     let model = Model::new(4);
     for dropout in [0.0, 0.2] {

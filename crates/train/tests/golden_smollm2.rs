@@ -2,12 +2,14 @@
 //! weights: losses of three paragraphs and the loss curve of a 20-step fine-tuning.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 
 use lowtide_adapter::Config;
 use lowtide_memory::{Budget, Ledger};
-use lowtide_model::{Adaptation, Layers, TargetModules};
+use lowtide_model::{Adaptation, Layers, Model, TargetModules};
 use lowtide_ndarray::NdArray;
 use lowtide_optim::{AdamW, StepHyper};
+use lowtide_runtime::{BaseText, Generator, GeneratorPlan, Request, Sampling};
 use lowtide_tape::Policy;
 use lowtide_testkit::compare::assert_close;
 use lowtide_testkit::golden::{golden_dir, load_json, load_safetensors, numbers};
@@ -88,4 +90,27 @@ fn the_twenty_step_curve_is_that_of_transformers_and_peft() {
         let one = trainer.loss_of(&data, i).unwrap().mean();
         assert_close(&format!("final loss {i}"), &[one], &[*want], CURVE_ATOL, 0.0);
     }
+    what_it_learned_is_heard(&base, &model, trainer.params(), &golden["greedy_after_finetune"]);
+}
+
+/// The adapter writes, id by id, what the reference wrote after the same updates.
+fn what_it_learned_is_heard(
+    base: &OpenBase,
+    model: &Model<'_, f32>,
+    params: &[f32],
+    golden: &serde_json::Value,
+) {
+    let be = NdArray::new(2);
+    let ids = |key: &str| numbers(&golden[key]).iter().map(|id| *id as u32).collect::<Vec<_>>();
+    let (prompt, want) = (ids("prompt_ids"), ids("new_ids"));
+    let mut ledger = Ledger::new(Budget::UNLIMITED);
+    let plan = GeneratorPlan::all(&model.program, &be, 64).next().unwrap();
+    let mut generator = Generator::reserve(&model.program, &be, plan, &mut ledger).unwrap();
+    let (sampling, max_tokens) = (Sampling::GREEDY, want.len());
+    let request = Request { sampling, max_tokens, ignore_ends: true, ..Request::default() };
+    let text = BaseText::open(base).unwrap();
+    let mut quiet = |_: &str| ControlFlow::Continue(());
+    let answer = generator.generate(params, &text, &prompt, &request, &mut quiet).unwrap();
+    assert_eq!(answer.ids, want, "{}", answer.text);
+    generator.release(&mut ledger);
 }

@@ -8,7 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::Deserialize;
 
+use super::chat::ChatArgs;
 use super::flags::{RunFlags, size};
+use super::generate::GenerateArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 bad usage, 3 no plan fits the memory budget,\n\
@@ -43,6 +45,12 @@ pub(crate) enum Job {
     /// Measure loss, perplexity and next-token accuracy of a base, or of a base with an adapter
     #[command(after_help = EXIT_CODES)]
     Eval(EvalArgs),
+    /// Answer a prompt, or continue a text, with a base or a base with an adapter
+    #[command(after_help = EXIT_CODES)]
+    Generate(Box<GenerateArgs>),
+    /// Talk with a base, or with a base with an adapter
+    #[command(after_help = EXIT_CODES)]
+    Chat(Box<ChatArgs>),
     /// Show what is in a model, an adapter or a data file
     #[command(after_help = EXIT_CODES)]
     Inspect(InspectArgs),
@@ -62,6 +70,8 @@ impl Job {
             Self::Finetune(args) => args.run.voice,
             Self::Plan(args) => args.voice,
             Self::Eval(args) => args.voice,
+            Self::Generate(args) => args.voice,
+            Self::Chat(args) => args.voice,
             Self::Inspect(args) => args.voice,
             Self::Report(args) => args.voice,
             Self::Completions(_) | Self::Man(_) => Voice::default(),

@@ -73,6 +73,14 @@ impl Console {
         }
     }
 
+    /// Writes what was asked for itself: text that a program does not read, and that is wanted when
+    /// nothing else is.
+    pub(crate) fn speech(&mut self, piece: &str) {
+        if self.form != Form::Json && !piece.is_empty() {
+            self.write(piece.as_bytes());
+        }
+    }
+
     /// Writes a value on one line, when JSON was asked for.
     pub(crate) fn json(&mut self, value: &impl Serialize) {
         if self.form == Form::Json {
@@ -169,6 +177,7 @@ mod tests {
         let mut console = Console::on(Box::new(paper.clone()), voice);
         console.text("one\n");
         console.json(&[1, 2]);
+        console.speech("");
         console.advance(1, 2, "step 1/2".into(), "message".into());
         console.text("two\n");
         let done = console.finish();

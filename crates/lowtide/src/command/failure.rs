@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     Training(Box<TrainError>, Box<Settings>),
     /// `eval`.
     Evaluation(Box<TrainError>),
+    /// `generate` or `chat`.
+    Generation(Box<RuntimeError>),
     /// A path given by itself, at which is not what was expected.
     Path { path: PathBuf, reason: String },
     /// A file that cannot be read, understood or written.
@@ -67,6 +69,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Training(error, _) | Self::Files(error) if usage(error).is_some() => 2,
+            Self::Generation(error) if speaker(error).is_some() => 2,
             Self::Interrupted { .. } => INTERRUPTED,
             _ if self.smallest_budget().is_some() => 3,
             _ => 1,
@@ -85,6 +88,10 @@ impl Failure {
                 TrainError::NoPlanFits { smallest, .. } => Some(smallest),
                 _ => None,
             },
+            Self::Generation(error) => match **error {
+                RuntimeError::OverBudget { smallest, .. } => Some(smallest),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -99,6 +106,7 @@ impl fmt::Display for Failure {
             }
             Self::Training(error, settings) => training(f, error, settings),
             Self::Evaluation(error) => evaluation(f, error),
+            Self::Generation(error) => generation(f, error),
             Self::Path { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::Files(error) => match usage(error) {
                 Some(words) => f.write_str(&words),
@@ -149,6 +157,41 @@ fn evaluation(f: &mut fmt::Formatter<'_>, error: &TrainError) -> fmt::Result {
             f.write_str("; a shorter --max-seq-len or a smaller --batch-size holds less")
         }
         error => chain(f, error),
+    }
+}
+
+fn generation(f: &mut fmt::Formatter<'_>, error: &RuntimeError) -> fmt::Result {
+    if let Some(words) = speaker(error) {
+        return f.write_str(&words);
+    }
+    match error {
+        RuntimeError::OverBudget { budget, smallest, context } => {
+            let holder = format!("a context of {} tokens", number::count(*context as u64));
+            over_budget(f, *budget, *smallest, &holder)?;
+            f.write_str("; a smaller --context holds less")
+        }
+        RuntimeError::PromptTooLong { .. } => {
+            write!(f, "{error}\nuse a larger --context, or a shorter prompt")
+        }
+        RuntimeError::NoTemplate { .. } => {
+            write!(f, "{error}\nuse lowtide generate, without --system")
+        }
+        error => chain(f, error),
+    }
+}
+
+/// What to say of an error of generating that a flag is to blame for.
+fn speaker(error: &RuntimeError) -> Option<String> {
+    match error {
+        RuntimeError::Sampling(error) => {
+            Some(out_of_range(error.field, error.value, error.expected))
+        }
+        RuntimeError::Context { context, longest } => {
+            let expected = format!("1 to {longest}, for which this base was trained");
+            Some(out_of_range("context", context, &expected))
+        }
+        RuntimeError::EmptyPrompt => Some(format!("--prompt: {error}")),
+        _ => None,
     }
 }
 
@@ -233,6 +276,12 @@ fn chain(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Result {
 impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Self {
         Self::Usage(error)
+    }
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        Self::Generation(Box::new(error))
     }
 }
 

@@ -5,12 +5,14 @@
 //! place that writes to standard output.
 
 mod args;
+mod chat;
 mod config;
 mod console;
 mod eval;
 mod failure;
 mod finetune;
 mod flags;
+mod generate;
 mod inputs;
 mod inspect;
 mod machine;
@@ -19,6 +21,7 @@ mod plan;
 mod report;
 mod show;
 mod signals;
+mod speech;
 
 use std::process::ExitCode;
 
@@ -40,6 +43,8 @@ pub(crate) fn run() -> ExitCode {
         Job::Finetune(args) => finetune::run(args),
         Job::Plan(args) => plan::run(args),
         Job::Eval(args) => eval::run(args),
+        Job::Generate(args) => generate::run(args),
+        Job::Chat(args) => chat::run(args),
         Job::Inspect(args) => inspect::run(args),
         Job::Report(args) => report::run(args),
         Job::Completions(args) => packaging::completions(args),

@@ -3,10 +3,10 @@
 use alloc::vec::Vec;
 
 use lowtide_backend::{AttentionShape, Backend, OpShape, Req};
-use lowtide_tensor::Float;
+use lowtide_tensor::{Float, Mat, QUANTUM};
 
 use super::given;
-use crate::{Cx, Facts, Forward, GradRule, Limits, MAX_INPUTS, Op, Vjp};
+use crate::{Cx, DecodeLimits, Facts, Forward, GradRule, Limits, MAX_INPUTS, Op, State, Vjp};
 
 /// `o = softmax(q kᵀ scale + mask) v` per head. Output 1 is `[T, H]`, the log-sum-exp of the
 /// scores: with it backward makes the probabilities again, tile by tile.
@@ -43,10 +43,27 @@ impl<F: Float> Op<F> for Attention {
         there.max(be.req(OpShape::AttentionVjp { rows, shape }))
     }
 
+    fn state(&self, limits: DecodeLimits) -> usize {
+        2 * self.kept_rows(limits) * self.shape.kv_heads * self.shape.head_dim
+    }
+
+    fn reads_from(&self, tokens: usize) -> usize {
+        self.shape.window.map_or(0, |window| (tokens + 1).saturating_sub(window))
+    }
+
+    fn decode_req(&self, be: &dyn Backend<F>, limits: DecodeLimits) -> Req {
+        let (queries, keys) = (limits.rows, self.kept_rows(limits));
+        be.req(OpShape::Attention { queries, keys, shape: self.shape })
+    }
+
     fn forward(&self, cx: &Cx<'_, F>, operands: Forward<'_, F>) {
         let [q, k, v, _] = operands.x.map(|x| x.unwrap_or_else(|| empty()));
         let [o, lse] = operands.y;
         let (o, lse) = (given(o, "attention's output"), given(lse, "attention's log-sum-exp"));
+        let (k, v) = match operands.state {
+            Some(state) => self.remember(cx, k, v, state),
+            None => (k, v),
+        };
         cx.be.attention(q, k, v, self.shape, cx.spans, o, lse, operands.scratch);
     }
 
@@ -63,6 +80,50 @@ impl<F: Float> Op<F> for Attention {
     }
 }
 
-fn empty<'a, F: Float>() -> lowtide_tensor::Mat<'a, F> {
-    lowtide_tensor::Mat::new(&[], 0, 0)
+/// Tokens that a window can be taken back by although nothing of before it is read.
+const SLACK: usize = QUANTUM;
+
+impl Attention {
+    /// Keys that are kept at once: all, or with a window those it reaches from the first row of a
+    /// call, whole quanta of them and some slack, and those of the call itself.
+    fn kept_rows(&self, limits: DecodeLimits) -> usize {
+        let window =
+            self.shape.window.map(|window| window.saturating_add(SLACK + QUANTUM + limits.rows));
+        window.map_or(limits.context, |rows| rows.min(limits.context))
+    }
+
+    /// Appends keys and values of a call to those before and gives all that are kept.
+    ///
+    /// Where a window leaves keys behind they are dropped in whole quanta, so that sums over keys
+    /// restart where they always do.
+    fn remember<'s, F: Float>(
+        &self,
+        cx: &Cx<'_, F>,
+        k: Mat<'_, F>,
+        v: Mat<'_, F>,
+        state: State<'s, F>,
+    ) -> (Mat<'s, F>, Mat<'s, F>) {
+        let State { values: kept, first } = state;
+        let (width, past) = (k.cols(), cx.positions.first().map_or(0, |at| *at as usize));
+        let (keys, values) = kept.split_at_mut(kept.len() / 2);
+        if (past - *first + k.rows()) * width > keys.len() {
+            let from = Op::<F>::reads_from(self, past).saturating_sub(SLACK) / QUANTUM * QUANTUM;
+            let live = (from - *first) * width..(past - *first) * width;
+            keys.copy_within(live.clone(), 0);
+            values.copy_within(live, 0);
+            *first = from;
+        }
+        let (before, rows) = (past - *first, past - *first + k.rows());
+        for (kept, new) in [(&mut *keys, k), (&mut *values, v)] {
+            for row in 0..new.rows() {
+                kept[(before + row) * width..][..width].copy_from_slice(new.row(row));
+            }
+        }
+        let whole = |kept: &'s [F]| Mat::new(&kept[..rows * width], rows, width);
+        (whole(keys), whole(values))
+    }
+}
+
+fn empty<'a, F: Float>() -> Mat<'a, F> {
+    Mat::new(&[], 0, 0)
 }

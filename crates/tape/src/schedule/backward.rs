@@ -3,15 +3,14 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use lowtide_backend::Backend;
 use lowtide_memory::Category;
 use lowtide_tensor::Float;
 
-use super::build::{Builder, Home};
+use super::build::{Builder, Demands, Home};
 use super::forward::Values;
 use super::{Action, BufferId, Needs, Operands, Place, Schedule, Slot};
+use crate::GradRule;
 use crate::graph::{Graph, ValueId};
-use crate::{GradRule, Limits};
 
 /// Compiles the backward pass. With `kept`, the values it reads come from the segment's kept region
 /// (laid out as [`forward`](super::forward) with the same needs lays it out); without, they are
@@ -20,10 +19,9 @@ pub(crate) fn backward<F: Float>(
     graph: &Graph<'_, F>,
     needs: &Needs,
     kept: Option<&Schedule>,
-    be: &dyn Backend<F>,
-    limits: Limits,
+    demands: &Demands<'_, F>,
 ) -> Schedule {
-    let mut builder = Builder::new(graph, be, limits);
+    let mut builder = Builder::new(graph, demands);
     let survives = |value: usize| needs.read[value];
     let mut values = Values::new(&mut builder, &needs.recompute, &survives);
     if kept.is_some() {

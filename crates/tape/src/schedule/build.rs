@@ -8,8 +8,8 @@ use lowtide_tensor::Float;
 
 use super::pack::{Interval, aligned, pack};
 use super::{Action, Buffer, BufferId, Place, Schedule, Slot};
-use crate::Limits;
 use crate::graph::{Graph, ValueId};
+use crate::{DecodeLimits, Limits, Op};
 
 /// Where a buffer under construction will lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,23 +21,46 @@ pub(crate) enum Home {
     Gradient,
 }
 
+/// What operations ask for: in training, or in decoding.
+pub(crate) struct Demands<'b, F: Float> {
+    be: &'b dyn Backend<F>,
+    limits: Limits,
+    decoding: Option<DecodeLimits>,
+}
+
+impl<'b, F: Float> Demands<'b, F> {
+    pub(crate) fn training(be: &'b dyn Backend<F>, limits: Limits) -> Self {
+        Self { be, limits, decoding: None }
+    }
+
+    pub(crate) fn decoding(be: &'b dyn Backend<F>, limits: DecodeLimits) -> Self {
+        Self { be, limits: limits.call(), decoding: Some(limits) }
+    }
+
+    fn of(&self, op: &dyn Op<F>) -> Req {
+        match self.decoding {
+            Some(limits) => op.decode_req(self.be, limits),
+            None => op.req(self.be, self.limits),
+        }
+    }
+}
+
 pub(crate) struct Builder<'g, 'w, F: Float> {
     pub(crate) graph: &'g Graph<'w, F>,
-    be: &'g dyn Backend<F>,
-    limits: Limits,
+    demands: &'g Demands<'g, F>,
     steps: Vec<Action>,
     buffers: Vec<(Buffer, Home)>,
     library_bytes: usize,
 }
 
 impl<'g, 'w, F: Float> Builder<'g, 'w, F> {
-    pub(crate) fn new(graph: &'g Graph<'w, F>, be: &'g dyn Backend<F>, limits: Limits) -> Self {
-        Self { graph, be, limits, steps: Vec::new(), buffers: Vec::new(), library_bytes: 0 }
+    pub(crate) fn new(graph: &'g Graph<'w, F>, demands: &'g Demands<'g, F>) -> Self {
+        Self { graph, demands, steps: Vec::new(), buffers: Vec::new(), library_bytes: 0 }
     }
 
     /// A new buffer for `[tokens, cols]`; its lifetime grows with the steps that name it.
     pub(crate) fn buffer(&mut self, cols: usize, category: Category, home: Home) -> BufferId {
-        self.raw_buffer(self.limits.tokens * cols, category, home)
+        self.raw_buffer(self.demands.limits.tokens * cols, category, home)
     }
 
     fn raw_buffer(&mut self, len: usize, category: Category, home: Home) -> BufferId {
@@ -74,7 +97,7 @@ impl<'g, 'w, F: Float> Builder<'g, 'w, F> {
 
     /// Adds the scratch a node's operation needs.
     pub(crate) fn scratch(&mut self, node: usize) -> Option<BufferId> {
-        let Req { scratch, library_bytes } = self.graph.nodes[node].op.req(self.be, self.limits);
+        let Req { scratch, library_bytes } = self.demands.of(&*self.graph.nodes[node].op);
         self.library_bytes = self.library_bytes.max(library_bytes);
         (scratch > 0).then(|| self.raw_buffer(scratch, Category::Scratch, Home::Arena))
     }

@@ -3,27 +3,24 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use lowtide_backend::Backend;
 use lowtide_memory::Category;
 use lowtide_tensor::Float;
 
-use super::build::{Builder, Home};
+use super::build::{Builder, Demands, Home};
 use super::needs::reaching;
 use super::{Action, BufferId, Needs, Operands, Schedule};
-use crate::Limits;
 use crate::graph::Graph;
 
 /// Compiles the forward pass; with `keep`, what backward reads is kept in a region of its own.
 pub(crate) fn forward<F: Float>(
     graph: &Graph<'_, F>,
     keep: Option<&Needs>,
-    be: &dyn Backend<F>,
-    limits: Limits,
+    demands: &Demands<'_, F>,
 ) -> Schedule {
     let kept = |value: usize| value != 0 && keep.is_some_and(|needs| needs.read[value]);
     let y = graph.output();
     let runs = reaching(graph);
-    let mut builder = Builder::new(graph, be, limits);
+    let mut builder = Builder::new(graph, demands);
     let mut values = Values::new(&mut builder, &runs, &kept);
     let home = |value: usize| match value {
         _ if kept(value) => Home::Kept,

@@ -16,8 +16,10 @@ mod tests;
 use alloc::vec::Vec;
 
 use lowtide_memory::{ByCategory, Category};
+use lowtide_tensor::Float;
 
 pub(crate) use backward::backward;
+pub(crate) use build::Demands;
 pub(crate) use forward::forward;
 pub(crate) use needs::Needs;
 pub(crate) use pack::aligned;
@@ -105,6 +107,13 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
+    /// Fills what nobody reads after `step` with NaN.
+    pub(crate) fn poison_after<F: Float>(&self, step: usize, arena: &mut [F]) {
+        for (at, len) in self.freed_after(step) {
+            arena[at..at + len].fill(F::NAN);
+        }
+    }
+
     /// Buffers of the arena whose last use is `step`.
     pub(crate) fn freed_after(&self, step: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.buffers.iter().filter_map(move |b| match b.place {

@@ -85,8 +85,8 @@ pub(super) fn inspect(path: &Path, tensors: bool) -> Result<ModelReport, TrainEr
     let hyper = file.hyper();
     let list: Vec<_> = file.tensor_names().filter_map(|name| tensor(file, name)).collect();
     let (text, error) = match BaseText::open(&base) {
-        Ok(text) => (text, None),
-        Err(error) => (BaseText { tokenizer: None, template: None }, Some(error.to_string())),
+        Ok(text) => (Some(text), None),
+        Err(error) => (None, Some(error.to_string())),
     };
     Ok(ModelReport {
         kind: "model",
@@ -111,9 +111,9 @@ pub(super) fn inspect(path: &Path, tensors: bool) -> Result<ModelReport, TrainEr
         },
         rope: rope(hyper),
         types: types(&list),
-        tokenizer: tokenizer(file, text.tokenizer.as_ref(), error)?,
+        tokenizer: tokenizer(file, text.as_ref().and_then(|text| text.tokenizer.as_ref()), error)?,
         chat_template: file.chat_template().map(str::to_owned),
-        conversation: text.template.as_ref().map(conversation),
+        conversation: text.as_ref().and_then(|text| text.template.as_ref()).map(conversation),
         tensors: if tensors { list } else { Vec::new() },
     })
 }

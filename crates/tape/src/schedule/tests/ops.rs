@@ -235,7 +235,7 @@ impl Op<f64> for TestOp {
     }
 
     fn forward(&self, cx: &Cx<'_, f64>, operands: Forward<'_, f64>) {
-        let Forward { x, y: [y, mut second], p, scratch } = operands;
+        let Forward { x, y: [y, mut second], p, scratch, .. } = operands;
         scratch[..SCRATCH].fill(f64::NAN);
         let mut y = y.unwrap();
         let in_place = (0..self.kind.arity()).filter(|&i| x[i].is_none()).count();
