@@ -66,7 +66,9 @@ impl Place {
                 format!("{}\n", serde_json::json!({ "input_ids": ids, "labels": labels }))
             })
             .collect();
-        fs::write(self.path(name), lines).unwrap();
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, lines).unwrap();
     }
 
     /// Runs `lowtide` with the words of `line`.
