@@ -1,5 +1,9 @@
 //! The command as a user meets it: flags in, text, JSON, files and exit codes out.
 
+mod inspects;
+mod packaging;
 mod place;
 mod refused;
+mod reports;
 mod runs;
+mod speech;
