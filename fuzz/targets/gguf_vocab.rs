@@ -4,9 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 use lowtide_data::{GgufVocab, Tokenizer};
 
-/// A line is a token: a byte for its type, one for its score, and its text. Lines after an empty
-/// one are merges. The first byte of all says which kind of vocabulary it is and what it puts
-/// around a text.
+// A line is a token: a character for its type, one for its score, and its text. Lines after an
+// empty one are merges. The first character of all says which kind of vocabulary it is and what it
+// puts around a text.
 fuzz_target!(|text: &str| {
     let mut rest = text.chars();
     let Some(habits) = rest.next().map(u32::from) else { return };

@@ -41,6 +41,7 @@ pub mod order;
 pub mod record;
 mod sample;
 pub mod show;
+mod survey;
 pub mod template;
 pub mod tokenizer;
 
@@ -49,5 +50,6 @@ pub use error::{DataError, IoAction, RecordError};
 pub use record::{Message, Record};
 pub use sample::{NO_LOSS, Sample, SampleBuf};
 pub use show::{SampleStyle, render_sample};
+pub use survey::Survey;
 pub use template::{ChatTemplate, RenderOptions, TemplateError};
 pub use tokenizer::{Encoding, GgufVocab, Specials, Tokenizer, TokenizerError};

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use lowtide_quant::{Apart, BlockFormat, QMat, QMatError};
+use lowtide_quant::{Apart, BlockFormat, QMat, QMatError, Scales};
 
 /// A tensor of a mapped file: shape, format, packed bytes. Nothing is copied.
 #[derive(Clone, Copy)]
@@ -116,6 +116,19 @@ impl<'a> Tensor<'a> {
     /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Bytes it takes in its file, scales that lie apart included.
+    pub fn stored_bytes(&self) -> usize {
+        let scales = match self.apart.map(|apart| apart.scales) {
+            None => 0,
+            Some(Scales::Rows(scales) | Scales::Blocks(scales)) => size_of_val(scales),
+            Some(Scales::Nested(nested)) => {
+                let offset = size_of_val(&nested.offset);
+                nested.codes.len() + size_of_val(nested.magnitudes) + offset
+            }
+        };
+        self.bytes.len() + scales
     }
 
     /// The tensor as a packed matrix.

@@ -27,4 +27,5 @@ pub mod golden;
 pub mod models;
 pub mod rng;
 pub mod rss;
+pub mod text;
 pub mod tiny;

@@ -8,6 +8,7 @@ use lowtide_memory::ReserveError;
 use lowtide_model::TargetsError;
 use lowtide_runtime::RuntimeError;
 
+use crate::report::ReportError;
 use crate::{BudgetError, SettingsError};
 
 /// An error of a whole job. Each names the file or the setting at fault.
@@ -69,6 +70,9 @@ pub enum TrainError {
         /// The loss.
         loss: f64,
     },
+    /// A run cannot be read again.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// Two settings cannot be had together.
     #[error("{0}")]
     Unsupported(String),

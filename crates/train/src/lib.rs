@@ -19,9 +19,11 @@ mod log;
 mod metrics;
 mod planner;
 mod prepare;
+pub mod report;
 mod rss;
 mod run;
 mod settings;
+mod thin;
 mod trainer;
 mod warning;
 

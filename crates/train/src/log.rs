@@ -2,8 +2,9 @@
 //! `metrics.jsonl` wait in a temporary file, and times are thinned out.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 
+use crate::thin::Thinned;
 use crate::{StepReport, TrainError};
 
 /// Most times that are kept for their median.
@@ -16,10 +17,8 @@ pub(crate) struct Log {
     lines: File,
     /// The line being written.
     line: Vec<u8>,
-    /// Seconds of every `stride`-th update.
-    times: Vec<f32>,
-    stride: u64,
-    updates: u64,
+    /// Seconds of evenly spaced updates.
+    times: Thinned<f32>,
     seconds: f64,
 }
 
@@ -31,28 +30,14 @@ impl Log {
     pub(crate) fn new() -> Result<Self, TrainError> {
         let lines = tempfile::tempfile()
             .map_err(|source| TrainError::Output { path: std::env::temp_dir(), source })?;
-        let (line, times) = (Vec::with_capacity(512), Vec::with_capacity(TIMES_MAX));
-        Ok(Self { lines, line, times, stride: 1, updates: 0, seconds: 0.0 })
+        let (line, times) = (Vec::with_capacity(512), Thinned::new(TIMES_MAX));
+        Ok(Self { lines, line, times, seconds: 0.0 })
     }
 
     /// Remembers how long an update took.
     pub(crate) fn time(&mut self, seconds: f64) {
         self.seconds += seconds;
-        if self.updates.is_multiple_of(self.stride) {
-            if self.times.len() == TIMES_MAX {
-                let mut index = 0;
-                self.times.retain(|_| {
-                    index += 1;
-                    index % 2 == 1
-                });
-                self.stride *= 2;
-            }
-            // Thinning doubles the stride; an update between the new strides is left out as well.
-            if self.updates.is_multiple_of(self.stride) {
-                self.times.push(seconds as f32);
-            }
-        }
-        self.updates += 1;
+        self.times.push(seconds as f32);
     }
 
     /// Appends a line.
@@ -85,21 +70,34 @@ impl Log {
         }
     }
 
+    /// All lines so far, to be read again.
+    ///
+    /// # Errors
+    /// Those of the temporary file.
+    pub(crate) fn lines(&self) -> Result<impl BufRead, TrainError> {
+        let mut lines = &self.lines;
+        lines
+            .seek(SeekFrom::Start(0))
+            .map_err(|source| TrainError::Output { path: std::env::temp_dir(), source })?;
+        Ok(BufReader::new(lines))
+    }
+
     /// Seconds of all updates.
     pub(crate) fn seconds(&self) -> f64 {
         self.seconds
     }
 
     /// Median time of an update: of all of them up to a few thousand, of evenly spaced ones beyond.
-    pub(crate) fn median(mut self) -> Option<f64> {
-        self.times.sort_by(f32::total_cmp);
-        self.times.get(self.times.len() / 2).map(|seconds| f64::from(*seconds))
+    pub(crate) fn median(&self) -> Option<f64> {
+        let mut times = self.times.items().to_vec();
+        times.sort_by(f32::total_cmp);
+        times.get(times.len() / 2).map(|seconds| f64::from(*seconds))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Log, TIMES_MAX};
+    use super::Log;
     use crate::StepReport;
 
     fn report(step: u64) -> StepReport {
@@ -122,9 +120,6 @@ mod tests {
         for i in 0..20_000 {
             log.time(f64::from(i % 1000));
         }
-        assert!(log.times.len() <= TIMES_MAX && log.times.len() > TIMES_MAX / 2);
-        assert_eq!(log.times.capacity(), TIMES_MAX);
-        assert_eq!(log.stride, 8);
         assert!((log.seconds() - 20.0 * 499_500.0).abs() < 1e-3);
         let median = log.median().unwrap();
         assert!((median - 500.0).abs() <= 8.0, "{median}");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lowtide_data::{Packing, Stats};
 use lowtide_memory::{ByCategory, Category};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Evaluation, Warning};
 
@@ -191,7 +191,8 @@ pub struct StepReport {
 }
 
 /// `summary.json`. A value that was not measured is `null`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Summary {
     /// Updates made.
     pub steps: u64,
@@ -216,7 +217,7 @@ pub struct Summary {
     /// Peak as charged.
     pub peak_bytes: u64,
     /// What was alive at the peak; sums to `peak_bytes`.
-    pub peak_by_category: BTreeMap<&'static str, u64>,
+    pub peak_by_category: BTreeMap<String, u64>,
     /// Bytes of the base, mapped and evictable.
     pub mapped_bytes: u64,
     /// Highest anonymous resident memory seen.

@@ -1,7 +1,8 @@
 //! The whole jobs: plan a run, or plan it and run it.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use lowtide_backend::Backend;
 use lowtide_data::order::permutation;
@@ -14,7 +15,9 @@ use crate::init::initialise;
 use crate::job::{Job, Planned};
 use crate::log::Log;
 use crate::metrics::{by_name, file};
+use crate::report::{self, HeldOut, Notes};
 use crate::rss::Watch;
+use crate::thin::Thinned;
 use crate::{
     DataReport, Evaluation, Event, PlanReport, Settings, StepReport, Summary, TrainError, Trainer,
     memory_now, save_adapter,
@@ -71,6 +74,7 @@ pub fn finetune_until(
     let model = job.build(&methods)?;
     let Planned { plan, report } = job.plan(&model, be, threads)?;
     on_event(&Event::Plan(report.clone()));
+    let course = report::course(&plan.timeline());
     tracing::debug!(policy = report.policy, bytes = report.planned_peak_bytes, "plan chosen");
 
     let mut ledger = Ledger::new(settings.budget()?.map_or(Budget::UNLIMITED, Budget::of));
@@ -95,30 +99,63 @@ pub fn finetune_until(
         on_event,
         summary: Summary::default(),
         log: Log::new()?,
+        evaluations: Thinned::new(report::UPDATES_MAX),
         held: ledger.live().held(),
         mapped: report.mapped_bytes,
     };
     run.train(&mut trainer, report.steps)?;
-    let saved = run.summary.steps > 0;
-    let mut summary = run.finish(&trainer)?;
+    run.finish(&trainer)?;
+    let Run { resolved, mut summary, log, evaluations, .. } = run;
     trainer.release(&mut ledger);
 
     summary.planned_peak_bytes = report.planned_peak_bytes;
     summary.peak_bytes = ledger.peak();
-    summary.peak_by_category = by_name(ledger.at_peak());
+    summary.peak_by_category = report::named(by_name(ledger.at_peak()));
     summary.backend = report.backend.into();
     summary.threads = threads;
     summary.policy = report.policy.into();
     summary.trainable_parameters = report.trainable_parameters;
-    let path = file(&settings.output, "summary.json");
-    if saved {
-        atomic::write_file(&path, |out| {
-            serde_json::to_writer_pretty(&mut *out, &summary)?;
-            out.write_all(b"\n")
-        })?;
+    if summary.steps > 0 {
+        let evaluations = evaluations.into_items();
+        let notes = Notes { course, evaluations, ..notes(&report, &summary) };
+        tell(&settings.output, resolved, &summary, notes, &log)?;
     }
     on_event(&Event::Done(Box::new(summary.clone())));
     Ok(summary)
+}
+
+/// What only the plan knows.
+fn notes(plan: &PlanReport, summary: &Summary) -> Notes {
+    let ended = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+    Notes {
+        version: env!("CARGO_PKG_VERSION").into(),
+        ended: ended.map(|since| since.as_secs()),
+        interrupted: summary.interrupted,
+        architecture: plan.architecture.clone(),
+        sites: plan.sites,
+        memory_budget: plan.memory_budget,
+        planned: report::named(plan.peak_by_category.clone()),
+        ..Notes::default()
+    }
+}
+
+/// Writes `summary.json` and `report.html`.
+fn tell(
+    output: &Path,
+    settings: Settings,
+    summary: &Summary,
+    notes: Notes,
+    log: &Log,
+) -> Result<(), TrainError> {
+    atomic::write_file(&file(output, "summary.json"), |out| {
+        serde_json::to_writer_pretty(&mut *out, summary)?;
+        out.write_all(b"\n")
+    })?;
+    let path = file(output, "metrics.jsonl");
+    let updates = report::updates(log.lines()?, &path)?;
+    let (folder, summary) = (output.to_owned(), summary.clone());
+    let run = report::Run { folder, settings, summary, updates, notes };
+    Ok(report::write(&file(output, report::FILE), &report::page(&run))?)
 }
 
 /// A run under way.
@@ -131,6 +168,7 @@ struct Run<'r> {
     on_event: &'r mut dyn FnMut(&Event),
     summary: Summary,
     log: Log,
+    evaluations: Thinned<HeldOut>,
     held: u64,
     mapped: u64,
 }
@@ -242,6 +280,7 @@ impl Run<'_> {
             return Err(TrainError::LossNotFinite { path, loss: sum.mean() });
         }
         let result = Evaluation::of(sum, valid.stats().tokens, start.elapsed().as_secs_f64());
+        self.evaluations.push(HeldOut { step, loss: result.loss });
         (self.on_event)(&Event::Evaluation { step, result });
         Ok(Some(result.loss))
     }
@@ -264,17 +303,17 @@ impl Run<'_> {
     }
 
     /// Saves, and sums the run up but for what the plan and the ledger know.
-    fn finish(mut self, trainer: &Trainer<'_, '_>) -> Result<Summary, TrainError> {
+    fn finish(&mut self, trainer: &Trainer<'_, '_>) -> Result<(), TrainError> {
         if self.summary.steps > 0 {
             self.save(trainer, self.summary.steps)?;
         }
         let total = self.log.seconds();
-        let mut summary = self.summary;
+        let summary = &mut self.summary;
         summary.seconds_per_step_median = self.log.median();
         summary.tokens_per_second = (total > 0.0).then(|| summary.tokens as f64 / total);
         summary.mapped_bytes = self.mapped;
         summary.rss_anon_peak_bytes = self.watch.peak();
         summary.rss_peak_bytes = memory_now().peak_bytes;
-        Ok(summary)
+        Ok(())
     }
 }

@@ -108,8 +108,11 @@ const BESIDE: [&str; 3] = ["lowtide-testkit", "lowtide-benches", "xtask"];
 /// Libraries that mark a layer, with the only crates of ours that may use them.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["lowtide"]),
+    ("clap_complete", &["lowtide"]),
+    ("clap_mangen", &["lowtide"]),
     ("hf-hub", &["lowtide-hub"]),
     ("indicatif", &["lowtide"]),
+    ("maud", &["lowtide-train"]),
     ("memmap2", &["lowtide-memory", "lowtide-formats", "lowtide-data"]),
     ("minijinja", &["lowtide-data"]),
     ("ndarray", &["lowtide-ndarray"]),

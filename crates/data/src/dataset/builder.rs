@@ -16,7 +16,7 @@ use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 
 /// The longest line that is read, in bytes.
-const LINE_BYTES_MAX: usize = 64 << 20;
+pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// How records become examples.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,13 +58,13 @@ pub struct DatasetBuilder<'a> {
 
 /// What a file holds, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Jsonl,
     Text,
 }
 
 impl Kind {
-    pub(super) fn of(path: &Path) -> Result<Self, DataError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, DataError> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         match extension.map(str::to_ascii_lowercase).as_deref() {
             Some("jsonl" | "ndjson") => Ok(Self::Jsonl),

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use builder::{DatasetBuilder, DatasetOptions};
+pub(crate) use builder::{Kind, LINE_BYTES_MAX};
 pub use pack::Packing;
 pub use store::Entry;
 
@@ -204,7 +205,7 @@ impl DataFiles {
     /// When it is neither.
     pub fn find(path: &Path) -> Result<Self, DataError> {
         if !path.is_dir() {
-            builder::Kind::of(path)?;
+            Kind::of(path)?;
             let beside = |part: &str| {
                 let extension = path.extension().and_then(|extension| extension.to_str())?;
                 let sibling = path.with_extension(format!("{part}.{extension}"));

@@ -2,7 +2,7 @@
 
 use lowtide_data::tokenizer::{Tokenizer, TokenizerConfig, TokenizerError};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::tokenizer_json::document;
 
@@ -46,14 +46,42 @@ fn odd_value() -> impl Strategy<Value = Value> {
     ]
 }
 
+/// A byte-level document, and small ones of SentencePiece's two kinds.
+fn documents() -> [Value; 3] {
+    let mut bytes = document();
+    bytes["model"]["byte_fallback"] = true.into();
+    bytes["normalizer"] = json!({ "type": "Sequence", "normalizers": [
+        { "type": "Prepend", "prepend": "▁" },
+        { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
+    ]});
+    bytes["pre_tokenizer"] = Value::Null;
+    bytes["decoder"] = json!({ "type": "Sequence", "decoders": [
+        { "type": "Replace", "pattern": { "String": "▁" }, "content": " " },
+        { "type": "ByteFallback" },
+        { "type": "Fuse" },
+        { "type": "Strip", "content": " ", "start": 1, "stop": 0 },
+    ]});
+    let mut scores = bytes.clone();
+    scores["normalizer"] = Value::Null;
+    scores["pre_tokenizer"] = json!({
+        "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true,
+    });
+    scores["model"] = json!({
+        "type": "Unigram", "unk_id": 0, "byte_fallback": true,
+        "vocab": [["<s>", 0.0], ["</s>", 0.0], ["a", -1.5], ["ab", -2.0], ["▁a", -2.5]],
+    });
+    [document(), bytes, scores]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn any_value_anywhere(
+        which in 0_usize..3,
         changes in prop::collection::vec((any::<prop::sample::Index>(), odd_value()), 1..3),
     ) {
-        let mut document = document();
+        let mut document = documents()[which].clone();
         for (place, value) in changes {
             let mut all = Vec::new();
             places(&document, "", &mut all);

@@ -1,10 +1,13 @@
 //! SentencePiece tokenizers, from GGUF metadata and from `tokenizer.json`, against sentencepiece
 //! and Hugging Face tokenizers.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use lowtide_data::encode::Encoder;
-use lowtide_data::{GgufVocab, NO_LOSS, Record, Tokenizer, TokenizerError};
+use lowtide_data::{
+    DatasetBuilder, DatasetOptions, GgufVocab, NO_LOSS, Record, Tokenizer, TokenizerError,
+};
 use lowtide_testkit::golden::{golden_dir, integers, load_json};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -169,6 +172,22 @@ fn masks_are_right_where_bytes_move() {
             let over = tokenizer.decode_plain(&example.ids[..=first]).unwrap();
             assert!(over.len() > before.len() && example.prompt_len == first, "{over:?}");
         }
+    }
+}
+
+/// Plain text goes through the tokenizer in pieces, and no piece may get a space of its own.
+#[test]
+fn plain_text_in_pieces_has_the_ids_of_the_whole() {
+    let line = "The  plan is the ledger, naïve 日本語 🙂.\n\nEvery segment";
+    let text = (0..2500).map(|n| format!("{line} {n}\n  and more")).collect::<String>();
+    for tokenizer in DOCUMENTS.map(from_document).iter().chain([from_gguf()]) {
+        let options = DatasetOptions { max_seq_len: 1 << 20, ..DatasetOptions::default() };
+        let mut builder = DatasetBuilder::new(&options, Some(tokenizer), None).unwrap();
+        builder.add_text(Path::new("plain.txt"), text.as_bytes()).unwrap();
+        let data = builder.finish().unwrap();
+        let mut buffer = data.buffer();
+        let ids = data.read(0, &mut buffer).unwrap().ids;
+        assert!(ids == tokenizer.encode_ids(&text).unwrap(), "{} ids", ids.len());
     }
 }
 

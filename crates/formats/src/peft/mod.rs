@@ -135,6 +135,11 @@ impl AdapterFiles {
         self.weights.tensor_names()
     }
 
+    /// The tensor that the file calls `name`.
+    pub fn named(&self, name: &str) -> Option<Tensor<'_>> {
+        self.weights.tensor(name)
+    }
+
     /// A parameter of a module of the base, such as `lora_A.weight` of
     /// `model.layers.0.self_attn.q_proj`.
     pub fn tensor(&self, module: &str, parameter: &str) -> Option<Tensor<'_>> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use serde::Deserialize;
 
 use super::chat::ChatArgs;
@@ -54,6 +55,17 @@ pub(crate) enum Job {
     /// Write a base as another kind of file, or with weights of another type
     #[command(after_help = EXIT_CODES)]
     Convert(Box<ConvertArgs>),
+    /// Show what is in a model, an adapter or a data file
+    #[command(after_help = EXIT_CODES)]
+    Inspect(InspectArgs),
+    /// Write the report of a run anew, or compare several runs on one page
+    #[command(after_help = EXIT_CODES)]
+    Report(ReportArgs),
+    /// Print a script that completes the command line in a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 impl Job {
@@ -65,6 +77,9 @@ impl Job {
             Self::Generate(args) => args.voice,
             Self::Chat(args) => args.voice,
             Self::Convert(args) => args.voice,
+            Self::Inspect(args) => args.voice,
+            Self::Report(args) => args.voice,
+            Self::Completions(_) | Self::Man(_) => Voice::default(),
         }
     }
 }
@@ -125,6 +140,59 @@ pub(crate) struct EvalArgs {
     pub(crate) machine: MachineFlags,
     #[command(flatten)]
     pub(crate) voice: Voice,
+}
+
+/// `lowtide inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A model, an adapter folder, or data
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// List every tensor of a model or an adapter
+    #[arg(long, help_heading = "Models and adapters")]
+    pub(crate) tensors: bool,
+    /// Show the whole chat template of a model
+    #[arg(long, help_heading = "Models and adapters")]
+    pub(crate) template: bool,
+    /// Base whose tokenizer and chat template the data is read through
+    #[arg(long, short, value_name = "PATH", help_heading = "Data")]
+    pub(crate) model: Option<PathBuf>,
+    /// Tokens beyond which training would cut an example
+    #[arg(long, aliases = ["max-seq-length", "max-length"], value_name = "TOKENS")]
+    #[arg(default_value_t = 512, help_heading = "Data")]
+    pub(crate) max_seq_len: usize,
+    #[command(flatten, next_help_heading = "Data")]
+    pub(crate) mask: MaskFlags,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
+}
+
+/// `lowtide report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folders that finetune wrote
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) folders: Vec<PathBuf>,
+    /// File to write [default: report.html in the folder, or compare.html for several]
+    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
+}
+
+/// `lowtide completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// `lowtide man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Folder to write lowtide.1 and a page for every sub-command into
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }
 
 /// Whether prompts carry loss; the last flag given counts.

@@ -35,6 +35,10 @@ pub(crate) enum Failure {
     Evaluation(Box<TrainError>),
     /// `generate` or `chat`.
     Generation(Box<RuntimeError>),
+    /// A path given by itself, at which is not what was expected.
+    Path { path: PathBuf, reason: String },
+    /// A file that cannot be read, understood or written.
+    Files(Box<TrainError>),
     /// A run that was told to stop, after some of its updates.
     Interrupted { updates: u64, of: u64, output: PathBuf },
     /// Threads that cannot be started.
@@ -70,7 +74,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Training(error, _) if usage(error).is_some() => 2,
+            Self::Training(error, _) | Self::Files(error) if usage(error).is_some() => 2,
             Self::Generation(error) if speaker(error).is_some() => 2,
             Self::Interrupted { .. } => INTERRUPTED,
             _ if self.smallest_budget().is_some() => 3,
@@ -111,6 +115,11 @@ impl fmt::Display for Failure {
             Self::Training(error, settings) => training(f, error, settings),
             Self::Evaluation(error) => evaluation(f, error),
             Self::Generation(error) => generation(f, error),
+            Self::Path { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::Files(error) => match usage(error) {
+                Some(words) => f.write_str(&words),
+                None => chain(f, &**error),
+            },
             Self::Interrupted { updates: 0, .. } => {
                 f.write_str("stopped before the first update: nothing was written")
             }

@@ -15,8 +15,11 @@ mod finetune;
 mod flags;
 mod generate;
 mod inputs;
+mod inspect;
 mod machine;
+mod packaging;
 mod plan;
+mod report;
 mod show;
 mod signals;
 mod speech;
@@ -44,8 +47,12 @@ pub(crate) fn run() -> ExitCode {
         Job::Convert(args) => convert::run(args),
         Job::Generate(args) => generate::run(args),
         Job::Chat(args) => chat::run(args),
+        Job::Inspect(args) => inspect::run(args),
+        Job::Report(args) => report::run(args),
+        Job::Completions(args) => packaging::completions(args),
+        Job::Man(args) => packaging::man(args),
     };
-    done.map_or_else(|failure| report(&failure, voice), |()| ExitCode::SUCCESS)
+    done.map_or_else(|failure| complain(&failure, voice), |()| ExitCode::SUCCESS)
 }
 
 /// With `--verbose`, what the crates below trace goes to standard error.
@@ -60,7 +67,7 @@ fn listen(voice: Voice) {
 
 /// Words for people on standard error, and with `--json` an object for programs on standard output.
 #[allow(clippy::print_stderr, reason = "this is where the command reports a failure")]
-fn report(failure: &Failure, voice: Voice) -> ExitCode {
+fn complain(failure: &Failure, voice: Voice) -> ExitCode {
     match failure {
         Failure::Interrupted { .. } => eprintln!("{failure}"),
         _ => eprintln!("error: {failure}"),

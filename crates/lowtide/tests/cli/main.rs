@@ -1,6 +1,10 @@
 //! The command as a user meets it: flags in, text, JSON, files and exit codes out.
 
 mod hub;
+mod inspects;
+mod packaging;
 mod place;
 mod refused;
+mod reports;
 mod runs;
+mod speech;

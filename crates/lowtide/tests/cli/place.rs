@@ -1,9 +1,11 @@
 //! A place for commands to run in, and what they leave behind.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use lowtide_testkit::text::{BYTE_VOCAB, byte_tokenizer_files};
 use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -27,6 +29,28 @@ impl Place {
         self.0.path().join(name)
     }
 
+    /// A tiny model that can read and write text, and hold a conversation if `chat` says so.
+    pub(crate) fn speaker(&self, name: &str, chat: bool) {
+        let model = TinyLlama { vocab: BYTE_VOCAB, ..TinyLlama::default() };
+        tiny_llama_folder(&self.path(name), &model);
+        byte_tokenizer_files(&self.path(name), chat);
+    }
+
+    /// Runs `lowtide` with these words and this standard input.
+    pub(crate) fn hearing(&self, words: &[&str], input: &str) -> Ran {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_lowtide"))
+            .args(words)
+            .current_dir(self.0.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that refuses its flags does not wait for its input.
+        let _ = run.stdin.take().unwrap().write_all(input.as_bytes());
+        Ran::of(run.wait_with_output().unwrap())
+    }
+
     /// Writes examples of different lengths, the first half of each without loss.
     pub(crate) fn examples(&self, name: &str, count: usize) {
         let lines: String = (0..count)
@@ -42,19 +66,16 @@ impl Place {
                 format!("{}\n", serde_json::json!({ "input_ids": ids, "labels": labels }))
             })
             .collect();
-        fs::write(self.path(name), lines).unwrap();
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, lines).unwrap();
     }
 
     /// Runs `lowtide` with the words of `line`.
     pub(crate) fn lowtide(&self, line: &str) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lowtide"));
-        let Output { status, stdout, stderr } =
-            command.args(line.split_whitespace()).current_dir(self.0.path()).output().unwrap();
-        Ran {
-            code: status.code(),
-            out: String::from_utf8(stdout).unwrap(),
-            err: String::from_utf8(stderr).unwrap(),
-        }
+        let command = command.args(line.split_whitespace()).current_dir(self.0.path());
+        Ran::of(command.stdin(Stdio::null()).output().unwrap())
     }
 
     /// `line` on the tiny model and its examples.
@@ -77,6 +98,15 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    fn of(output: Output) -> Self {
+        let Output { status, stdout, stderr } = output;
+        Self {
+            code: status.code(),
+            out: String::from_utf8(stdout).unwrap(),
+            err: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
     /// The output of a command that did its job without a complaint.
     #[track_caller]
     pub(crate) fn done(self) -> String {

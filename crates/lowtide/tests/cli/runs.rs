@@ -11,7 +11,16 @@ use crate::place::{Place, files};
 fn help_lists_every_command_and_flag() {
     let place = Place::new();
     let help = place.lowtide("--help").done();
-    for word in ["finetune", "train", "plan", "eval", "Exit codes: 0 done", "130 interrupted"] {
+    for word in [
+        "finetune",
+        "train",
+        "plan",
+        "eval",
+        "generate",
+        "chat",
+        "Exit codes: 0 done",
+        "130 interrupted",
+    ] {
         assert!(help.contains(word), "{word}: {help}");
     }
     let help = place.lowtide("train --help").done();

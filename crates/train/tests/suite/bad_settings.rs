@@ -157,7 +157,7 @@ fn a_run_that_is_stopped_saves_what_it_learned() {
     };
     let summary = finetune_until(&long, &NdArray::new(1), 1, &mut on_event, &stop).unwrap();
     assert_eq!((summary.steps, summary.interrupted), (3, true));
-    assert_eq!(tree(&long.output).len(), 5, "adapter, config, metrics and summary");
+    assert_eq!(tree(&long.output).len(), 6, "adapter, config, metrics, summary and report");
     let after = evaluate(&eval(&long, Some(long.output.clone())), &NdArray::new(1)).unwrap();
     assert!(after.loss.is_finite());
 

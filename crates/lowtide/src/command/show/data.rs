@@ -35,7 +35,8 @@ pub(crate) fn data(report: &DataReport, max_seq_len: usize, coloured: bool) -> S
         facts.add("left out", format!("{examples}: no labelled token is left after the cut"));
     }
     let mut text = facts.under("Data");
-    if let Some(example) = example(report, coloured) {
+    let (sample, ansi) = (report.sample.as_deref(), report.sample_ansi.as_deref());
+    if let Some(example) = marked(sample, ansi, coloured) {
         text.push('\n');
         text.push_str(&example);
     }
@@ -59,8 +60,9 @@ fn truncated(report: &DataReport, max_seq_len: usize) -> String {
     format!("{examples}, by {tokens} in all (--max-seq-len {max_seq_len})")
 }
 
-fn example(report: &DataReport, coloured: bool) -> Option<String> {
-    let (sample, title) = match (&report.sample_ansi, &report.sample) {
+/// An example with its loss mask visible, from its two forms: with brackets and with colours.
+pub(crate) fn marked(sample: Option<&str>, ansi: Option<&str>, coloured: bool) -> Option<String> {
+    let (sample, title) = match (ansi, sample) {
         (Some(sample), _) if coloured => (sample, "Example (green text carries loss)"),
         (_, Some(sample)) => (sample, "Example (⟦text in brackets⟧ carries loss)"),
         _ => return None,
@@ -73,7 +75,7 @@ fn example(report: &DataReport, coloured: bool) -> Option<String> {
 }
 
 /// The text with its control characters made visible, so that data cannot steer a terminal.
-fn visible(text: &str, coloured: bool) -> String {
+pub(crate) fn visible(text: &str, coloured: bool) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use lowtide::train::report::FILE;
 use lowtide::{Settings, Summary};
 
 use super::Facts;
@@ -37,6 +38,7 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
         facts.add("process", format!("{} resident{resident}", bytes(anonymous)));
     }
     facts.add("adapter", &output);
+    facts.add("report", settings.output.join(FILE).display().to_string());
     let mut text = facts.under(if summary.interrupted { "Stopped" } else { "Done" });
     text.push_str("\nNext, measure it\n  ");
     text.push_str(&eval_command(settings, next));
@@ -138,6 +140,7 @@ Done
   memory        65.00 MiB held at the peak, as planned to the byte
   process       92.00 MiB resident, 180.00 MiB with files
   adapter       adapter
+  report        adapter/report.html
 
 Next, measure it
   target/release/lowtide eval --model m.gguf --adapter adapter --data 'held out.jsonl'

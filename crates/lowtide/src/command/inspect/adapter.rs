@@ -1,0 +1,168 @@
+//! An adapter: method, rank, scale, where it sits, how large it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use lowtide::TrainError;
+use lowtide::formats::peft::{AdapterFiles, LoraConfig, TargetModules, WEIGHTS_FILE};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::command::show::number::{bytes, count, counted};
+use crate::command::show::{Facts, amounts};
+
+/// Most names of a list that are told; lists of whole names are as long as the model is deep.
+const NAMED: usize = 12;
+
+/// An adapter, as `--json` tells it.
+#[derive(Debug, Serialize)]
+pub(super) struct AdapterReport {
+    kind: &'static str,
+    path: PathBuf,
+    method: String,
+    base: Option<String>,
+    file_bytes: u64,
+    parameters: u64,
+    tensors: usize,
+    /// What LoRA adds; absent for other methods.
+    #[serde(flatten)]
+    lora: Option<Lora>,
+    types: BTreeMap<&'static str, usize>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tensor_list: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Lora {
+    rank: usize,
+    alpha: f64,
+    dropout: f64,
+    use_rslora: bool,
+    ranks_of_their_own: usize,
+    target_modules: Vec<String>,
+    modules: usize,
+    /// Modules by the last part of their name.
+    by_name: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    r#type: &'static str,
+    shape: Vec<usize>,
+    bytes: usize,
+}
+
+/// Opens the PEFT folder at `path` and looks at it.
+pub(super) fn inspect(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
+    let files = AdapterFiles::open(path)?;
+    let method = files.peft_type().to_owned();
+    let lora = match method.as_str() {
+        "LORA" => {
+            let (config, pairs) = files.lora()?;
+            let modules: BTreeSet<&str> = pairs.iter().map(|pair| pair.module).collect();
+            Some(lora(&config, &modules))
+        }
+        _ => None,
+    };
+    let rows: Vec<Row> = files.tensor_names().filter_map(|name| row(&files, name)).collect();
+    let mut types = BTreeMap::new();
+    rows.iter().for_each(|row| *types.entry(row.r#type).or_default() += 1);
+    let base = files.config().get("base_model_name_or_path").and_then(Value::as_str);
+    let file_bytes = path.join(WEIGHTS_FILE).metadata().map_or(0, |data| data.len());
+    Ok(AdapterReport {
+        kind: "adapter",
+        path: path.to_owned(),
+        base: base.map(str::to_owned),
+        method,
+        file_bytes,
+        parameters: rows.iter().map(Row::len).sum(),
+        tensors: rows.len(),
+        lora,
+        types,
+        tensor_list: if tensors { rows } else { Vec::new() },
+    })
+}
+
+fn lora(config: &LoraConfig, modules: &BTreeSet<&str>) -> Lora {
+    let mut by_name = BTreeMap::new();
+    for module in modules {
+        let last = module.rsplit('.').next().unwrap_or(module);
+        *by_name.entry(last.to_owned()).or_default() += 1;
+    }
+    Lora {
+        rank: config.r,
+        alpha: config.lora_alpha,
+        dropout: config.lora_dropout,
+        use_rslora: config.use_rslora,
+        ranks_of_their_own: config.rank_pattern.len(),
+        target_modules: match &config.target_modules {
+            Some(TargetModules::List(names)) => names.clone(),
+            Some(TargetModules::Pattern(pattern)) => vec![pattern.clone()],
+            None => Vec::new(),
+        },
+        modules: modules.len(),
+        by_name,
+    }
+}
+
+fn row(files: &AdapterFiles, name: &str) -> Option<Row> {
+    let tensor = files.named(name)?;
+    let (shape, r#type) = (tensor.shape.to_vec(), tensor.format.name());
+    Some(Row { name: name.to_owned(), r#type, shape, bytes: tensor.bytes.len() })
+}
+
+impl Row {
+    fn len(&self) -> u64 {
+        self.shape.iter().map(|&axis| axis as u64).product()
+    }
+}
+
+/// The report for people.
+pub(super) fn text(report: &AdapterReport) -> String {
+    let mut facts = Facts::default();
+    facts.add("method", report.method.to_ascii_lowercase());
+    if let Some(lora) = &report.lora {
+        let rule = if lora.use_rslora { "alpha / sqrt(rank)" } else { "alpha / rank" };
+        facts.add("rank", count(lora.rank as u64));
+        facts.add("alpha", format!("{}, scaled by {rule}", lora.alpha));
+        facts.add("dropout", lora.dropout.to_string());
+        if lora.ranks_of_their_own > 0 {
+            let rules = counted(lora.ranks_of_their_own as u64, "pattern");
+            facts.add("other ranks", format!("{rules} in rank_pattern"));
+        }
+        facts.add("targets", listed(&lora.target_modules));
+        let by_name = lora.by_name.iter().map(|(name, n)| format!("{name} {n}"));
+        let modules = counted(lora.modules as u64, "linear");
+        facts.add("adapts", format!("{modules}: {}", listed(&by_name.collect::<Vec<_>>())));
+    }
+    facts.add("base", report.base.as_deref().unwrap_or("not named").escape_debug().to_string());
+    let types: Vec<_> = report.types.keys().copied().collect();
+    let tensors = counted(report.tensors as u64, "tensor");
+    facts.add("tensors", format!("{tensors} of {}", types.join(", ")));
+    let numbers = counted(report.parameters, "number");
+    facts.add("size", format!("{numbers}, {}", bytes(report.file_bytes)));
+    let mut text = facts.under(&format!("Adapter {}", report.path.display()));
+    if !report.tensor_list.is_empty() {
+        let remark = |row: &Row| format!("{:<6} {:?}", row.r#type, row.shape);
+        let rows = report.tensor_list.iter();
+        let rows: Vec<_> =
+            rows.map(|row| (row.name.as_str(), bytes(row.bytes as u64), remark(row))).collect();
+        text.push('\n');
+        text.push_str(&amounts("Tensors", &rows));
+    }
+    text
+}
+
+/// A list of names from a file, not too long, nothing in it that steers a terminal.
+fn listed(names: &[String]) -> String {
+    let mut list: Vec<_> =
+        names.iter().take(NAMED).map(|name| name.escape_debug().to_string()).collect();
+    if names.len() > NAMED {
+        list.push(format!("and {} more", names.len() - NAMED));
+    }
+    match list.is_empty() {
+        true => "not named".into(),
+        false => list.join(", "),
+    }
+}
