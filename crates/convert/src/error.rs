@@ -51,8 +51,8 @@ pub enum ConvertError {
     },
     /// A budget that holds not even one row.
     #[error(
-        "the memory budget of {budget} bytes is too small: the vocabulary and one row of the widest \
-         tensor take {needed} bytes; use --memory-budget {needed}B or more"
+        "the memory budget of {budget} bytes is too small: the vocabulary and one row of the \
+         widest tensor take {needed} bytes; use --memory-budget {needed}B or more"
     )]
     Budget {
         /// Bytes allowed.

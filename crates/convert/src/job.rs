@@ -75,7 +75,7 @@ pub fn convert(
     let mut run = Run::new(&base, &jobs, settings, kind, tell);
     match target {
         Target::Gguf => run.gguf()?,
-        Target::Hf => run.folder(kind.expect("a folder has one type"))?,
+        Target::Hf => run.folder(kind.unwrap_or(Kind::F32))?,
     }
     Ok(run.report())
 }

@@ -87,7 +87,6 @@ fn quantized_files_stay_near() {
         let report = run(&source, &output, Some(kind));
         let after = loss(&output);
         let moved = (after - before).abs() / before;
-        println!("{kind}: error {} loss {before} -> {after} ({moved})", report.relative_error);
         assert!(report.relative_error > 0.0 && report.relative_error < largest, "{report:?}");
         assert!(moved <= MARGIN * report.relative_error, "{kind}: {before} {after}");
         assert!(report.bytes_after < report.bytes_before);
@@ -103,7 +102,6 @@ fn golden_files_of_narrow_rows_fall_back_and_stay_near() {
             let output = dir.path().join(format!("{kind}.gguf"));
             let report = run(&golden(model), &output, Some(kind));
             let moved = (loss(&output) - before).abs() / before;
-            println!("{model} {kind}: error {} moved {moved}", report.relative_error);
             assert!(moved <= MARGIN * report.relative_error.max(1e-7), "{model} {kind}: {moved}");
             let names: Vec<_> = report.types.iter().map(|own| own.name).collect();
             assert!(names.contains(&"F32"), "norms stay: {names:?}");

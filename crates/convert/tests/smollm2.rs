@@ -32,7 +32,6 @@ fn smollm2_goes_to_a_folder_and_back_within_its_budget() {
         assert!(report.peak_bytes <= settings.memory_budget);
         if let Some(peak) = sampler.map(Sampler::stop) {
             let growth = peak.anon_growth();
-            println!("{}: grew {growth}, held {}", to.display(), report.peak_bytes);
             assert!(growth <= settings.memory_budget + SLACK_BYTES, "{growth}");
         }
         assert_eq!(report.parameters, 134_515_008);
@@ -67,8 +66,9 @@ fn same_ids(folder: &std::path::Path, first: &Base) {
     };
     let (ours, theirs) =
         (Tokenizer::from_hf_folder(folder).unwrap(), Tokenizer::from_gguf(vocab).unwrap());
-    for text in ["Hello, world! 1234", "<|im_start|>user\nschön\n\n  x = 3;<|im_end|>", "日本語 🙂"]
-    {
+    let texts =
+        ["Hello, world! 1234", "<|im_start|>user\nschön\n\n  x = 3;<|im_end|>", "日本語 🙂"];
+    for text in texts {
         assert_eq!(ours.encode_ids(text).unwrap(), theirs.encode_ids(text).unwrap(), "{text}");
     }
 }

@@ -170,7 +170,10 @@ fn answer(mut stream: TcpStream, files: &[(&str, &str)], log: &Mutex<Vec<String>
 
 #[test]
 fn a_folder_is_downloaded_once_and_nothing_besides() {
-    const INDEX: &str = r#"{"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors", "c": "m-1.safetensors"}}"#;
+    const INDEX: &str = concat!(
+        r#"{"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors", "#,
+        r#""c": "m-1.safetensors"}}"#
+    );
     let (endpoint, asked) = serve(&[
         ("README.md", "words"),
         ("config.json", "{}"),

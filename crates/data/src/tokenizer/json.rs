@@ -161,8 +161,10 @@ impl GgufVocab {
         let part = |part: Result<Value, serde_json::Error>| {
             part.map_err(|error| TokenizerError::Json { reason: error.to_string() })
         };
-        let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-                   "use_regex": false});
+        let byte_level = json!({
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+            "use_regex": false,
+        });
         Ok(json!({
             "version": "1.0",
             "truncation": null,

@@ -102,7 +102,11 @@ proptest! {
 
     /// Any damage to a document is an error or another vocabulary, never a panic.
     #[test]
-    fn damaged_documents(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+    fn damaged_documents(
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<bool>(),
+    ) {
         let mut bytes = vocab("smollm").to_json().unwrap().to_string().into_bytes();
         let at = at.index(bytes.len());
         if cut { bytes.truncate(at) } else { bytes[at] = byte }

@@ -1,8 +1,8 @@
 //! The GGUF container, versions 2 and 3, little-endian.
 //!
-//! [`Gguf::open`] maps a file, or all parts of a split one, and checks the whole structure; [`parse`]
-//! is the same check over any bytes. [`Writer`] makes files, tensor data streamed. What the metadata means for a model is
-//! decided elsewhere.
+//! [`Gguf::open`] maps a file, or all parts of a split one, and checks the whole structure;
+//! [`parse`] is the same check over any bytes. [`Writer`] makes files, tensor data streamed. What
+//! the metadata means for a model is decided elsewhere.
 //!
 //! Layout: magic, version, two counts; metadata as key, type, value; one record per tensor; data,
 //! each tensor at an aligned offset. Axes are stored fastest first; this module turns them round,
