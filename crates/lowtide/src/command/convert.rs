@@ -55,10 +55,12 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<(), Failure> {
     let settings = Settings { source, ..settings };
     let machine = Machine::start(args.machine)?;
     let mut console = Console::new(args.voice);
-    let done = machine
-        .run(|_, _| lowtide::convert::convert(&settings, &mut |event| tell(event, &mut console)));
+    let done = machine.run(|_, _| {
+        let done = lowtide::convert::convert(&settings, &mut |event| tell(event, &mut console));
+        done.map_err(Box::new)
+    });
     console.settle();
-    let report = done.map_err(|error| Failure::Conversion(Box::new(error)))?;
+    let report = done.map_err(Failure::Conversion)?;
     console.json(&report);
     console.text(&show::conversion::report(&report));
     Ok(console.finish()?)

@@ -29,7 +29,7 @@ pub(crate) fn report(report: &Report) -> String {
 fn error(relative: f64) -> String {
     match relative {
         0.0 => "nothing was rounded".to_owned(),
-        r if r < 1e-4 => format!("changed weights by {:.1e} of their size", r),
+        r if r < 1e-4 => format!("changed weights by {r:.1e} of their size"),
         r => format!("changed weights by {:.2} % of their size", 100.0 * r),
     }
 }
