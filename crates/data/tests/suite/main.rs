@@ -10,4 +10,3 @@ mod sentencepiece;
 mod smollm2;
 mod tokenizer_json;
 mod tools;
-mod vocab_json;
