@@ -295,7 +295,7 @@ impl Run<'_> {
             return Err(TrainError::Diverged { step, loss, lr: job.settings.lr });
         }
         let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
-        save_adapter(output, job.base.file().path(), hyper, sites, &job.config, trainer.params())?;
+        save_adapter(output, job.base.name(), hyper, sites, &job.config, trainer.params())?;
         let config = self.resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;

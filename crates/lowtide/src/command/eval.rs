@@ -12,7 +12,7 @@ use super::{inputs, show};
 /// Runs `lowtide eval`.
 pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     let settings = settings(args)?;
-    inputs::check("model", &settings.model)?;
+    inputs::base("model", &settings.model, args.voice)?;
     inputs::check("data", &settings.data)?;
     if let Some(adapter) = &settings.adapter {
         inputs::check_adapter("adapter", adapter)?;

@@ -18,7 +18,7 @@ use super::{config, inputs, show, signals};
 /// Runs `lowtide finetune`.
 pub(crate) fn run(args: &FinetuneArgs) -> Result<(), Failure> {
     let (settings, machine) = config::resolve(&args.run)?;
-    inputs::check_all(&settings)?;
+    inputs::check_all(&settings, args.run.voice)?;
     let machine = Machine::start(machine)?;
     let console = Console::new(args.run.voice);
     if args.dry_run {

@@ -32,7 +32,7 @@ pub(crate) struct RunFlags {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Input and output")]
 struct PathFlags {
-    /// Base: a Hugging Face folder or a .gguf file
+    /// Base: a Hugging Face folder, a .gguf file, or a hub id such as org/name
     #[arg(long, short, value_name = "PATH", required_unless_present = "config")]
     model: Option<PathBuf>,
     /// A .jsonl or .txt file, or a folder with train.jsonl and perhaps valid.jsonl
