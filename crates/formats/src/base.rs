@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::family::{self, Family, Stop};
-use crate::gguf::{Contents, Gguf};
+use crate::gguf::{Contents, Gguf, View};
 use crate::hf::HfFolder;
 use crate::tokenizer::{gguf_eos_ids, gguf_special_tokens};
 use crate::{
@@ -45,11 +45,13 @@ enum Store {
 /// [`DocumentError`], naming the key; a setting that would change the forward pass and is not
 /// computed is refused.
 pub fn describe_gguf(contents: &Contents, bytes: &[u8]) -> Result<Hyperparameters, DocumentError> {
-    (family::of_gguf(contents, bytes)?.from_gguf)(contents, bytes)
+    let view = View::new(vec![(contents, bytes)]);
+    (family::of_gguf(&view)?.from_gguf)(&view)
 }
 
 impl Base {
-    /// Maps and checks the base at `path`: a folder is taken as HF, a file as GGUF.
+    /// Maps and checks the base at `path`: a folder is taken as HF, a file as GGUF, or as a part of
+    /// a GGUF model in several files, all of which are mapped.
     ///
     /// # Errors
     /// [`Error`], naming file and field: an unsound file, an unsupported setting, a tensor that is
@@ -62,8 +64,9 @@ impl Base {
         let gguf = Gguf::open(path)?;
         let of_file = |reason| Error::document(path, reason);
         let metadata = gguf.metadata();
-        let family = family::of_gguf(gguf.contents(), gguf.bytes()).map_err(of_file)?;
-        let hyper = (family.from_gguf)(gguf.contents(), gguf.bytes()).map_err(of_file)?;
+        let view = gguf.view();
+        let family = family::of_gguf(&view).map_err(of_file)?;
+        let hyper = (family.from_gguf)(&view).map_err(of_file)?;
         let chat_template = metadata.get_str(CHAT_TEMPLATE).map_err(of_file)?.map(str::to_owned);
         let special_tokens = gguf_special_tokens(&metadata).map_err(of_file)?;
         let eos_token_ids = gguf_eos_ids(&metadata, hyper.vocab_size).map_err(of_file)?;
@@ -98,6 +101,22 @@ impl Base {
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The GGUF file, if it is one.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        match &self.store {
+            Store::Gguf(gguf) => Some(gguf),
+            Store::Hf(_) => None,
+        }
+    }
+
+    /// The HF folder, if it is one.
+    pub fn folder(&self) -> Option<&HfFolder> {
+        match &self.store {
+            Store::Gguf(_) => None,
+            Store::Hf(folder) => Some(folder),
+        }
     }
 
     /// What the base is, in numbers.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::DocumentError;
-use crate::gguf::GgufError;
+use crate::gguf::{GgufError, SplitError};
 use crate::peft::AdapterError;
 use crate::safe::SafeError;
 use crate::tensor::TensorError;
@@ -59,6 +59,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong in it.
         reason: GgufError,
+    },
+    /// A part of a model in several GGUF files that does not fit the others.
+    #[error("{}: {reason}", path.display())]
+    Split {
+        /// The part.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: Box<SplitError>,
     },
     /// A safetensors file that cannot be read.
     #[error("{}: {reason}", path.display())]

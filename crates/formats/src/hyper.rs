@@ -224,6 +224,37 @@ impl Hyperparameters {
 }
 
 impl Rope {
+    /// What each frequency is divided by, `[head_dim / 2]`, where that differs from one to another.
+    ///
+    /// GGUF keeps these numbers; a config of Llama 3 keeps the four that they come from.
+    pub fn factors(&self, head_dim: usize) -> Option<Vec<f32>> {
+        let (factor, low, high, original) = match &self.scaling {
+            RopeScaling::Default | RopeScaling::Linear { .. } => return None,
+            RopeScaling::Factors(factors) => return Some(factors.clone()),
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => (*factor, *low_freq_factor, *high_freq_factor, *original_max_position_embeddings),
+        };
+        let of_pair = |pair: usize| {
+            let frequency = self.theta.powf(-2.0 * pair as f64 / head_dim as f64);
+            // How often the pair turns within the context that the model was first trained for.
+            let turns = original as f64 * frequency / std::f64::consts::TAU;
+            let divisor = if turns > high {
+                1.0
+            } else if turns < low {
+                factor
+            } else {
+                let kept = (turns - low) / (high - low);
+                1.0 / ((1.0 - kept) / factor + kept)
+            };
+            divisor as f32
+        };
+        Some((0..head_dim / 2).map(of_pair).collect())
+    }
+
     fn check(
         &self,
         head_dim: usize,

@@ -47,6 +47,9 @@ mod tokenizer;
 pub use base::{Base, describe_gguf};
 pub use document::DocumentError;
 pub use error::Error;
+pub use family::{
+    GgufSettings, ROPE_FACTORS, gguf_architecture, gguf_tensor_name, hf_config, hf_tensor_name,
+};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use hyper::{Activation, Hyperparameters, LocalAttention, Pairing, Rope, RopeScaling};
 pub use map::MappedFile;

@@ -3,6 +3,8 @@
 //! The header is parsed and checked by the `safetensors` crate: every byte of the data belongs to
 //! exactly one tensor.
 
+mod stream;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::ops::Range;
@@ -13,6 +15,8 @@ use lowtide_quant::BlockFormat;
 use lowtide_quant::formats::{BF16, F16, F32};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
+
+pub use stream::{SafeData, SafeWriter};
 
 use crate::{Error, MappedFile, Tensor, rows};
 

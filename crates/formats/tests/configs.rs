@@ -236,11 +236,6 @@ fn metadata_of_other_models() {
         ),
     );
     gguf_refused(
-        "split.count",
-        3.into(),
-        &format!("`split.count` is 3, {refused} one file, not split"),
-    );
-    gguf_refused(
         "llama.expert_count",
         8.into(),
         &format!("`llama.expert_count` is 8, {refused} 0"),

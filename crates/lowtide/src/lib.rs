@@ -49,8 +49,10 @@ pub use lowtide_train::{
 
 pub use lowtide_adapter as adapter;
 pub use lowtide_backend as backend;
+pub use lowtide_convert as convert;
 pub use lowtide_data as data;
 pub use lowtide_formats as formats;
+pub use lowtide_hub as hub;
 pub use lowtide_lora as lora;
 pub use lowtide_memory as memory;
 pub use lowtide_model as model;

@@ -1,6 +1,6 @@
 //! Where files meet models: a base on disk as a model's configuration and weights.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lowtide_adapter::Registry;
 use lowtide_backend as backend;
@@ -24,20 +24,30 @@ pub fn registry<F: Float>() -> Registry<F> {
 /// A mapped base and what it means as a model.
 #[derive(Debug)]
 pub struct OpenBase {
+    name: PathBuf,
     base: Base,
     config: Config,
 }
 
 impl OpenBase {
-    /// Maps the base at `path`.
+    /// Maps the base at `path`, or the one in the hub's cache whose id `path` is.
     ///
     /// # Errors
-    /// When the file is unsound, or of a family or with a setting that is not known.
+    /// When the file is unsound, or of a family or with a setting that is not known, or when it is
+    /// an id whose files are not in the cache.
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
+        let name = path.to_owned();
+        let path = &lowtide_hub::locate(path).map_err(Box::new)?;
         let base = Base::open(path)?;
         let config = config_of(base.hyper()).map_err(|error| RuntimeError::model(path, error))?;
         tracing::debug!(path = %path.display(), bytes = base.file_bytes(), "base mapped");
-        Ok(Self { base, config })
+        Ok(Self { name, base, config })
+    }
+
+    /// What it was opened by: its path, or its hub id.
+    #[must_use]
+    pub fn name(&self) -> &Path {
+        &self.name
     }
 
     /// The file.

@@ -13,6 +13,9 @@ pub enum RuntimeError {
     /// A file cannot be read.
     #[error(transparent)]
     Formats(#[from] lowtide_formats::Error),
+    /// A base that is named by a hub id is not on this machine.
+    #[error(transparent)]
+    Hub(#[from] Box<lowtide_hub::HubError>),
     /// The base's tokenizer cannot be used.
     #[error("{}: {source}", path.display())]
     Tokenizer {

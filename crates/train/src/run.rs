@@ -17,10 +17,11 @@ use crate::log::Log;
 use crate::metrics::{by_name, file};
 use crate::report::{self, HeldOut, Notes};
 use crate::rss::Watch;
+use crate::samples;
 use crate::thin::Thinned;
 use crate::{
-    DataReport, Evaluation, Event, PlanReport, Settings, StepReport, Summary, TrainError, Trainer,
-    memory_now, save_adapter,
+    DataReport, Evaluation, Event, Phase, PlanReport, Settings, StepReport, Summary, TrainError,
+    Trainer, memory_now, save_adapter,
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.
@@ -117,7 +118,8 @@ pub fn finetune_until(
     summary.trainable_parameters = report.trainable_parameters;
     if summary.steps > 0 {
         let evaluations = evaluations.into_items();
-        let notes = Notes { course, evaluations, ..notes(&report, &summary) };
+        let samples = samples::take(settings, job.data.valid.as_ref(), be, stop, on_event)?;
+        let notes = Notes { course, evaluations, samples, ..notes(&report, &summary) };
         tell(&settings.output, resolved, &summary, notes, &log)?;
     }
     on_event(&Event::Done(Box::new(summary.clone())));
@@ -265,7 +267,7 @@ impl Run<'_> {
         let (start, total) = (Instant::now(), valid.len());
         let (on_event, stop) = (&mut *self.on_event, self.stop);
         let mut go_on = |done| {
-            on_event(&Event::Progress { phase: "evaluation", done, total });
+            on_event(&Event::Progress { phase: Phase::Evaluation, done, total });
             !stop.load(Ordering::Relaxed)
         };
         let sequences = self.job.settings.batch_size;
@@ -293,7 +295,7 @@ impl Run<'_> {
             return Err(TrainError::Diverged { step, loss, lr: job.settings.lr });
         }
         let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
-        save_adapter(output, job.base.file().path(), hyper, sites, &job.config, trainer.params())?;
+        save_adapter(output, job.base.name(), hyper, sites, &job.config, trainer.params())?;
         let config = self.resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;

@@ -32,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-adapter",
         ],
     ),
+    ("lowtide-hub", &[]),
     ("lowtide-formats", &["lowtide-tensor", "lowtide-quant"]),
     (
         "lowtide-model",
@@ -45,6 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("lowtide-data", &[]),
+    ("lowtide-convert", &["lowtide-memory", "lowtide-quant", "lowtide-formats", "lowtide-data"]),
     (
         "lowtide-runtime",
         &[
@@ -55,6 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-adapter",
             "lowtide-lora",
             "lowtide-tape",
+            "lowtide-hub",
             "lowtide-formats",
             "lowtide-model",
             "lowtide-data",
@@ -88,9 +91,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-optim",
             "lowtide-ndarray",
             "lowtide-tape",
+            "lowtide-hub",
             "lowtide-formats",
             "lowtide-model",
             "lowtide-data",
+            "lowtide-convert",
             "lowtide-runtime",
             "lowtide-train",
         ],
@@ -105,14 +110,16 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["lowtide"]),
     ("clap_complete", &["lowtide"]),
     ("clap_mangen", &["lowtide"]),
+    ("hf-hub", &["lowtide-hub"]),
     ("indicatif", &["lowtide"]),
     ("maud", &["lowtide-train"]),
     ("memmap2", &["lowtide-memory", "lowtide-formats", "lowtide-data"]),
     ("minijinja", &["lowtide-data"]),
     ("ndarray", &["lowtide-ndarray"]),
-    ("rayon", &["lowtide-ndarray", "lowtide-conformance", "lowtide"]),
+    ("rayon", &["lowtide-ndarray", "lowtide-conformance", "lowtide-convert", "lowtide"]),
     ("safetensors", &["lowtide-formats"]),
     ("tokenizers", &["lowtide-data"]),
+    ("ureq", &["lowtide-hub"]),
 ];
 
 /// Checks the normal and build dependencies in the output of `cargo metadata --no-deps`.

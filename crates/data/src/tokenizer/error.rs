@@ -77,6 +77,40 @@ pub enum TokenizerError {
         /// What the file says; empty when it says nothing.
         pre: String,
     },
+    /// A way of splitting text that GGUF has no name for.
+    #[error(
+        "`pre_tokenizer` {pre_tokenizer} with `normalizer` {normalizer} is none of the ways to \
+         split text that GGUF has names for here: {known}",
+        known = KNOWN.join(", ")
+    )]
+    UnknownSplit {
+        /// How the document splits.
+        pre_tokenizer: String,
+        /// How it changes text before.
+        normalizer: String,
+    },
+    /// A tokenizer that is written to no GGUF file.
+    #[error("the tokenizer is {kind}: expected byte-level BPE")]
+    NotByteLevel {
+        /// What it is.
+        kind: String,
+    },
+    /// A token id that the model has no row for.
+    #[error("token id {id} is beyond the {rows} ids of the model")]
+    IdOutside {
+        /// The id.
+        id: u32,
+        /// Ids that the model has.
+        rows: usize,
+    },
+    /// Two tokens with one id.
+    #[error("token id {id} belongs to {token:?} and to another token")]
+    SharedId {
+        /// The id.
+        id: u32,
+        /// One of the tokens.
+        token: String,
+    },
     /// A list without entries.
     #[error("{field} is empty")]
     Empty {

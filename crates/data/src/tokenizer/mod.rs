@@ -13,6 +13,7 @@ mod error;
 pub mod gguf;
 mod hf;
 mod inner;
+mod json;
 mod outline;
 mod pre;
 mod spm;

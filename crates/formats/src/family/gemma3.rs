@@ -8,7 +8,7 @@ use super::decoder::{self, Defaults, attention_scale};
 use super::gguf_keys::Keys;
 use super::hf_keys::{self, FULL, LAYER_TYPES, OldRope, SLIDING};
 use super::{Family, Stop, TensorVisitor};
-use crate::gguf::Contents;
+use crate::gguf::View;
 use crate::json::{Object, required, shown_value};
 use crate::names::NameTable;
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
 
 pub(super) static FAMILY: Family = Family {
     model_type: "gemma3_text",
+    hf_class: "Gemma3ForCausalLM",
     gguf_architecture: "gemma3",
     block_names: BLOCK_NAMES,
     derived_tensors: &[".rotary_emb.inv_freq"],
@@ -45,9 +46,9 @@ const DEFAULTS: Defaults =
     Defaults { head_dim: Some(256), max_position_embeddings: 131_072, tie_word_embeddings: true };
 /// Rotary base of full and of sliding layers.
 const THETA: f64 = 1e6;
-const LOCAL_THETA: f64 = 1e4;
+pub(super) const LOCAL_THETA: f64 = 1e4;
 /// Of so many layers the last is full, the others slide.
-const PERIOD: usize = 6;
+pub(super) const PERIOD: usize = 6;
 /// Divisor of the squared scores, where the config is silent.
 const QUERY_PRE_ATTN_SCALAR: f64 = 256.0;
 /// Layers of the one size whose heads are not as wide as its scale says.
@@ -69,7 +70,7 @@ fn family(decoder: Hyperparameters) -> Hyperparameters {
 }
 
 fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
-    hf_keys::architecture(config, "Gemma3ForCausalLM")?;
+    hf_keys::architecture(config, FAMILY.hf_class)?;
     hf_keys::refuse_active(config, &[SCALAR, WINDOW, LAYER_TYPES, OLD_LOCAL.theta])?;
     let key = |field| hf_key(config, field);
     let (rope, local_rope) = ropes(config)?;
@@ -119,7 +120,7 @@ fn positive(key: &str, period: usize) -> Result<usize, DocumentError> {
 }
 
 /// All layers slide but the last of every `period`.
-fn every(period: usize, layers: usize) -> Vec<bool> {
+pub(super) fn every(period: usize, layers: usize) -> Vec<bool> {
     (1..=layers).map(|layer| !layer.is_multiple_of(period)).collect()
 }
 
@@ -157,24 +158,27 @@ const GGUF_KEYS: &[&str] = &[
     "rope.freq_base_swa",
 ];
 
-fn from_gguf(contents: &Contents, bytes: &[u8]) -> Result<Hyperparameters, DocumentError> {
-    let keys = Keys::new(contents, bytes, FAMILY.gguf_architecture);
+fn from_gguf(view: &View<'_>) -> Result<Hyperparameters, DocumentError> {
+    let keys = Keys::new(view, FAMILY.gguf_architecture);
     keys.refuse_unknown(GGUF_KEYS)?;
     // Other families have a default that would be wrong here.
     keys.float("rope.freq_base")?;
     let decoder = family(decoder::from_gguf(&keys, &FAMILY, Pairing::Halves)?);
     let scale = keys.metadata.get_f32(&keys.key("attention.scale"))?.map(f64::from);
-    let attention_scale = match scale {
-        Some(scale) => scale,
-        None if decoder.num_hidden_layers == LAYERS_27B => {
-            attention_scale(decoder.hidden_size as f64 / decoder.num_attention_heads as f64)
-        }
-        None => decoder.attention_scale,
-    };
+    let attention_scale = scale.unwrap_or_else(|| unsaid_scale(&decoder));
     let hyper =
         Hyperparameters { attention_scale, ..decoder }.checked(|field| keys.key_of(field))?;
     let local = gguf_local(&keys, hyper.num_hidden_layers)?;
     Hyperparameters { local, ..hyper }.checked(|field| keys.key_of(field))
+}
+
+/// The scale of the scores where a GGUF file says none.
+pub(super) fn unsaid_scale(hyper: &Hyperparameters) -> f64 {
+    let width = match hyper.num_hidden_layers {
+        LAYERS_27B => hyper.hidden_size as f64 / hyper.num_attention_heads as f64,
+        _ => hyper.head_dim as f64,
+    };
+    attention_scale(width)
 }
 
 fn gguf_local(keys: &Keys<'_>, layers: usize) -> Result<Option<LocalAttention>, DocumentError> {

@@ -1,7 +1,7 @@
 //! Metadata that families share in GGUF files.
 
 use crate::document::shown;
-use crate::gguf::{Contents, Metadata};
+use crate::gguf::{Metadata, View};
 use crate::json::required;
 use crate::{DocumentError, Pairing, Rope, RopeScaling};
 
@@ -53,14 +53,13 @@ pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
 #[derive(Debug)]
 pub(super) struct Keys<'a> {
     pub(super) metadata: Metadata<'a>,
-    contents: &'a Contents,
-    bytes: &'a [u8],
+    view: &'a View<'a>,
     prefix: &'static str,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn new(contents: &'a Contents, bytes: &'a [u8], prefix: &'static str) -> Self {
-        Self { metadata: contents.metadata(bytes), contents, bytes, prefix }
+    pub(super) fn new(view: &'a View<'a>, prefix: &'static str) -> Self {
+        Self { metadata: view.metadata(), view, prefix }
     }
 
     /// The whole key.
@@ -79,7 +78,7 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn has_tensor(&self, name: &str) -> bool {
-        self.contents.tensors().contains_key(name)
+        self.view.info(name).is_some()
     }
 
     /// Refuses every key of the family that is neither read nor switched off: what nobody reads
@@ -171,7 +170,7 @@ impl<'a> Keys<'a> {
     pub(super) fn vocab_size(&self) -> Result<usize, DocumentError> {
         let key = self.key("vocab_size");
         let said = self.metadata.get_usize(&key)?;
-        let rows = self.contents.tensors().get("token_embd.weight").map(|t| t.shape[0]);
+        let rows = self.view.info("token_embd.weight").and_then(|t| t.shape.first().copied());
         match (said, rows) {
             (Some(said), Some(rows)) if said != rows => {
                 Err(DocumentError::conflict(key, said, "rows of token_embd.weight", rows))
@@ -203,7 +202,7 @@ impl<'a> Keys<'a> {
                 return Err(DocumentError::unsupported(type_key, shown(other), supported));
             }
         };
-        let scaling = match (self.contents.tensor(self.bytes, ROPE_FACTORS), scaling) {
+        let scaling = match (self.view.tensor(ROPE_FACTORS), scaling) {
             (None, scaling) => scaling,
             (Some(factors), RopeScaling::Default) if factors.len() <= ROPE_FACTORS_MAX => {
                 RopeScaling::Factors(factors.to_f32_vec())

@@ -3,13 +3,14 @@
 use super::decoder::{self, Defaults};
 use super::gguf_keys::Keys;
 use super::{Family, Stop, TensorVisitor, hf_keys};
-use crate::gguf::Contents;
+use crate::gguf::View;
 use crate::json::Object;
 use crate::names::NameTable;
 use crate::{DocumentError, Hyperparameters, Pairing};
 
 pub(super) static FAMILY: Family = Family {
     model_type: "llama",
+    hf_class: "LlamaForCausalLM",
     gguf_architecture: "llama",
     block_names: BLOCK_NAMES,
     derived_tensors: &[".rotary_emb.inv_freq"],
@@ -34,7 +35,7 @@ const DEFAULTS: Defaults =
     Defaults { head_dim: None, max_position_embeddings: 2048, tie_word_embeddings: false };
 
 fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
-    hf_keys::architecture(config, "LlamaForCausalLM")?;
+    hf_keys::architecture(config, FAMILY.hf_class)?;
     hf_keys::refuse_active(config, &[])?;
     let rope = hf_keys::rope(config, 1e4)?;
     decoder::from_hf(config, &FAMILY, &DEFAULTS, rope)?
@@ -42,11 +43,8 @@ fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
 }
 
 /// Files of this family keep the rows of q and k in another order, and rotate neighbours.
-pub(super) fn from_gguf(
-    contents: &Contents,
-    bytes: &[u8],
-) -> Result<Hyperparameters, DocumentError> {
-    let keys = Keys::new(contents, bytes, FAMILY.gguf_architecture);
+pub(super) fn from_gguf(view: &View<'_>) -> Result<Hyperparameters, DocumentError> {
+    let keys = Keys::new(view, FAMILY.gguf_architecture);
     keys.refuse_unknown(&[])?;
     decoder::from_gguf(&keys, &FAMILY, Pairing::Adjacent)?.checked(|field| keys.key_of(field))
 }

@@ -8,6 +8,7 @@ use crate::{DocumentError, Hyperparameters, LocalAttention};
 
 pub(super) static FAMILY: Family = Family {
     model_type: "mistral",
+    hf_class: "MistralForCausalLM",
     gguf_architecture: "llama",
     block_names: llama::BLOCK_NAMES,
     derived_tensors: &[".rotary_emb.inv_freq"],
@@ -25,7 +26,7 @@ const WINDOW_KEYS: usize = 4096;
 const WINDOW: &str = "sliding_window";
 
 fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
-    hf_keys::architecture(config, "MistralForCausalLM")?;
+    hf_keys::architecture(config, FAMILY.hf_class)?;
     hf_keys::refuse_active(config, &[WINDOW])?;
     let rope = hf_keys::rope(config, 1e4)?;
     let mut decoder = decoder::from_hf(config, &FAMILY, &DEFAULTS, rope)?;

@@ -12,9 +12,11 @@ mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
+mod write_gguf;
+mod write_hf;
 
 use crate::document::shown;
-use crate::gguf::Contents;
+use crate::gguf::View;
 use crate::json::{Object, required};
 use crate::names::NameTable;
 use crate::{DocumentError, Hyperparameters};
@@ -22,12 +24,18 @@ use crate::{DocumentError, Hyperparameters};
 pub(crate) use gguf_keys::ROPE_FACTORS as GGUF_ROPE_FACTORS;
 #[cfg(test)]
 pub(crate) use llama::BLOCK_NAMES as LLAMA_BLOCK_NAMES;
+pub use write_gguf::{
+    GgufSettings, ROPE_FACTORS, gguf_architecture, gguf_tensor_name, hf_tensor_name,
+};
+pub use write_hf::hf_config;
 
 /// One family of models on disk.
 #[derive(Debug)]
 pub(crate) struct Family {
     /// Its HF `model_type`.
     pub(crate) model_type: &'static str,
+    /// The class of transformers that computes it.
+    pub(crate) hf_class: &'static str,
     /// Its GGUF `general.architecture`.
     pub(crate) gguf_architecture: &'static str,
     /// Modules inside a block: HF and GGUF name.
@@ -37,7 +45,7 @@ pub(crate) struct Family {
     /// Reads an HF config.
     pub(crate) from_hf: fn(Object<'_>) -> Result<Hyperparameters, DocumentError>,
     /// Reads GGUF metadata, and tensors that hold settings.
-    pub(crate) from_gguf: fn(&Contents, &[u8]) -> Result<Hyperparameters, DocumentError>,
+    pub(crate) from_gguf: fn(&View<'_>) -> Result<Hyperparameters, DocumentError>,
     /// Calls with the HF name and shape of every tensor a base of the family has.
     pub(crate) tensors: fn(&Hyperparameters, &mut TensorVisitor<'_>) -> Result<(), Stop>,
 }
@@ -57,20 +65,22 @@ static FAMILIES: &[&Family] =
 pub(crate) fn of_hf(config: Object<'_>) -> Result<&'static Family, DocumentError> {
     let expected = "the name of a model family";
     let name = required(config.str("model_type")?, "model_type", expected)?;
+    of_model_type(name)
+}
+
+/// The family of an HF `model_type`.
+pub(crate) fn of_model_type(name: &str) -> Result<&'static Family, DocumentError> {
     find(name, |family| family.model_type)
         .ok_or_else(|| DocumentError::unsupported("model_type", shown(name), names()))
 }
 
 /// The family of a GGUF file.
-pub(crate) fn of_gguf(contents: &Contents, bytes: &[u8]) -> Result<&'static Family, DocumentError> {
+pub(crate) fn of_gguf(view: &View<'_>) -> Result<&'static Family, DocumentError> {
     const KEY: &str = "general.architecture";
-    let metadata = contents.metadata(bytes);
+    let metadata = view.metadata();
     let name = required(metadata.get_str(KEY)?, KEY, "the name of a model family")?;
     if let Some(kind) = metadata.get_str("general.type")?.filter(|kind| *kind != "model") {
         return Err(DocumentError::unsupported("general.type", shown(kind), "\"model\""));
-    }
-    if let Some(parts) = metadata.get_u64("split.count")?.filter(|parts| *parts > 1) {
-        return Err(DocumentError::unsupported("split.count", parts, "one file, not split"));
     }
     find(name, |family| family.gguf_architecture)
         .ok_or_else(|| DocumentError::unsupported(KEY, shown(name), names()))

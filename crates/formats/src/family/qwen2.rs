@@ -3,12 +3,13 @@
 use super::decoder::{self, Defaults};
 use super::gguf_keys::Keys;
 use super::{Family, Stop, TensorVisitor, hf_keys, llama};
-use crate::gguf::Contents;
+use crate::gguf::View;
 use crate::json::Object;
 use crate::{DocumentError, Hyperparameters, Pairing};
 
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen2",
+    hf_class: "Qwen2ForCausalLM",
     gguf_architecture: "qwen2",
     block_names: llama::BLOCK_NAMES,
     derived_tensors: &[".rotary_emb.inv_freq"],
@@ -21,7 +22,7 @@ const DEFAULTS: Defaults =
     Defaults { head_dim: None, max_position_embeddings: 32_768, tie_word_embeddings: false };
 
 fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
-    hf_keys::architecture(config, "Qwen2ForCausalLM")?;
+    hf_keys::architecture(config, FAMILY.hf_class)?;
     // The window is idle unless `use_sliding_window`, which is refused.
     hf_keys::refuse_active(config, &["sliding_window"])?;
     let rope = hf_keys::rope(config, 1e4)?;
@@ -30,8 +31,8 @@ fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
         .checked(|field| hf_keys::key_of(config, field))
 }
 
-fn from_gguf(contents: &Contents, bytes: &[u8]) -> Result<Hyperparameters, DocumentError> {
-    let keys = Keys::new(contents, bytes, FAMILY.gguf_architecture);
+fn from_gguf(view: &View<'_>) -> Result<Hyperparameters, DocumentError> {
+    let keys = Keys::new(view, FAMILY.gguf_architecture);
     keys.refuse_unknown(&[])?;
     let decoder = decoder::from_gguf(&keys, &FAMILY, Pairing::Halves)?;
     Hyperparameters { attention_bias: true, ..decoder }.checked(|field| keys.key_of(field))

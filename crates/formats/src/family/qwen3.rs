@@ -3,13 +3,14 @@
 use super::decoder::{self, Defaults};
 use super::gguf_keys::Keys;
 use super::{Family, Stop, TensorVisitor, hf_keys};
-use crate::gguf::Contents;
+use crate::gguf::View;
 use crate::json::Object;
 use crate::names::NameTable;
 use crate::{DocumentError, Hyperparameters, Pairing};
 
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen3",
+    hf_class: "Qwen3ForCausalLM",
     gguf_architecture: "qwen3",
     block_names: BLOCK_NAMES,
     derived_tensors: &[".rotary_emb.inv_freq"],
@@ -36,7 +37,7 @@ const DEFAULTS: Defaults =
     Defaults { head_dim: Some(128), max_position_embeddings: 32_768, tie_word_embeddings: false };
 
 fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
-    hf_keys::architecture(config, "Qwen3ForCausalLM")?;
+    hf_keys::architecture(config, FAMILY.hf_class)?;
     // The window is idle unless `use_sliding_window`, which is refused.
     hf_keys::refuse_active(config, &["sliding_window"])?;
     let rope = hf_keys::rope(config, 1e4)?;
@@ -44,8 +45,8 @@ fn from_hf(config: Object<'_>) -> Result<Hyperparameters, DocumentError> {
         .checked(|field| hf_keys::key_of(config, field))
 }
 
-fn from_gguf(contents: &Contents, bytes: &[u8]) -> Result<Hyperparameters, DocumentError> {
-    let keys = Keys::new(contents, bytes, FAMILY.gguf_architecture);
+fn from_gguf(view: &View<'_>) -> Result<Hyperparameters, DocumentError> {
+    let keys = Keys::new(view, FAMILY.gguf_architecture);
     keys.refuse_unknown(&[])?;
     decoder::from_gguf(&keys, &FAMILY, Pairing::Halves)?.checked(|field| keys.key_of(field))
 }

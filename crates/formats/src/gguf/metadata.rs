@@ -31,6 +31,9 @@ impl Entry {
     }
 }
 
+/// A value as it stands in a file: its type, type and number of an array's elements, its bytes.
+pub(super) type RawValue<'a> = (ValueType, Option<(ValueType, usize)>, &'a [u8]);
+
 /// The metadata of a GGUF file.
 ///
 /// Getters answer `Ok(None)` where the key is absent and an error, naming key, expected and found
@@ -54,6 +57,13 @@ impl<'a> Metadata<'a> {
     /// Whether the key is there.
     pub fn contains(&self, key: &str) -> bool {
         self.entries.contains_key(key)
+    }
+
+    /// Whether both have the same value of `key`, bit for bit; `None` if `other` has none.
+    pub(super) fn same(&self, other: &Metadata<'_>, key: &str) -> Option<bool> {
+        let (ours, theirs) = (self.entries.get(key)?, other.entries.get(key)?);
+        let alike = ours.value_type == theirs.value_type && ours.elements == theirs.elements;
+        Some(alike && self.slice(ours) == other.slice(theirs))
     }
 
     /// A whole number of any integer type that is not negative.
@@ -200,6 +210,12 @@ impl<'a> Metadata<'a> {
             Some((ValueType::Bool, _)) => Ok(Some(self.slice(entry).iter().map(|b| *b == 1))),
             _ => Err(wrong_type(key, "an array of truth values", entry)),
         }
+    }
+
+    /// Type, type and number of elements, and the value's bytes.
+    pub(super) fn raw(&self, key: &str) -> Option<RawValue<'a>> {
+        let entry = self.entries.get(key)?;
+        Some((entry.value_type, entry.elements, self.slice(entry)))
     }
 
     fn slice(&self, entry: &Entry) -> &'a [u8] {

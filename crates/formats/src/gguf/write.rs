@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use lowtide_quant::BlockFormat;
 
-use super::{Value, ValueType};
+use super::{Metadata, Value, ValueType};
 
 const ALIGNMENT: usize = 32;
 
@@ -31,7 +31,8 @@ const ALIGNMENT: usize = 32;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Writer {
-    metadata: Vec<(String, Value)>,
+    /// Keys, and values as they stand in the file.
+    metadata: Vec<(String, Vec<u8>)>,
     tensors: Vec<Declared>,
 }
 
@@ -53,9 +54,39 @@ impl Writer {
     ///
     /// # Panics
     /// If the key is already there.
+    #[allow(clippy::needless_pass_by_value, reason = "values are made where they are added")]
     pub fn metadata(&mut self, key: &str, value: Value) {
+        let mut bytes = Vec::new();
+        put_value(&mut bytes, &value);
+        self.encoded(key, bytes);
+    }
+
+    /// Copies an entry of another file, whatever its type; `false` if that file has no such key.
+    ///
+    /// # Panics
+    /// If the key is already there.
+    pub fn copy(&mut self, metadata: &Metadata<'_>, key: &str) -> bool {
+        let Some((value_type, elements, value)) = metadata.raw(key) else { return false };
+        let mut bytes = Vec::with_capacity(value.len() + 16);
+        match elements {
+            Some((element, count)) => put_array_head(&mut bytes, element, count),
+            None => put_type(&mut bytes, value_type),
+        }
+        bytes.extend(value);
+        self.encoded(key, bytes);
+        true
+    }
+
+    fn encoded(&mut self, key: &str, value: Vec<u8>) {
         assert!(self.metadata.iter().all(|(k, _)| k != key), "metadata key {key:?} twice");
         self.metadata.push((key.to_owned(), value));
+    }
+
+    /// Bytes of everything up to the data, of which a copy is held while it is written.
+    pub fn head_bytes(&self) -> usize {
+        let metadata = self.metadata.iter().map(|(key, value)| 8 + key.len() + value.len());
+        let tensors = self.tensors.iter().map(|t| 8 + t.name.len() + 4 + 8 * t.shape.len() + 12);
+        (24 + metadata.sum::<usize>() + tensors.sum::<usize>()).next_multiple_of(ALIGNMENT)
     }
 
     /// Declares a tensor of row-major `shape`; its data comes in the order of declaration.
@@ -81,14 +112,14 @@ impl Writer {
     /// # Errors
     /// Those of `out`.
     pub fn start<W: Write>(&self, mut out: W) -> io::Result<TensorData<W>> {
-        let mut head = Vec::new();
+        let mut head = Vec::with_capacity(self.head_bytes());
         head.extend(b"GGUF");
         head.extend(3_u32.to_le_bytes());
         head.extend((self.tensors.len() as u64).to_le_bytes());
         head.extend((self.metadata.len() as u64).to_le_bytes());
         for (key, value) in &self.metadata {
             put_str(&mut head, key);
-            put_value(&mut head, value);
+            head.extend(value);
         }
         let mut offset = 0_usize;
         for tensor in &self.tensors {

@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use serde::Deserialize;
 
 use super::chat::ChatArgs;
+use super::convert::ConvertArgs;
 use super::flags::{RunFlags, size};
 use super::generate::GenerateArgs;
 
@@ -51,6 +52,9 @@ pub(crate) enum Job {
     /// Talk with a base, or with a base with an adapter
     #[command(after_help = EXIT_CODES)]
     Chat(Box<ChatArgs>),
+    /// Write a base as another kind of file, or with weights of another type
+    #[command(after_help = EXIT_CODES)]
+    Convert(Box<ConvertArgs>),
     /// Show what is in a model, an adapter or a data file
     #[command(after_help = EXIT_CODES)]
     Inspect(InspectArgs),
@@ -72,6 +76,7 @@ impl Job {
             Self::Eval(args) => args.voice,
             Self::Generate(args) => args.voice,
             Self::Chat(args) => args.voice,
+            Self::Convert(args) => args.voice,
             Self::Inspect(args) => args.voice,
             Self::Report(args) => args.voice,
             Self::Completions(_) | Self::Man(_) => Voice::default(),
@@ -106,7 +111,7 @@ pub(crate) struct RunArgs {
 /// `lowtide eval`.
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// Base: a Hugging Face folder or a .gguf file
+    /// Base: a Hugging Face folder, a .gguf file, or a hub id such as org/name
     #[arg(long, short, value_name = "PATH", help_heading = "Input")]
     pub(crate) model: PathBuf,
     /// Adapter folder; without one, the bare base is measured

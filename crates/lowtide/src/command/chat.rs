@@ -51,7 +51,7 @@ enum Line<'a> {
 
 /// Runs `lowtide chat`.
 pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
-    let (settings, request) = args.speech.resolve()?;
+    let (settings, request) = args.speech.resolve(args.voice)?;
     let machine = Machine::start(args.machine)?;
     let console = Console::new(args.voice);
     // A set flag ends the process at the next Ctrl-C; it is unset while an answer is under way.

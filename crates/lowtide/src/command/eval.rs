@@ -1,7 +1,7 @@
 //! `lowtide eval`: loss, perplexity and accuracy.
 
-use lowtide::EvalSettings;
-use lowtide::train::{SettingsError, parse_bytes};
+use lowtide::train::{SettingsError, evaluate_telling, parse_bytes};
+use lowtide::{EvalSettings, Event};
 
 use super::args::EvalArgs;
 use super::console::Console;
@@ -12,14 +12,21 @@ use super::{inputs, show};
 /// Runs `lowtide eval`.
 pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     let settings = settings(args)?;
-    inputs::check("model", &settings.model)?;
+    inputs::base("model", &settings.model, args.voice)?;
     inputs::check("data", &settings.data)?;
     if let Some(adapter) = &settings.adapter {
         inputs::check_adapter("adapter", adapter)?;
     }
     let machine = Machine::start(args.machine)?;
     let mut console = Console::new(args.voice);
-    let result = machine.run(|backend, _| lowtide::evaluate(&settings, backend));
+    let mut hear = |event: &Event| {
+        if let Event::Progress { phase, done, total } = *event {
+            let words = show::evaluation::progress(phase, done, total);
+            console.advance(done as u64, total as u64, words, String::new());
+        }
+    };
+    let result = machine.run(|backend, _| evaluate_telling(&settings, backend, &mut hear));
+    console.settle();
     let result = result.map_err(|error| Failure::Evaluation(error.into()))?;
     console.json(&result);
     console.text(&show::evaluation::table(&result));

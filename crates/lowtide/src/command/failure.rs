@@ -6,6 +6,8 @@ use std::io;
 use std::path::PathBuf;
 
 use lowtide::adapter::BuildError;
+use lowtide::convert::ConvertError;
+use lowtide::hub::HubError;
 use lowtide::model::{ModelError, TargetsError};
 use lowtide::runtime::RuntimeError;
 use lowtide::train::SettingsError;
@@ -23,6 +25,10 @@ pub(crate) enum Failure {
     Usage(SettingsError),
     /// A path given with a flag, at which is not what was expected.
     Input { flag: &'static str, path: PathBuf, reason: String },
+    /// `convert`.
+    Conversion(Box<ConvertError>),
+    /// A base that is named by a hub id and cannot be had.
+    Hub { flag: &'static str, error: HubError },
     /// `finetune` or `plan`, and what was asked of it.
     Training(Box<TrainError>, Box<Settings>),
     /// `eval`.
@@ -104,6 +110,8 @@ impl fmt::Display for Failure {
             Self::Input { flag, path, reason } => {
                 write!(f, "--{flag} {}: {reason}", path.display())
             }
+            Self::Conversion(error) => write!(f, "{error}"),
+            Self::Hub { flag, error } => write!(f, "--{flag} {error}"),
             Self::Training(error, settings) => training(f, error, settings),
             Self::Evaluation(error) => evaluation(f, error),
             Self::Generation(error) => generation(f, error),

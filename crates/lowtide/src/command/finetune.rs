@@ -18,7 +18,7 @@ use super::{config, inputs, show, signals};
 /// Runs `lowtide finetune`.
 pub(crate) fn run(args: &FinetuneArgs) -> Result<(), Failure> {
     let (settings, machine) = config::resolve(&args.run)?;
-    inputs::check_all(&settings)?;
+    inputs::check_all(&settings, args.run.voice)?;
     let machine = Machine::start(machine)?;
     let console = Console::new(args.run.voice);
     if args.dry_run {
@@ -71,8 +71,8 @@ impl Teller<'_> {
                 self.steps = report.steps;
                 self.console.text(&format!("{}\n", show::plan::plan(report)));
             }
-            Event::Progress { done, total, .. } => {
-                let words = show::evaluation::progress(*done, *total);
+            Event::Progress { phase, done, total } => {
+                let words = show::evaluation::progress(*phase, *done, *total);
                 self.console.advance(*done as u64, *total as u64, words, String::new());
             }
             Event::Evaluation { step, result } => {

@@ -69,7 +69,7 @@ impl<'a> Answer<'a> {
 
 /// Runs `lowtide generate`.
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
-    let (settings, request) = args.speech.resolve()?;
+    let (settings, request) = args.speech.resolve(args.voice)?;
     let prompt = prompt(args)?;
     let machine = Machine::start(args.machine)?;
     let mut console = Console::new(args.voice);

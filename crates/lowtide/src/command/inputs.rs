@@ -3,20 +3,58 @@
 use std::path::Path;
 
 use lowtide::Settings;
+use lowtide::hub::{Event, Hub, ModelId};
+use serde::Serialize;
 
+use super::args::Voice;
+use super::console::Console;
 use super::failure::Failure;
+use super::show::number;
 
 const ADAPTER: &str =
     "an adapter is a folder with adapter_config.json and adapter_model.safetensors";
 
 /// Looks at everything that a run reads.
-pub(crate) fn check_all(settings: &Settings) -> Result<(), Failure> {
-    check("model", &settings.model)?;
+pub(crate) fn check_all(settings: &Settings, voice: Voice) -> Result<(), Failure> {
+    base("model", &settings.model, voice)?;
     check("data", &settings.data)?;
     match &settings.init_adapter {
         Some(adapter) => check_adapter("init-adapter", adapter),
         None => Ok(()),
     }
+}
+
+/// What `--json` prints while a base is downloaded.
+#[derive(Serialize)]
+struct Download<'a> {
+    event: &'static str,
+    file: &'a str,
+    bytes: u64,
+}
+
+/// Sees to it that a base is on this machine: a path at which something is, or a hub id, whose
+/// files are downloaded unless they are in the cache.
+pub(crate) fn base(flag: &'static str, path: &Path, voice: Voice) -> Result<(), Failure> {
+    let Some(id) = ModelId::of_missing(path) else { return check(flag, path) };
+    let mut console = Console::new(voice);
+    let fetched = Hub::of_user().and_then(|hub| hub.fetch(&id, &mut |e| tell(e, &mut console)));
+    console.settle();
+    match fetched {
+        Ok(_) => Ok(console.finish()?),
+        Err(error) => Err(Failure::Hub { flag, error }),
+    }
+}
+
+/// One file of a download: a live line while it comes, a line of its own when it is here.
+fn tell(event: Event<'_>, console: &mut Console) {
+    let Event { file, done, total } = event;
+    if done < total {
+        let amount = format!("{} of {}", number::bytes(done), number::bytes(total));
+        return console.advance(done, total, format!("downloading {file}"), amount);
+    }
+    console.settle();
+    console.json(&Download { event: "downloaded", file, bytes: total });
+    console.text(&format!("downloaded {file} ({})\n", number::bytes(total)));
 }
 
 /// Refuses a path at which nothing is. All else is told by what opens it.

@@ -8,6 +8,7 @@ mod args;
 mod chat;
 mod config;
 mod console;
+mod convert;
 mod eval;
 mod failure;
 mod finetune;
@@ -43,6 +44,7 @@ pub(crate) fn run() -> ExitCode {
         Job::Finetune(args) => finetune::run(args),
         Job::Plan(args) => plan::run(args),
         Job::Eval(args) => eval::run(args),
+        Job::Convert(args) => convert::run(args),
         Job::Generate(args) => generate::run(args),
         Job::Chat(args) => chat::run(args),
         Job::Inspect(args) => inspect::run(args),

@@ -20,7 +20,7 @@ struct Planned<'a> {
 /// Runs `lowtide plan`.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let (settings, machine) = config::resolve(args)?;
-    inputs::check_all(&settings)?;
+    inputs::check_all(&settings, args.voice)?;
     let machine = Machine::start(machine)?;
     let mut console = Console::new(args.voice);
     let planned = machine.run(|backend, threads| lowtide::plan(&settings, backend, threads));

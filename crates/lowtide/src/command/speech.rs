@@ -6,6 +6,7 @@ use clap::Args;
 use lowtide::runtime::{Request, RuntimeError, Sampling, SessionSettings};
 use lowtide::train::{SettingsError, parse_bytes};
 
+use super::args::Voice;
 use super::failure::Failure;
 use super::flags::size;
 use super::inputs;
@@ -69,12 +70,12 @@ struct SamplingFlags {
 
 impl SpeechFlags {
     /// What the flags ask for, looked at before any file is opened.
-    pub(crate) fn resolve(&self) -> Result<(SessionSettings, Request), Failure> {
+    pub(crate) fn resolve(&self, voice: Voice) -> Result<(SessionSettings, Request), Failure> {
         let request = self.sampling.request()?;
         if self.context == Some(0) {
             return Err(bad("context", &0, "a whole number from 1").into());
         }
-        inputs::check("model", &self.model)?;
+        inputs::base("model", &self.model, voice)?;
         if let Some(adapter) = &self.adapter {
             inputs::check_adapter("adapter", adapter)?;
         }

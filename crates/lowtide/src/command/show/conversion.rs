@@ -1,0 +1,69 @@
+//! What a conversion wrote.
+
+use lowtide::convert::Report;
+
+use super::Facts;
+use super::number::{bytes, count, counted};
+
+/// The result of `lowtide convert`.
+pub(crate) fn report(report: &Report) -> String {
+    let mut facts = Facts::default();
+    let tensors = counted(report.tensors as u64, "tensor");
+    facts.add("written", &report.output);
+    facts.add("weights", format!("{} in {tensors}", count(report.parameters)));
+    facts.add("size", format!("{} from {}", bytes(report.bytes_after), bytes(report.bytes_before)));
+    for own in &report.types {
+        let error = error(own.relative_error);
+        let tensors = counted(own.tensors as u64, "tensor");
+        facts.add(own.name, format!("{tensors}, {}, {error}", bytes(own.bytes)));
+    }
+    facts.add("rounding", error(report.relative_error));
+    facts.add("held", format!("{} at most", bytes(report.peak_bytes)));
+    for note in &report.notes {
+        facts.add("note", note);
+    }
+    facts.under("Converted")
+}
+
+/// The mean change of a weight, in words.
+fn error(relative: f64) -> String {
+    match relative {
+        0.0 => "nothing was rounded".to_owned(),
+        r if r < 1e-4 => format!("changed weights by {r:.1e} of their size"),
+        r => format!("changed weights by {:.2} % of their size", 100.0 * r),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table() {
+        let result = Report {
+            event: "done",
+            output: "m.gguf".into(),
+            kind: Some("q8_0"),
+            tensors: 2,
+            parameters: 1_000_000,
+            bytes_before: 4 << 20,
+            bytes_after: 1 << 20,
+            relative_error: 0.0051,
+            types: Vec::new(),
+            peak_bytes: 3 << 20,
+            notes: vec!["no tokenizer".into()],
+        };
+        let expected = "\
+Converted
+  written       m.gguf
+  weights       1,000,000 in 2 tensors
+  size          1.00 MiB from 4.00 MiB
+  rounding      changed weights by 0.51 % of their size
+  held          3.00 MiB at most
+  note          no tokenizer
+";
+        assert_eq!(report(&result), expected);
+        assert_eq!(error(0.0), "nothing was rounded");
+        assert_eq!(error(3e-8), "changed weights by 3.0e-8 of their size");
+    }
+}
