@@ -20,7 +20,8 @@ const SLACK_BYTES: u64 = 2 << 20;
 const CONTEXT: usize = 2048;
 const GENERATED: usize = 100;
 
-/// Reads and generates `tokens` tokens, and says what was planned and by how much anonymous memory grew.
+/// Reads and generates `tokens` tokens, and says what was planned and by how much anonymous
+/// memory grew.
 fn growth(
     dir: &Path,
     be: &dyn Backend<f32>,
