@@ -198,12 +198,13 @@ pub(super) fn text(report: &AdapterReport) -> String {
         if let Some(dropout) = lora.dropout {
             facts.add("dropout", dropout.to_string());
         }
-        match lora.ranks_of_their_own as u64 {
-            0 => {}
-            n if report.architecture.is_some() => {
-                facts.add("other ranks", format!("smaller at {}", counted(n, "linear")));
-            }
-            n => facts.add("other ranks", format!("{} in rank_pattern", counted(n, "pattern"))),
+        if lora.ranks_of_their_own > 0 {
+            let others = lora.ranks_of_their_own as u64;
+            let others = match report.architecture {
+                Some(_) => format!("smaller at {}", counted(others, "linear")),
+                None => format!("{} in rank_pattern", counted(others, "pattern")),
+            };
+            facts.add("other ranks", others);
         }
         if report.architecture.is_none() {
             facts.add("targets", listed(&lora.target_modules));
