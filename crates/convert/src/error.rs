@@ -1,6 +1,6 @@
 //! Why a conversion cannot be done.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lowtide_data::TokenizerError;
 use lowtide_memory::ReserveError;
@@ -34,7 +34,7 @@ pub enum ConvertError {
         path: PathBuf,
     },
     /// The output is the input, or a part of it.
-    #[error("{} is a part of the model to be read; give another name", path.display())]
+    #[error("{} is a part of what is to be read; give another name", path.display())]
     OverInput {
         /// The output.
         path: PathBuf,
@@ -48,6 +48,66 @@ pub enum ConvertError {
         path: PathBuf,
         /// Which types it can hold.
         expected: &'static str,
+    },
+    /// An adapter that is already what it should become.
+    #[error(
+        "{} is {kind} already: a PEFT folder becomes a name that ends in .gguf, and a GGUF \
+         adapter a folder", path.display()
+    )]
+    SameKind {
+        /// The adapter.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// An adapter that is no plain LoRA.
+    #[error(
+        "{}: {source}\na GGUF adapter can be plain LoRA only; others have to be merged into their \
+         base", path.display()
+    )]
+    NotInGguf {
+        /// The adapter's settings.
+        path: PathBuf,
+        /// The setting that cannot be said.
+        source: lowtide_formats::DocumentError,
+    },
+    /// A LoRA adapter whose modules are scaled in ways that one alpha does not give.
+    #[error(
+        "{}: a GGUF adapter has one alpha for all modules; here it is {} for `{}` and {} for `{}`",
+        path.display(), first.1, first.0, second.1, second.0
+    )]
+    SeveralAlphas {
+        /// The adapter.
+        path: PathBuf,
+        /// A module and its alpha.
+        first: (String, f64),
+        /// Another module and its alpha.
+        second: (String, f64),
+    },
+    /// An alpha that is nothing in 32 bits.
+    #[error("{}: alpha is {alpha}, which 32 bits cannot hold", path.display())]
+    Alpha {
+        /// The adapter.
+        path: PathBuf,
+        /// Alpha.
+        alpha: f64,
+    },
+    /// An adapter of another base.
+    #[error(
+        "{}: it adapts `{module}` as {found:?}, {}: the adapter is of another base", path.display(),
+        stands(base, expected.as_deref())
+    )]
+    OtherBase {
+        /// The adapter.
+        path: PathBuf,
+        /// The base that was given.
+        base: PathBuf,
+        /// The module.
+        module: String,
+        /// Outputs and inputs in the adapter.
+        found: Vec<usize>,
+        /// Outputs and inputs in the base, if it has the module.
+        expected: Option<Vec<usize>>,
     },
     /// A budget that holds not even one row.
     #[error(
@@ -78,4 +138,12 @@ pub enum ConvertError {
         /// The type written.
         kind: &'static str,
     },
+}
+
+/// What a base has at a module.
+fn stands(base: &Path, shape: Option<&[usize]>) -> String {
+    match shape {
+        Some(shape) => format!("which is {shape:?} in {}", base.display()),
+        None => format!("which {} does not have", base.display()),
+    }
 }

@@ -11,7 +11,7 @@ use crate::hf_out::{self, Beside, Shard};
 use crate::plan::{Job, Target, jobs};
 use crate::report::{TypeReport, relative};
 use crate::rows::{Sums, Tiles};
-use crate::{ConvertError, Event, Kind, Report, gguf_out};
+use crate::{ConvertError, Event, Kind, Report, gguf_out, is_gguf};
 
 /// What is to be converted, and into what.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +57,7 @@ pub fn convert(
     settings: &Settings,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, ConvertError> {
-    let gguf = settings.output.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
-    let target = if gguf { Target::Gguf } else { Target::Hf };
+    let target = if is_gguf(&settings.output) { Target::Gguf } else { Target::Hf };
     if let (Target::Hf, Some(kind)) = (target, settings.kind.filter(|kind| !kind.is_float())) {
         let path = settings.output.clone();
         let expected =

@@ -1,6 +1,6 @@
-//! Bases from one kind of file into another: HF folders and GGUF files, quantized on the way.
+//! Bases and adapters from one kind of file into another.
 //!
-//! [`convert`] is the whole job. Weights are streamed: a tile of rows is decoded, changed where the
+//! [`convert`] is the whole job for a base: HF folders and GGUF files, quantized on the way. Weights are streamed: a tile of rows is decoded, changed where the
 //! two kinds of file differ (the order of rows of q and k, the 1 in Gemma's norms), encoded and
 //! written, in parallel over rows. What is held is charged to a ledger and stays within a budget;
 //! a tensor is never held as a whole. Rows are independent, so the bytes written do not depend on
@@ -10,9 +10,13 @@
 //! vocabulary with its kinds of tokens, the chat template. An HF folder gets `config.json`, the
 //! tokenizer's files and `generation_config.json`. Output appears whole or not at all.
 //!
+//! [`convert_adapter`] does the same between PEFT folders and GGUF adapters, value for value: LoRA's
+//! rows of q and k go to the order in which the base's GGUF file has them, and back.
+//!
 //! The crate knows files, never what a model computes.
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod error;
 mod gguf_out;
 mod hf_out;
@@ -23,7 +27,13 @@ mod report;
 mod rows;
 mod vocab;
 
+pub use adapter::{AdapterReport, AdapterSettings, convert_adapter, named_base};
 pub use error::ConvertError;
 pub use job::{Settings, convert};
 pub use kind::{Kind, KindError};
 pub use report::{Event, Report, TypeReport};
+
+/// Whether what is written under this name is a GGUF file.
+fn is_gguf(path: &std::path::Path) -> bool {
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"))
+}

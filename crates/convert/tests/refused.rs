@@ -21,11 +21,11 @@ fn outputs_that_are_there() {
     assert_eq!(fs::read(&gguf).unwrap(), before);
     let over = Settings { overwrite: true, ..settings(&gguf, &gguf, Some(Kind::F16)) };
     let error = refused(&over).to_string();
-    assert!(error.ends_with("m.gguf is a part of the model to be read; give another name"));
+    assert!(error.ends_with("m.gguf is a part of what is to be read; give another name"));
     assert_eq!(fs::read(&gguf).unwrap(), before);
     run(&gguf, &folder, None);
     let over = Settings { overwrite: true, ..settings(&folder, &folder, Some(Kind::F16)) };
-    assert!(refused(&over).to_string().contains("a part of the model to be read"));
+    assert!(refused(&over).to_string().contains("a part of what is to be read"));
     assert!(refused(&settings(&gguf, &folder, None)).to_string().contains("is there already"));
     fs::create_dir(dir.path().join("empty")).unwrap();
     run(&gguf, &dir.path().join("empty"), None);

@@ -226,6 +226,8 @@ pub enum Values<'a> {
     F32(&'a [f32]),
     /// Brain floats.
     Bf16(&'a [bf16]),
+    /// A tensor of another file, written as 32-bit floats; a row at least at a time.
+    Stored(Tensor<'a>),
 }
 
 /// The heads in which rows are permuted.
@@ -242,12 +244,13 @@ impl Values<'_> {
         match self {
             Self::F32(values) => values.len(),
             Self::Bf16(values) => values.len(),
+            Self::Stored(tensor) => tensor.len(),
         }
     }
 
     fn dtype(&self) -> Dtype {
         match self {
-            Self::F32(_) => Dtype::F32,
+            Self::F32(_) | Self::Stored(_) => Dtype::F32,
             Self::Bf16(_) => Dtype::BF16,
         }
     }
@@ -331,6 +334,7 @@ fn write_values(out: &mut dyn Write, values: Values<'_>, range: Range<usize>) ->
                 out.write_all(&piece[..values.len() * 2])?;
             }
         }
+        Values::Stored(tensor) => tensor.write_f32(range, &mut |piece| out.write_all(piece))?,
     }
     Ok(())
 }

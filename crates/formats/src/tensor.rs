@@ -1,6 +1,8 @@
 //! A tensor as it lies in a file.
 
 use core::fmt;
+use core::ops::Range;
+use std::io;
 
 use lowtide_quant::{Apart, BlockFormat, QMat, QMatError, Scales};
 
@@ -153,6 +155,38 @@ impl<'a> Tensor<'a> {
             None => self.format.decode(self.bytes, &mut values),
         }
         values
+    }
+
+    /// Decodes the values in `range` and hands them on as little-endian f32, a piece at a time.
+    ///
+    /// # Errors
+    /// Those of `put`.
+    ///
+    /// # Panics
+    /// If `range` is not whole blocks of the tensor, or scales lie apart.
+    pub(crate) fn write_f32(
+        &self,
+        range: Range<usize>,
+        put: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        const PIECE: usize = 1024;
+        assert!(self.apart.is_none(), "scales of a tensor to be written lie apart");
+        let (block_len, block_bytes) = (self.format.block_len(), self.format.block_bytes());
+        let whole = |at: usize| at.is_multiple_of(block_len);
+        assert!(whole(range.start) && whole(range.end), "{range:?} of blocks of {block_len}");
+        let bytes = &self.bytes[range.start / block_len * block_bytes..];
+        let bytes = &bytes[..range.len() / block_len * block_bytes];
+        let (mut values, mut out) = ([0.0; PIECE], [0_u8; PIECE * size_of::<f32>()]);
+        for piece in bytes.chunks(PIECE / block_len * block_bytes) {
+            let values = &mut values[..piece.len() / block_bytes * block_len];
+            self.format.decode(piece, values);
+            let out = &mut out[..size_of_val(values)];
+            for (value, bytes) in values.iter().zip(out.chunks_exact_mut(size_of::<f32>())) {
+                bytes.copy_from_slice(&value.to_le_bytes());
+            }
+            put(out)?;
+        }
+        Ok(())
     }
 
     /// The first value that is NaN or infinite, with its row-major index.

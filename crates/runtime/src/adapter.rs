@@ -1,24 +1,25 @@
-//! Adapters out of PEFT folders.
+//! Adapters out of PEFT folders and GGUF files.
 //!
 //! A base that stores the rows of q and k in another order (llama GGUF files) is adapted in that
-//! order; in files, rows along a parameter's output axis lie in Hugging Face order, and they are
-//! brought to the base's order on the way in.
+//! order. In a PEFT folder, rows along a parameter's output axis lie in Hugging Face order; in a
+//! GGUF adapter, in that of the base's GGUF file. They are brought to the order of the base at hand
+//! on the way in.
 
 use std::path::Path;
 
 use lowtide_adapter::{Config, ParamSpec};
-use lowtide_formats::Hyperparameters;
+use lowtide_formats::gguf_adapter::{self, GgufAdapter};
 use lowtide_formats::peft::{self, AdapterFiles};
-use lowtide_formats::rows;
 use lowtide_formats::safe::PermutedRows;
+use lowtide_formats::{Hyperparameters, Tensor, rows};
 use lowtide_model::{ModelError, Site, TargetsError};
 
 use crate::RuntimeError;
 
-/// An adapter folder that was opened and understood.
+/// An adapter that was opened and understood.
 #[derive(Debug)]
 pub struct LoadedAdapter {
-    files: AdapterFiles,
+    files: Files,
     /// Name of its method.
     pub kind: String,
     /// How its adapters are built.
@@ -27,12 +28,34 @@ pub struct LoadedAdapter {
     pub modules: Vec<String>,
 }
 
+#[derive(Debug)]
+enum Files {
+    Peft(AdapterFiles),
+    Gguf(GgufAdapter),
+}
+
 impl LoadedAdapter {
-    /// Opens a LoRA adapter folder.
+    /// Opens a LoRA adapter: a PEFT folder, or a GGUF file.
     ///
     /// # Errors
     /// When a file is unsound, or the adapter is of a kind or with a setting that is not known.
-    pub fn open(dir: &Path) -> Result<Self, RuntimeError> {
+    pub fn open(path: &Path) -> Result<Self, RuntimeError> {
+        if path.is_file() { Self::open_gguf(path) } else { Self::open_peft(path) }
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self, RuntimeError> {
+        let file = GgufAdapter::open(path)?;
+        let facts = file.facts();
+        let Some(rank) = facts.one_rank() else {
+            let reason = "its modules differ in rank: one rank for all modules is supported";
+            return Err(RuntimeError::Adapter { path: path.to_owned(), reason: reason.into() });
+        };
+        let config = Config { rank, alpha: facts.alpha_at(rank), dropout: 0.0, use_rslora: false };
+        let modules = facts.modules.iter().map(|module| module.module.clone()).collect();
+        Ok(Self { files: Files::Gguf(file), kind: "lora".into(), config, modules })
+    }
+
+    fn open_peft(dir: &Path) -> Result<Self, RuntimeError> {
         let files = AdapterFiles::open(dir)?;
         let (config, pairs) = files.lora()?;
         if !config.rank_pattern.is_empty() || !config.alpha_pattern.is_empty() {
@@ -48,7 +71,15 @@ impl LoadedAdapter {
             use_rslora: config.use_rslora,
         };
         let kind = files.peft_type().to_ascii_lowercase();
-        Ok(Self { files, kind, config, modules })
+        Ok(Self { files: Files::Peft(files), kind, config, modules })
+    }
+
+    /// The folder or file.
+    pub fn path(&self) -> &Path {
+        match &self.files {
+            Files::Peft(files) => files.dir(),
+            Files::Gguf(file) => file.path(),
+        }
     }
 
     /// The error of building a base with this adapter, laid at the door of the adapter where it
@@ -59,7 +90,7 @@ impl LoadedAdapter {
             return error;
         };
         RuntimeError::Adapter {
-            path: self.files.dir().to_owned(),
+            path: self.path().to_owned(),
             reason: format!(
                 "it adapts `{name}`, which {} does not have: the adapter is of another base",
                 path.display()
@@ -67,11 +98,12 @@ impl LoadedAdapter {
         }
     }
 
-    /// Fills the adapter slab of `sites` with the folder's tensors.
+    /// Fills the adapter slab of `sites` with the adapter's tensors, rows in the order of the base.
     ///
     /// # Errors
     /// [`RuntimeError::Adapter`] when a site's tensor is missing or has another shape, or the
-    /// folder holds adapters of modules that are not among the sites.
+    /// adapter has tensors of modules that are not among the sites; [`RuntimeError::Formats`] when
+    /// a GGUF adapter is of another architecture.
     pub fn fill(
         &self,
         hyper: &Hyperparameters,
@@ -79,7 +111,10 @@ impl LoadedAdapter {
         params: &mut [f32],
     ) -> Result<(), RuntimeError> {
         let refuse =
-            |reason: String| RuntimeError::Adapter { path: self.files.dir().to_owned(), reason };
+            |reason: String| RuntimeError::Adapter { path: self.path().to_owned(), reason };
+        if let Files::Gguf(file) = &self.files {
+            file.check_base(hyper)?;
+        }
         if let Some(stray) = self.modules.iter().find(|m| !sites.iter().any(|s| s.info.name == **m))
         {
             return Err(refuse(format!("it adapts `{stray}`, which is not a site of this run")));
@@ -89,8 +124,8 @@ impl LoadedAdapter {
             for spec in &site.params {
                 let (into, after) = rest.split_at_mut(spec.len());
                 rest = after;
-                let name = peft::tensor_name(&site.info.name, spec.name);
-                let Some(tensor) = self.files.tensor(&site.info.name, spec.name) else {
+                let (name, tensor) = self.tensor(&site.info.name, spec.name);
+                let Some(tensor) = tensor else {
                     return Err(refuse(format!("tensor `{name}` is missing")));
                 };
                 if tensor.shape != spec.shape {
@@ -102,30 +137,62 @@ impl LoadedAdapter {
                     return Err(refuse(reason));
                 }
                 let values = tensor.to_f32_vec();
-                match permuted_rows(hyper, site, spec) {
-                    Some(PermutedRows { heads, head_dim }) => {
-                        permute_rows(&values, into, spec.shape[1], heads, head_dim);
+                let stored = self.stored_rows(hyper, site, spec);
+                match (stored, permuted_rows(hyper, site, spec)) {
+                    (None, Some(PermutedRows { heads, head_dim })) => {
+                        rows::permute(&values, into, heads, head_dim);
                     }
-                    None => into.copy_from_slice(&values),
+                    (Some(PermutedRows { heads, head_dim }), None) => {
+                        rows::unpermute(&values, into, heads, head_dim);
+                    }
+                    _ => into.copy_from_slice(&values),
                 }
             }
         }
         Ok(())
     }
+
+    /// A parameter of a module, with what its file calls it.
+    fn tensor(&self, module: &str, parameter: &str) -> (String, Option<Tensor<'_>>) {
+        let hf_name = peft::tensor_name(module, parameter);
+        match &self.files {
+            Files::Peft(files) => (hf_name, files.tensor(module, parameter)),
+            Files::Gguf(file) => {
+                let name = file.stored_name(module, parameter).unwrap_or(hf_name);
+                (name, file.tensor(module, parameter))
+            }
+        }
+    }
+
+    /// How the rows of a site's parameter are permuted in the adapter's file, if they are.
+    fn stored_rows(
+        &self,
+        hyper: &Hyperparameters,
+        site: &Site,
+        spec: &ParamSpec,
+    ) -> Option<PermutedRows> {
+        match self.files {
+            Files::Gguf(_) if spec.output_axis == Some(0) => {
+                gguf_adapter::permuted_rows(hyper, &site.info.name)
+            }
+            _ => None,
+        }
+    }
 }
 
-/// Fills the adapter slab of `sites` from an adapter folder.
+/// Fills the adapter slab of `sites` from an adapter folder or file.
 ///
 /// # Errors
 /// As [`LoadedAdapter::open`] and [`LoadedAdapter::fill`].
 pub fn load_adapter(
-    dir: &Path,
+    path: &Path,
     hyper: &Hyperparameters,
     sites: &[Site],
     params: &mut [f32],
 ) -> Result<(), RuntimeError> {
-    LoadedAdapter::open(dir)?.fill(hyper, sites, params)
+    LoadedAdapter::open(path)?.fill(hyper, sites, params)
 }
+
 /// How the rows of a site's parameter are permuted in this base, if they are.
 #[must_use]
 pub fn permuted_rows(
@@ -135,12 +202,4 @@ pub fn permuted_rows(
 ) -> Option<PermutedRows> {
     let heads = hyper.permuted_heads(&site.info.name)?;
     (spec.output_axis == Some(0)).then_some(PermutedRows { heads, head_dim: hyper.head_dim })
-}
-
-/// Brings rows of `cols` values from Hugging Face order to the base's.
-fn permute_rows(from: &[f32], into: &mut [f32], cols: usize, heads: usize, head_dim: usize) {
-    for (row, values) in from.chunks_exact(cols).enumerate() {
-        let at = rows::hf_row_to_gguf_row(row, heads, head_dim);
-        into[at * cols..][..cols].copy_from_slice(values);
-    }
 }

@@ -129,10 +129,10 @@ pub enum RuntimeError {
     /// What was planned cannot be reserved.
     #[error("cannot reserve what was planned: {0}")]
     Reserve(#[from] ReserveError),
-    /// An adapter folder does not belong to this base, or this run.
+    /// An adapter does not belong to this base, or this run.
     #[error("{}: {reason}", path.display())]
     Adapter {
-        /// The adapter folder.
+        /// The adapter's folder or file.
         path: PathBuf,
         /// What does not fit.
         reason: String,

@@ -82,8 +82,13 @@ pub(crate) fn of_gguf(view: &View<'_>) -> Result<&'static Family, DocumentError>
     if let Some(kind) = metadata.get_str("general.type")?.filter(|kind| *kind != "model") {
         return Err(DocumentError::unsupported("general.type", shown(kind), "\"model\""));
     }
+    of_gguf_architecture(name)
+}
+
+/// The first family of a GGUF `general.architecture`; those that share one share their names.
+pub(crate) fn of_gguf_architecture(name: &str) -> Result<&'static Family, DocumentError> {
     find(name, |family| family.gguf_architecture)
-        .ok_or_else(|| DocumentError::unsupported(KEY, shown(name), names()))
+        .ok_or_else(|| DocumentError::unsupported("general.architecture", shown(name), names()))
 }
 
 fn find(name: &str, of: fn(&Family) -> &'static str) -> Option<&'static Family> {

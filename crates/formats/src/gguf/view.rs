@@ -22,6 +22,11 @@ impl<'a> View<'a> {
         contents.metadata(bytes)
     }
 
+    /// Names of all tensors, sorted within each part.
+    pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &'a str> + use<'a, '_> {
+        self.parts.iter().flat_map(|(contents, _)| contents.tensors().keys().map(String::as_str))
+    }
+
     pub(crate) fn info(&self, name: &str) -> Option<&'a TensorInfo> {
         self.parts.iter().find_map(|(contents, _)| contents.tensors().get(name))
     }

@@ -10,12 +10,12 @@ use crate::json::{Object, parse_object, required, shown_value};
 use crate::safe::SafeFile;
 use crate::{DocumentError, Tensor};
 
-/// The parameter `A` `[rank, inputs]`.
-pub(super) const DOWN: &str = "lora_A.weight";
-/// The parameter `B` `[outputs, rank]`.
-pub(super) const UP: &str = "lora_B.weight";
+/// The parameter `A` `[rank, inputs]`, below its module.
+pub const DOWN: &str = "lora_A.weight";
+/// The parameter `B` `[outputs, rank]`, below its module.
+pub const UP: &str = "lora_B.weight";
 /// Largest rank believed.
-const RANK_MAX: usize = 1 << 16;
+pub(crate) const RANK_MAX: usize = 1 << 16;
 
 /// The settings of a LoRA adapter: `adapter_config.json` with `peft_type` `LORA`.
 ///
@@ -269,7 +269,7 @@ pub struct LoraPair<'a> {
     pub module: &'a str,
     /// `A` `[rank, inputs]`.
     pub a: Tensor<'a>,
-    /// `B` `[outputs, rank]`, rows in HF order.
+    /// `B` `[outputs, rank]`; rows in HF order, unless whoever made the pair says otherwise.
     pub b: Tensor<'a>,
 }
 

@@ -13,12 +13,15 @@ use std::path::{Path, PathBuf};
 use half::bf16;
 use serde_json::{Map, Value};
 
-pub use lora::{LoraConfig, LoraPair, TargetModules, parse_lora_config};
+pub(crate) use lora::RANK_MAX;
+pub use lora::{
+    DOWN as LORA_DOWN, LoraConfig, LoraPair, TargetModules, UP as LORA_UP, parse_lora_config,
+};
 
 use crate::atomic::FileSet;
 use crate::json::{CONFIG_BYTES_MAX, Object, read_object, required};
 use crate::safe::{Outgoing, PermutedRows, SafeFile, Values};
-use crate::{Error, Tensor, safe};
+use crate::{DocumentError, Error, Tensor, safe};
 
 /// File name of the settings.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -27,9 +30,12 @@ pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// What PEFT puts before the name of a module of the base.
 const PREFIX: &str = "base_model.model.";
 
-/// What can be wrong with the tensors of an adapter.
+/// What can be wrong with an adapter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdapterError {
+    /// A setting of an adapter that keeps its settings beside its tensors.
+    #[error(transparent)]
+    Setting(#[from] DocumentError),
     /// No tensors at all.
     #[error("there are no tensors")]
     Empty,
@@ -255,6 +261,7 @@ fn first_unsound(tensors: &[Outgoing<'_>]) -> Option<AdapterError> {
         let bad = match tensor.values {
             Values::F32(values) => first_non_finite(values.iter().copied()),
             Values::Bf16(values) => first_non_finite(values.iter().copied().map(bf16::to_f32)),
+            Values::Stored(tensor) => tensor.first_non_finite(),
         };
         bad.map(|(index, value)| not_finite(&tensor.name, index, value))
     })

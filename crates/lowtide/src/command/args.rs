@@ -52,7 +52,7 @@ pub(crate) enum Job {
     /// Talk with a base, or with a base with an adapter
     #[command(after_help = EXIT_CODES)]
     Chat(Box<ChatArgs>),
-    /// Write a base as another kind of file, or with weights of another type
+    /// Write a base or an adapter as another kind of file, or a base with weights of another type
     #[command(after_help = EXIT_CODES)]
     Convert(Box<ConvertArgs>),
     /// Show what is in a model, an adapter or a data file
@@ -114,8 +114,8 @@ pub(crate) struct EvalArgs {
     /// Base: a Hugging Face folder, a .gguf file, or a hub id such as org/name
     #[arg(long, short, value_name = "PATH", help_heading = "Input")]
     pub(crate) model: PathBuf,
-    /// Adapter folder; without one, the bare base is measured
-    #[arg(long, short, alias = "adapter-path", value_name = "DIR", help_heading = "Input")]
+    /// Adapter, a folder or a .gguf file; without one, the bare base is measured
+    #[arg(long, short, alias = "adapter-path", value_name = "PATH", help_heading = "Input")]
     pub(crate) adapter: Option<PathBuf>,
     /// A .jsonl or .txt file, or a folder: its test.jsonl, else valid.jsonl, else train.jsonl
     #[arg(long, short, value_name = "PATH", help_heading = "Input")]
@@ -145,7 +145,7 @@ pub(crate) struct EvalArgs {
 /// `lowtide inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A model, an adapter folder, or data
+    /// A model, an adapter, or data
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
     /// List every tensor of a model or an adapter

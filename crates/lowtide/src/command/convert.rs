@@ -1,11 +1,11 @@
-//! `lowtide convert`: a base from one kind of file into another.
+//! `lowtide convert`: a base or an adapter from one kind of file into another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use lowtide::convert::{Event, Kind, Settings};
-use lowtide::hub;
+use lowtide::convert::{AdapterSettings, ConvertError, Event, Kind, Settings};
+use lowtide::hub::{self, ModelId};
 use lowtide::train::{SettingsError, parse_bytes};
 
 use super::args::{MachineFlags, Voice};
@@ -21,7 +21,13 @@ use super::{inputs, show};
 pub(crate) struct ConvertArgs {
     /// Base: a Hugging Face folder, a .gguf file, or a hub id such as org/name
     #[arg(long, short, value_name = "PATH", help_heading = "Input and output")]
-    model: PathBuf,
+    #[arg(required_unless_present = "adapter")]
+    model: Option<PathBuf>,
+    /// Adapter to convert instead, a PEFT folder or a .gguf file; --model is then its base
+    #[arg(long, short, alias = "adapter-path", value_name = "PATH")]
+    #[arg(help_heading = "Input and output")]
+    #[arg(conflicts_with_all = ["kind", "max_shard_size", "memory_budget"])]
+    adapter: Option<PathBuf>,
     /// What to write: a name that ends in .gguf, or a folder
     #[arg(long, short, value_name = "PATH", help_heading = "Input and output")]
     output: PathBuf,
@@ -49,9 +55,16 @@ pub(crate) struct ConvertArgs {
 
 /// Runs `lowtide convert`.
 pub(crate) fn run(args: &ConvertArgs) -> Result<(), Failure> {
+    match (&args.adapter, &args.model) {
+        (Some(adapter), _) => run_adapter(args, adapter),
+        (None, Some(model)) => run_base(args, model),
+        (None, None) => unreachable!("one of the two is required"),
+    }
+}
+
+fn run_base(args: &ConvertArgs, model: &Path) -> Result<(), Failure> {
     let settings = settings(args)?;
-    inputs::base("model", &args.model, args.voice)?;
-    let source = hub::locate(&args.model).map_err(|error| Failure::Hub { flag: "model", error })?;
+    let source = base(model, args.voice)?;
     let settings = Settings { source, ..settings };
     let machine = Machine::start(args.machine)?;
     let mut console = Console::new(args.voice);
@@ -64,6 +77,56 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<(), Failure> {
     console.json(&report);
     console.text(&show::conversion::report(&report));
     Ok(console.finish()?)
+}
+
+fn run_adapter(args: &ConvertArgs, adapter: &Path) -> Result<(), Failure> {
+    inputs::check_adapter("adapter", adapter)?;
+    let model = match &args.model {
+        Some(model) => model.clone(),
+        None => named_base(adapter)?,
+    };
+    let settings = AdapterSettings {
+        source: adapter.to_owned(),
+        base: base(&model, args.voice)?,
+        base_name: model.display().to_string(),
+        output: args.output.clone(),
+        overwrite: args.overwrite,
+    };
+    let report = lowtide::convert::convert_adapter(&settings).map_err(conversion)?;
+    let mut console = Console::new(args.voice);
+    console.json(&report);
+    console.text(&show::conversion::adapter(&report));
+    Ok(console.finish()?)
+}
+
+/// The base that an adapter names, if it is on this machine: nothing is downloaded unasked.
+fn named_base(adapter: &Path) -> Result<PathBuf, Failure> {
+    let named = lowtide::convert::named_base(adapter).map_err(conversion)?;
+    let here = |name: &String| match ModelId::of_missing(name.as_ref()) {
+        Some(_) => hub::locate(name.as_ref()).is_ok(),
+        None => Path::new(name).exists(),
+    };
+    if let Some(name) = named.as_ref().filter(|name| here(name)) {
+        return Ok(name.into());
+    }
+    let names = match named {
+        Some(name) => format!("it names {name:?}, which is not on this machine"),
+        None => "it names none".to_owned(),
+    };
+    let reason = format!(
+        "the order of rows in GGUF depends on the base: {names}\nuse --model to say where it is"
+    );
+    Err(Failure::Input { flag: "adapter", path: adapter.to_owned(), reason })
+}
+
+/// Where a base lies that is named by a flag.
+fn base(model: &Path, voice: Voice) -> Result<PathBuf, Failure> {
+    inputs::base("model", model, voice)?;
+    hub::locate(model).map_err(|error| Failure::Hub { flag: "model", error })
+}
+
+fn conversion(error: ConvertError) -> Failure {
+    Failure::Conversion(Box::new(error))
 }
 
 fn settings(args: &ConvertArgs) -> Result<Settings, SettingsError> {

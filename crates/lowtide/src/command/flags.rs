@@ -41,8 +41,8 @@ struct PathFlags {
     /// Folder to write [default: adapter]
     #[arg(long, short, aliases = ["adapter-path", "output-dir"], value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Adapter folder to start from, instead of a fresh adapter
-    #[arg(long, value_name = "DIR")]
+    /// Adapter to start from, a folder or a .gguf file, instead of a fresh one
+    #[arg(long, value_name = "PATH")]
     init_adapter: Option<PathBuf>,
 }
 

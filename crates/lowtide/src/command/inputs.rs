@@ -11,8 +11,7 @@ use super::console::Console;
 use super::failure::Failure;
 use super::show::number;
 
-const ADAPTER: &str =
-    "an adapter is a folder with adapter_config.json and adapter_model.safetensors";
+const ADAPTER: &str = "an adapter is a folder with adapter_config.json and adapter_model.safetensors, or a .gguf file";
 
 /// Looks at everything that a run reads.
 pub(crate) fn check_all(settings: &Settings, voice: Voice) -> Result<(), Failure> {
@@ -65,9 +64,12 @@ pub(crate) fn check(flag: &'static str, path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Refuses what is no adapter's folder.
+/// Refuses what is no adapter's folder or file.
 pub(crate) fn check_adapter(flag: &'static str, path: &Path) -> Result<(), Failure> {
     check(flag, path)?;
+    if !path.is_dir() && path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) {
+        return Ok(());
+    }
     if !path.is_dir() {
         return refuse(flag, path, format!("it is a file; {ADAPTER}"));
     }
@@ -102,6 +104,8 @@ mod tests {
         assert_eq!(refused("a"), format!("no adapter_config.json in it; {ADAPTER}"));
         std::fs::write(folder.path().join("a/adapter_config.json"), "").unwrap();
         assert!(check_adapter("adapter", &folder.path().join("a")).is_ok());
+        std::fs::write(folder.path().join("a.gguf"), "").unwrap();
+        assert!(check_adapter("adapter", &folder.path().join("a.gguf")).is_ok());
         assert!(check("data", &folder.path().join("a.safetensors")).is_ok());
     }
 }

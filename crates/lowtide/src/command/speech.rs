@@ -17,8 +17,8 @@ pub(crate) struct SpeechFlags {
     /// Base: a Hugging Face folder or a .gguf file
     #[arg(long, short, value_name = "PATH", help_heading = "Input")]
     model: PathBuf,
-    /// Adapter folder; without one, the bare base speaks
-    #[arg(long, short, alias = "adapter-path", value_name = "DIR", help_heading = "Input")]
+    /// Adapter, a folder or a .gguf file; without one, the bare base speaks
+    #[arg(long, short, alias = "adapter-path", value_name = "PATH", help_heading = "Input")]
     adapter: Option<PathBuf>,
     /// File with the chat template, instead of the base's own
     #[arg(long, value_name = "FILE", help_heading = "Input")]

@@ -119,7 +119,7 @@ fn what_cannot_be_inspected_is_said() {
     fs::write(place.path("peft/adapter_config.json"), "{\"peft_type\": 3}").unwrap();
     for (line, says) in [
         ("absent", "absent: no such file or folder\n"),
-        ("x.bin", "x.bin: neither model nor adapter nor data; expected a .gguf file or "),
+        ("x.bin", "x.bin: neither model nor adapter nor data; expected a .gguf file (a model"),
         ("torn.gguf", "torn.gguf: "),
         ("bad.jsonl", "bad.jsonl:2: "),
         ("peft", "peft/adapter_config.json: "),

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use lowtide::TrainError;
+use lowtide::formats::Tensor;
+use lowtide::formats::gguf_adapter::GgufAdapter;
 use lowtide::formats::peft::{AdapterFiles, LoraConfig, TargetModules, WEIGHTS_FILE};
 use serde::Serialize;
 use serde_json::Value;
@@ -18,8 +20,13 @@ const NAMED: usize = 12;
 #[derive(Debug, Serialize)]
 pub(super) struct AdapterReport {
     kind: &'static str,
+    /// `peft` or `gguf`.
+    format: &'static str,
     path: PathBuf,
     method: String,
+    /// What a GGUF adapter says of its base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    architecture: Option<&'static str>,
     base: Option<String>,
     file_bytes: u64,
     parameters: u64,
@@ -36,9 +43,12 @@ pub(super) struct AdapterReport {
 struct Lora {
     rank: usize,
     alpha: f64,
-    dropout: f64,
+    /// Absent where the file cannot say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropout: Option<f64>,
     use_rslora: bool,
     ranks_of_their_own: usize,
+    /// As PEFT names them; empty where the file has no such list.
     target_modules: Vec<String>,
     modules: usize,
     /// Modules by the last part of their name.
@@ -53,8 +63,45 @@ struct Row {
     bytes: usize,
 }
 
-/// Opens the PEFT folder at `path` and looks at it.
+/// Opens the PEFT folder or the GGUF file at `path` and looks at it.
 pub(super) fn inspect(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
+    if path.is_file() { of_file(path, tensors) } else { of_folder(path, tensors) }
+}
+
+fn of_file(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
+    let file = GgufAdapter::open(path)?;
+    let facts = file.facts();
+    let rank = facts.modules.iter().map(|module| module.rank).max().unwrap_or(0);
+    let modules: BTreeSet<&str> = facts.modules.iter().map(|m| m.module.as_str()).collect();
+    let lora = Lora {
+        rank,
+        alpha: facts.alpha_at(rank),
+        dropout: None,
+        use_rslora: false,
+        ranks_of_their_own: facts.modules.iter().filter(|module| module.rank != rank).count(),
+        target_modules: Vec::new(),
+        modules: modules.len(),
+        by_name: by_name(&modules),
+    };
+    let rows = file.tensor_names().filter_map(|name| Some(row(name, file.named(name)?)));
+    let report = AdapterReport {
+        kind: "adapter",
+        format: "gguf",
+        path: path.to_owned(),
+        base: file.base_name().map(str::to_owned),
+        method: "LORA".to_owned(),
+        architecture: Some(facts.architecture),
+        file_bytes: file.file_bytes(),
+        parameters: 0,
+        tensors: 0,
+        lora: Some(lora),
+        types: BTreeMap::new(),
+        tensor_list: rows.collect(),
+    };
+    Ok(report.counted(tensors))
+}
+
+fn of_folder(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
     let files = AdapterFiles::open(path)?;
     let method = files.peft_type().to_owned();
     let lora = match method.as_str() {
@@ -65,35 +112,55 @@ pub(super) fn inspect(path: &Path, tensors: bool) -> Result<AdapterReport, Train
         }
         _ => None,
     };
-    let rows: Vec<Row> = files.tensor_names().filter_map(|name| row(&files, name)).collect();
-    let mut types = BTreeMap::new();
-    rows.iter().for_each(|row| *types.entry(row.r#type).or_default() += 1);
+    let rows = files.tensor_names().filter_map(|name| Some(row(name, files.named(name)?)));
     let base = files.config().get("base_model_name_or_path").and_then(Value::as_str);
     let file_bytes = path.join(WEIGHTS_FILE).metadata().map_or(0, |data| data.len());
-    Ok(AdapterReport {
+    let report = AdapterReport {
         kind: "adapter",
+        format: "peft",
         path: path.to_owned(),
         base: base.map(str::to_owned),
         method,
+        architecture: None,
         file_bytes,
-        parameters: rows.iter().map(Row::len).sum(),
-        tensors: rows.len(),
+        parameters: 0,
+        tensors: 0,
         lora,
-        types,
-        tensor_list: if tensors { rows } else { Vec::new() },
-    })
+        types: BTreeMap::new(),
+        tensor_list: rows.collect(),
+    };
+    Ok(report.counted(tensors))
 }
 
-fn lora(config: &LoraConfig, modules: &BTreeSet<&str>) -> Lora {
+impl AdapterReport {
+    /// Sums up the list of tensors, and keeps it if it was asked for.
+    fn counted(mut self, keep: bool) -> Self {
+        for row in &self.tensor_list {
+            *self.types.entry(row.r#type).or_default() += 1;
+            self.parameters += row.len();
+        }
+        self.tensors = self.tensor_list.len();
+        if !keep {
+            self.tensor_list.clear();
+        }
+        self
+    }
+}
+
+fn by_name(modules: &BTreeSet<&str>) -> BTreeMap<String, usize> {
     let mut by_name = BTreeMap::new();
     for module in modules {
         let last = module.rsplit('.').next().unwrap_or(module);
         *by_name.entry(last.to_owned()).or_default() += 1;
     }
+    by_name
+}
+
+fn lora(config: &LoraConfig, modules: &BTreeSet<&str>) -> Lora {
     Lora {
         rank: config.r,
         alpha: config.lora_alpha,
-        dropout: config.lora_dropout,
+        dropout: Some(config.lora_dropout),
         use_rslora: config.use_rslora,
         ranks_of_their_own: config.rank_pattern.len(),
         target_modules: match &config.target_modules {
@@ -102,14 +169,13 @@ fn lora(config: &LoraConfig, modules: &BTreeSet<&str>) -> Lora {
             None => Vec::new(),
         },
         modules: modules.len(),
-        by_name,
+        by_name: by_name(modules),
     }
 }
 
-fn row(files: &AdapterFiles, name: &str) -> Option<Row> {
-    let tensor = files.named(name)?;
+fn row(name: &str, tensor: Tensor<'_>) -> Row {
     let (shape, r#type) = (tensor.shape.to_vec(), tensor.format.name());
-    Some(Row { name: name.to_owned(), r#type, shape, bytes: tensor.bytes.len() })
+    Row { name: name.to_owned(), r#type, shape, bytes: tensor.bytes.len() }
 }
 
 impl Row {
@@ -121,17 +187,28 @@ impl Row {
 /// The report for people.
 pub(super) fn text(report: &AdapterReport) -> String {
     let mut facts = Facts::default();
+    if let Some(architecture) = report.architecture {
+        facts.add("file", format!("GGUF, for bases of architecture {architecture}"));
+    }
     facts.add("method", report.method.to_ascii_lowercase());
     if let Some(lora) = &report.lora {
         let rule = if lora.use_rslora { "alpha / sqrt(rank)" } else { "alpha / rank" };
         facts.add("rank", count(lora.rank as u64));
         facts.add("alpha", format!("{}, scaled by {rule}", lora.alpha));
-        facts.add("dropout", lora.dropout.to_string());
-        if lora.ranks_of_their_own > 0 {
-            let rules = counted(lora.ranks_of_their_own as u64, "pattern");
-            facts.add("other ranks", format!("{rules} in rank_pattern"));
+        if let Some(dropout) = lora.dropout {
+            facts.add("dropout", dropout.to_string());
         }
-        facts.add("targets", listed(&lora.target_modules));
+        if lora.ranks_of_their_own > 0 {
+            let others = lora.ranks_of_their_own as u64;
+            let others = match report.architecture {
+                Some(_) => format!("smaller at {}", counted(others, "linear")),
+                None => format!("{} in rank_pattern", counted(others, "pattern")),
+            };
+            facts.add("other ranks", others);
+        }
+        if report.architecture.is_none() {
+            facts.add("targets", listed(&lora.target_modules));
+        }
         let by_name = lora.by_name.iter().map(|(name, n)| format!("{name} {n}"));
         let modules = counted(lora.modules as u64, "linear");
         facts.add("adapts", format!("{modules}: {}", listed(&by_name.collect::<Vec<_>>())));

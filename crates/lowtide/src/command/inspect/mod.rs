@@ -8,6 +8,8 @@ mod text;
 use std::path::Path;
 
 use lowtide::TrainError;
+use lowtide::formats::gguf::Gguf;
+use lowtide::formats::gguf_adapter;
 use serde::Serialize;
 
 use super::args::InspectArgs;
@@ -15,8 +17,8 @@ use super::console::Console;
 use super::failure::Failure;
 use super::inputs;
 
-const EXPECTED: &str = "expected a .gguf file or a folder with config.json (a model), a folder \
-                        with adapter_config.json (an adapter), or a .jsonl or .txt file or a \
+const EXPECTED: &str = "expected a .gguf file (a model or an adapter), a folder with config.json \
+                        (a model) or adapter_config.json (an adapter), or a .jsonl or .txt file or a \
                         folder with train.jsonl (data)";
 
 /// What a path can be.
@@ -68,7 +70,8 @@ fn tell<T: Serialize>(console: &mut Console, report: &T, text: impl FnOnce(bool)
     console.text(&text(coloured));
 }
 
-/// Told by names alone; what is inside is told by what opens it.
+/// Told by names alone, but for GGUF files, which say whether they are adapters; all else inside is
+/// told by what opens it.
 fn kind_of(path: &Path) -> Option<Kind> {
     let has = |name: &str| path.join(name).is_file();
     if path.is_dir() {
@@ -81,7 +84,10 @@ fn kind_of(path: &Path) -> Option<Kind> {
     }
     let extension = path.extension()?.to_str()?.to_ascii_lowercase();
     let kind = match extension.as_str() {
-        "gguf" => Kind::Model,
+        "gguf" => match Gguf::open(path) {
+            Ok(file) if gguf_adapter::is_adapter(&file) => Kind::Adapter,
+            _ => Kind::Model,
+        },
         "jsonl" | "ndjson" | "txt" | "text" => Kind::Data,
         _ => return None,
     };

@@ -1,6 +1,6 @@
 //! What a conversion wrote.
 
-use lowtide::convert::Report;
+use lowtide::convert::{AdapterReport, Report};
 
 use super::Facts;
 use super::number::{bytes, count, counted};
@@ -19,6 +19,22 @@ pub(crate) fn report(report: &Report) -> String {
     }
     facts.add("rounding", error(report.relative_error));
     facts.add("held", format!("{} at most", bytes(report.peak_bytes)));
+    for note in &report.notes {
+        facts.add("note", note);
+    }
+    facts.under("Converted")
+}
+
+/// The result of `lowtide convert --adapter`.
+pub(crate) fn adapter(report: &AdapterReport) -> String {
+    let AdapterReport { rank, alpha, .. } = report;
+    let mut facts = Facts::default();
+    let kind = if report.format == "gguf" { "GGUF adapter" } else { "PEFT folder" };
+    facts.add("written", format!("{}, a {kind}", report.output));
+    facts.add("scale", format!("rank {rank}, alpha {alpha}"));
+    let modules = counted(report.modules as u64, "linear");
+    facts.add("adapts", format!("{modules} with {}", counted(report.parameters, "number")));
+    facts.add("size", bytes(report.bytes_after));
     for note in &report.notes {
         facts.add("note", note);
     }
@@ -63,6 +79,27 @@ Converted
   note          no tokenizer
 ";
         assert_eq!(report(&result), expected);
+        let result = AdapterReport {
+            event: "done",
+            output: "a.gguf".into(),
+            format: "gguf",
+            rank: 4,
+            alpha: 8.0,
+            modules: 2,
+            tensors: 4,
+            parameters: 2048,
+            bytes_after: 9 << 10,
+            notes: vec!["alpha is 16".into()],
+        };
+        let expected = "\
+Converted
+  written       a.gguf, a GGUF adapter
+  scale         rank 4, alpha 8
+  adapts        2 linears with 2,048 numbers
+  size          9.0 KiB
+  note          alpha is 16
+";
+        assert_eq!(adapter(&result), expected);
         assert_eq!(error(0.0), "nothing was rounded");
         assert_eq!(error(3e-8), "changed weights by 3.0e-8 of their size");
     }

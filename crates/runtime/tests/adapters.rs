@@ -1,0 +1,160 @@
+//! An adapter in either kind of file, on a base in either kind of file, is the same adapter.
+
+use std::path::{Path, PathBuf};
+
+use lowtide_backend::{Backend, Scalar, Span};
+use lowtide_formats::gguf_adapter::{Settings, write};
+use lowtide_formats::peft::AdapterFiles;
+use lowtide_formats::{Base, GgufSettings, gguf, gguf_tensor_name, rows};
+use lowtide_memory::{Budget, Ledger};
+use lowtide_quant::formats::F32;
+use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, load_adapter, registry};
+use lowtide_tape::{Batch, Executor, Limits, Plan, Policy};
+use lowtide_tensor::MatMut;
+use lowtide_testkit::golden::golden_dir;
+
+fn golden(name: &str) -> PathBuf {
+    golden_dir().join(name)
+}
+
+/// Adapter values in the base's order, and the logits of a few tokens.
+fn run(base: &Path, adapter: &Path) -> (Vec<f32>, Vec<f32>) {
+    let base = OpenBase::open(base).unwrap();
+    let adapter = LoadedAdapter::open(adapter).unwrap();
+    let model = base.build_adapted(&registry(), &adapter).unwrap();
+    let mut params = vec![0.0; model.program.params()];
+    adapter.fill(base.file().hyper(), &model.sites, &mut params).unwrap();
+    let ids: Vec<u32> = (0..12).map(|t| t * 7 % 96).collect();
+    let positions: Vec<u32> = (0..12).collect();
+    let limits = Limits { tokens: 12, sequences: 1, labelled: 12 };
+    let be: &dyn Backend<f32> = &Scalar;
+    let plan = Plan::new(&model.program, be, limits, Policy::Block, false);
+    let mut ledger = Ledger::new(Budget::UNLIMITED);
+    let mut executor = Executor::reserve(&model.program, be, plan, 0, &mut ledger).unwrap();
+    let spans = [Span { start: 0, prompt_end: 12, end: 12 }];
+    let (labelled, targets, counter) = (&[][..], &[][..], 0);
+    let batch =
+        Batch { ids: &ids, positions: &positions, spans: &spans, labelled, targets, counter };
+    let vocab = model.program.head.weight.rows();
+    let mut logits = vec![0.0; 12 * vocab];
+    executor.logits(&params, &batch, &positions, MatMut::new(&mut logits, 12, vocab));
+    executor.release(&mut ledger);
+    (params, logits)
+}
+
+/// The base of an HF folder as a GGUF file, rows of q and k of a Llama in the file's order.
+fn gguf_of(folder: &Path, path: &Path) {
+    let base = Base::open(folder).unwrap();
+    let hyper = base.hyper();
+    let settings = GgufSettings::of(hyper).unwrap();
+    let mut writer = gguf::Writer::new();
+    writer.metadata("general.architecture", settings.architecture.into());
+    settings.metadata.into_iter().for_each(|(key, value)| writer.metadata(&key, value));
+    let name = |hf: &str| gguf_tensor_name(&hyper.architecture, hf).unwrap();
+    for hf in base.tensor_names() {
+        writer.tensor(&name(&hf), base.tensor(&hf).unwrap().shape, &F32);
+    }
+    let mut data = writer.start(Vec::new()).unwrap();
+    for hf in base.tensor_names() {
+        let source = base.tensor(&hf).unwrap().to_f32_vec();
+        let mut values = source.clone();
+        let heads = match hf.rsplit('.').nth(1) {
+            Some("q_proj") => hyper.num_attention_heads,
+            Some("k_proj") => hyper.num_key_value_heads,
+            _ => 0,
+        };
+        if heads > 0 && settings.architecture == "llama" {
+            rows::permute(&source, &mut values, heads, hyper.head_dim);
+        }
+        data.write(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()).unwrap();
+    }
+    std::fs::write(path, data.finish().unwrap()).unwrap();
+}
+
+fn assert_close(what: &str, got: &[f32], want: &[f32]) {
+    let pairs = got.iter().zip(want);
+    let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(got.len() == want.len() && worst < 1e-5, "{what}: {worst}");
+}
+
+#[test]
+fn both_kinds_of_adapter_on_both_kinds_of_base() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, file) = (golden("formats/base"), dir.path().join("base.gguf"));
+    gguf_of(&folder, &file);
+    let (peft, gguf) = (golden("formats/l4"), golden("formats/l4.gguf"));
+    let (params, logits) = run(&folder, &peft);
+    assert!(params.iter().any(|value| *value != 0.0));
+    assert_eq!(run(&folder, &gguf), (params.clone(), logits.clone()), "bit for bit");
+    let on_file = run(&file, &peft);
+    assert_ne!(on_file.0, params, "the file keeps its rows in another order");
+    assert_eq!(run(&file, &gguf), on_file, "bit for bit");
+    assert_close("on the file", &on_file.1, &logits);
+    let params_of_file = |path: &Path| {
+        let loaded = LoadedAdapter::open(path).unwrap();
+        (loaded.path().to_owned(), loaded.kind, loaded.config.rank, loaded.config.alpha)
+    };
+    assert_eq!(params_of_file(&gguf), (gguf.clone(), "lora".to_owned(), 4, 8.0));
+}
+
+#[test]
+fn families_that_keep_their_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    for model in ["qwen2", "qwen3", "gemma3"] {
+        let (folder, adapter) = (golden(model), golden(&format!("{model}/lora")));
+        let file = dir.path().join(format!("{model}.gguf"));
+        let base = Base::open(&folder).unwrap();
+        let files = AdapterFiles::open(&adapter).unwrap();
+        let (config, pairs) = files.lora().unwrap();
+        let settings = Settings { alpha: config.lora_alpha as f32, name: None, base_name: None };
+        write(&file, base.hyper(), &settings, &pairs).unwrap();
+        assert_eq!(run(&folder, &file), run(&folder, &adapter), "{model}");
+    }
+}
+
+#[test]
+fn adapters_of_other_bases_are_refused() {
+    let l4 = golden("formats/l4.gguf");
+    // The same names of modules, another family.
+    let base = OpenBase::open(&golden("qwen2")).unwrap();
+    let adapter = LoadedAdapter::open(&l4).unwrap();
+    let model = base.build_adapted(&registry::<f32>(), &adapter).unwrap();
+    let mut params = vec![0.0; model.program.params()];
+    let hyper = base.file().hyper();
+    let error = load_adapter(&l4, hyper, &model.sites, &mut params).unwrap_err();
+    assert!(matches!(error, RuntimeError::Formats(_)), "{error}");
+    assert!(error.to_string().contains("l4.gguf: `general.architecture` is \"llama\""), "{error}");
+    // The same family, another shape.
+    let base = OpenBase::open(&golden("llama_tied")).unwrap();
+    let model = base.build_adapted(&registry::<f32>(), &adapter).unwrap();
+    let mut params = vec![0.0; model.program.params()];
+    let error = adapter.fill(base.file().hyper(), &model.sites, &mut params).unwrap_err();
+    let words = "tensor `blk.0.attn_q.weight.lora_a` has shape [4, 32], this base and rank need";
+    assert!(error.to_string().contains(words), "{error}");
+}
+
+#[test]
+fn ranks_that_differ_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.gguf");
+    let mut writer = gguf::Writer::new();
+    for (key, value) in
+        [("general.architecture", "llama"), ("general.type", "adapter"), ("adapter.type", "lora")]
+    {
+        writer.metadata(key, value.into());
+    }
+    let mut values = 0;
+    for (module, rank) in [("attn_q", 2), ("attn_v", 1)] {
+        writer.tensor(&format!("blk.0.{module}.weight.lora_a"), &[rank, 8], &F32);
+        writer.tensor(&format!("blk.0.{module}.weight.lora_b"), &[8, rank], &F32);
+        values += 2;
+    }
+    let mut data = writer.start(Vec::new()).unwrap();
+    for len in [16, 16, 8, 8] {
+        data.write(&vec![0; 4 * len]).unwrap();
+    }
+    assert_eq!(values, 4);
+    std::fs::write(&path, data.finish().unwrap()).unwrap();
+    let error = LoadedAdapter::open(&path).unwrap_err().to_string();
+    assert!(error.ends_with("one rank for all modules is supported"), "{error}");
+}
