@@ -54,7 +54,7 @@ impl Sampling {
             (
                 "repetition-penalty",
                 repetition_penalty,
-                repetition_penalty > 0.0 && repetition_penalty.is_finite(),
+                (1e-3..=1e3).contains(&repetition_penalty),
                 "a finite number above 0",
             ),
         ];

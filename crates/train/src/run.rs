@@ -118,9 +118,16 @@ pub fn finetune_until(
     summary.trainable_parameters = report.trainable_parameters;
     if summary.steps > 0 {
         let evaluations = evaluations.into_items();
-        let samples = samples::take(settings, job.data.valid.as_ref(), be, stop, on_event)?;
-        let notes = Notes { course, evaluations, samples, ..notes(&report, &summary) };
-        tell(&settings.output, resolved, &summary, notes, &log)?;
+        let mut notes = Notes { course, evaluations, ..notes(&report, &summary) };
+        // First without samples, which take a while: what is done is told whatever comes of them.
+        tell(&settings.output, &resolved, &summary, &notes, &log)?;
+        match samples::take(settings, job.data.valid.as_ref(), be, stop, on_event) {
+            Ok(samples) => notes.samples = samples,
+            Err(error) => tracing::warn!(%error, "the report goes without samples"),
+        }
+        if !notes.samples.is_empty() {
+            tell(&settings.output, &resolved, &summary, &notes, &log)?;
+        }
     }
     on_event(&Event::Done(Box::new(summary.clone())));
     Ok(summary)
@@ -144,9 +151,9 @@ fn notes(plan: &PlanReport, summary: &Summary) -> Notes {
 /// Writes `summary.json` and `report.html`.
 fn tell(
     output: &Path,
-    settings: Settings,
+    settings: &Settings,
     summary: &Summary,
-    notes: Notes,
+    notes: &Notes,
     log: &Log,
 ) -> Result<(), TrainError> {
     atomic::write_file(&file(output, "summary.json"), |out| {
@@ -155,7 +162,8 @@ fn tell(
     })?;
     let path = file(output, "metrics.jsonl");
     let updates = report::updates(log.lines()?, &path)?;
-    let (folder, summary) = (output.to_owned(), summary.clone());
+    let (folder, settings) = (output.to_owned(), settings.clone());
+    let (summary, notes) = (summary.clone(), notes.clone());
     let run = report::Run { folder, settings, summary, updates, notes };
     Ok(report::write(&file(output, report::FILE), &report::page(&run))?)
 }
@@ -278,7 +286,10 @@ impl Run<'_> {
         }
         if !sum.loss.is_finite() {
             self.job.base.file().check_finite()?;
-            let path = self.job.settings.model.clone();
+            let (path, lr) = (self.job.settings.model.clone(), self.job.settings.lr);
+            if step > 0 {
+                return Err(TrainError::Diverged { step, loss: sum.mean(), lr });
+            }
             return Err(TrainError::LossNotFinite { path, loss: sum.mean() });
         }
         let result = Evaluation::of(sum, valid.stats().tokens, start.elapsed().as_secs_f64());

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lowtide_backend::Backend;
 use lowtide_data::{Dataset, NO_LOSS, Tokenizer};
 use lowtide_runtime::{
-    Prompt, Request, RuntimeError, Sampling, Session, SessionSettings, with_session,
+    Prompt, Request, RuntimeError, Sampling, Session, SessionSettings, Stop, with_session,
 };
 
 use crate::report::Sample;
@@ -42,7 +42,8 @@ pub(crate) fn take(
         Some(valid) if !settings.packing => asked(valid, settings.samples)?,
         _ => Vec::new(),
     };
-    if asked.is_empty() {
+    let stopped = || stop.load(Ordering::Relaxed);
+    if asked.is_empty() || stopped() {
         return Ok(Vec::new());
     }
     let (mut done, total) = (0, 2 * asked.len());
@@ -52,6 +53,10 @@ pub(crate) fn take(
     };
     let before = answers(settings, settings.init_adapter.clone(), &asked, be, stop, &mut tell)?;
     let after = answers(settings, Some(settings.output.clone()), &asked, be, stop, &mut tell)?;
+    if stopped() {
+        // Answers cut short are nobody's.
+        return Ok(Vec::new());
+    }
     let pairs = before.into_iter().zip(after);
     Ok(pairs.map(|(before, after)| Sample { before: before.before, ..after }).collect())
 }
@@ -125,7 +130,9 @@ fn answer(
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
-    let said = session.complete(Prompt::Ids(&asked.prompt), &request, &mut go_on)?.text;
+    let answer = session.complete(Prompt::Ids(&asked.prompt), &request, &mut go_on)?;
+    let cut = if answer.stop == Stop::MaxTokens { " …" } else { "" };
+    let said = answer.text + cut;
     let tokenizer = session.text().tokenizer()?;
     let words = |ids: &[u32]| plain(tokenizer, ids);
     Ok(Sample {

@@ -118,6 +118,9 @@ impl Default for Settings {
     }
 }
 
+/// Prompts that are answered for a report, at most: each costs two answers.
+const SAMPLES_MAX: usize = 100;
+
 /// The most sequences in a micro-batch and micro-batches in an update: no real run has more, and
 /// their product is a count.
 const COUNT_MAX: usize = 1 << 20;
@@ -189,6 +192,18 @@ impl Settings {
         }
         if self.max_steps == Some(0) {
             return bad("max-steps", "0".into(), "at least 1");
+        }
+        if self.rank == 0 {
+            return bad("rank", "0".into(), "at least 1");
+        }
+        if !self.alpha.is_finite() {
+            return bad("alpha", self.alpha.to_string(), "a finite number");
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return bad("dropout", self.dropout.to_string(), "a chance from 0 to below 1");
+        }
+        if self.samples > SAMPLES_MAX {
+            return bad("samples", self.samples.to_string(), "at most 100");
         }
         let non_negative = "a finite number, 0 or more";
         for (field, value) in [

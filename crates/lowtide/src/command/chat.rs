@@ -1,6 +1,6 @@
 //! `lowtide chat`: a conversation, line by line.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read as _};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +11,7 @@ use lowtide::runtime::{Prompt, Request, RuntimeError, Session, Stop, with_sessio
 use super::args::{MachineFlags, Voice};
 use super::console::Console;
 use super::failure::Failure;
-use super::generate::Answer;
+use super::generate::{Answer, PROMPT_BYTES_MAX};
 use super::machine::Machine;
 use super::signals;
 use super::speech::SpeechFlags;
@@ -90,6 +90,8 @@ impl Talk<'_> {
         loop {
             self.aside("> ");
             line.clear();
+            // What is longer is cut there, and refused by the context.
+            let mut lines = lines.by_ref().take(PROMPT_BYTES_MAX);
             if lines.read_line(&mut line).map_err(|error| unreadable(&error))? == 0 {
                 self.aside("\n");
                 return Ok(());
@@ -189,7 +191,7 @@ fn read(line: &str) -> Line<'_> {
 }
 
 fn unreadable(error: &io::Error) -> Failure {
-    Failure::Input { flag: "stdin", path: "-".into(), reason: error.to_string() }
+    Failure::Path { path: "standard input".into(), reason: error.to_string() }
 }
 
 #[cfg(test)]

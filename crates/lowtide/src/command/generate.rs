@@ -17,7 +17,7 @@ use super::machine::Machine;
 use super::speech::SpeechFlags;
 
 /// Bytes of the longest prompt that is read; no context holds as many tokens.
-const PROMPT_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const PROMPT_BYTES_MAX: u64 = 1 << 20;
 
 /// `lowtide generate`.
 #[derive(Debug, Args)]

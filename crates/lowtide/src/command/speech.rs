@@ -14,7 +14,7 @@ use super::inputs;
 /// The base, and how it speaks.
 #[derive(Debug, Args)]
 pub(crate) struct SpeechFlags {
-    /// Base: a Hugging Face folder or a .gguf file
+    /// Base: a Hugging Face folder, a .gguf file, or a hub id such as org/name
     #[arg(long, short, value_name = "PATH", help_heading = "Input")]
     model: PathBuf,
     /// Adapter, a folder or a .gguf file; without one, the bare base speaks

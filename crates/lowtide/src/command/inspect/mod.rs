@@ -10,6 +10,7 @@ use std::path::Path;
 use lowtide::TrainError;
 use lowtide::formats::gguf::Gguf;
 use lowtide::formats::gguf_adapter;
+use lowtide::hub::ModelId;
 use serde::Serialize;
 
 use super::args::InspectArgs;
@@ -32,7 +33,11 @@ enum Kind {
 /// Runs `lowtide inspect`.
 pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     let path = &args.path;
-    let kind = kind_of(path).ok_or_else(|| Failure::Path {
+    let is_id = ModelId::of_missing(path).is_some();
+    if is_id {
+        inputs::base("model", path, args.voice)?;
+    }
+    let kind = kind_of(path).or(is_id.then_some(Kind::Model)).ok_or_else(|| Failure::Path {
         path: path.clone(),
         reason: match path.exists() {
             true => format!("neither model nor adapter nor data; {EXPECTED}"),
@@ -40,7 +45,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
         },
     })?;
     if let Some(model) = &args.model {
-        inputs::check("model", model)?;
+        inputs::base("model", model, args.voice)?;
     }
     let mut console = Console::new(args.voice);
     match kind {
