@@ -197,9 +197,9 @@ fn check_base(
     pairs: &[LoraPair<'_>],
 ) -> Result<(), ConvertError> {
     for pair in pairs {
-        let found = vec![pair.b.shape[0], pair.a.shape[1]];
-        let expected = base.tensor(&format!("{}.weight", pair.module)).map(|t| t.shape.to_vec());
-        if expected.as_ref() != Some(&found) {
+        let found = [pair.b.shape[0], pair.a.shape[1]];
+        let expected = base.tensor(&format!("{}.weight", pair.module)).map(|t| Box::from(t.shape));
+        if expected.as_deref() != Some(&found[..]) {
             return Err(ConvertError::OtherBase {
                 path: settings.source.clone(),
                 base: settings.base.clone(),

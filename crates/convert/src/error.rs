@@ -105,9 +105,9 @@ pub enum ConvertError {
         /// The module.
         module: String,
         /// Outputs and inputs in the adapter.
-        found: Vec<usize>,
+        found: [usize; 2],
         /// Outputs and inputs in the base, if it has the module.
-        expected: Option<Vec<usize>>,
+        expected: Option<Box<[usize]>>,
     },
     /// A budget that holds not even one row.
     #[error(

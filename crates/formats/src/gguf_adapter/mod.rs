@@ -166,9 +166,10 @@ impl GgufAdapter {
 
     /// All pairs, sorted by module; rows as they lie in the file.
     pub fn pairs(&self) -> impl Iterator<Item = LoraPair<'_>> {
-        self.facts.modules.iter().map(|AdaptedModule { module, tensor, .. }| {
-            let part = |end| self.gguf.tensor(&format!("{tensor}{end}")).expect("pairs are whole");
-            LoraPair { module, a: part(DOWN), b: part(UP) }
+        // Both parts are there: opening has looked at them.
+        self.facts.modules.iter().filter_map(|AdaptedModule { module, tensor, .. }| {
+            let part = |end| self.gguf.tensor(&format!("{tensor}{end}"));
+            Some(LoraPair { module, a: part(DOWN)?, b: part(UP)? })
         })
     }
 
