@@ -89,6 +89,7 @@ fn answers(
     let session = SessionSettings {
         model: settings.model.clone(),
         adapter,
+        chat_template: None,
         context: Some(longest + ANSWER_TOKENS),
         memory_budget: settings.budget()?,
     };
@@ -106,6 +107,7 @@ fn answers(
         Err(
             RuntimeError::NoTokenizer { .. }
             | RuntimeError::OverBudget { .. }
+            | RuntimeError::WholeSequence { .. }
             | RuntimeError::Context { .. },
         ) => Ok(Vec::new()),
         Err(error) => Err(error.into()),
