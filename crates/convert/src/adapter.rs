@@ -86,7 +86,9 @@ pub fn convert_adapter(settings: &AdapterSettings) -> Result<AdapterReport, Conv
 fn into_gguf(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> {
     let files = AdapterFiles::open(&settings.source)?;
     let (config, pairs) = files.lora().map_err(|error| match error {
-        Error::Document { path, reason } => ConvertError::NotInGguf { path, source: reason },
+        Error::Document { path, reason } => {
+            ConvertError::NotInGguf { path, source: Box::new(reason) }
+        }
         other => other.into(),
     })?;
     let alpha = one_alpha(&settings.source, &config, &pairs)?;
@@ -178,8 +180,8 @@ fn one_alpha(
         if one != alpha {
             return Err(ConvertError::SeveralAlphas {
                 path: path.to_path_buf(),
-                first: (module.to_owned(), one),
-                second: (pair.module.to_owned(), alpha),
+                first: Box::new((module.to_owned(), one)),
+                second: Box::new((pair.module.to_owned(), alpha)),
             });
         }
     }
@@ -197,14 +199,14 @@ fn check_base(
     pairs: &[LoraPair<'_>],
 ) -> Result<(), ConvertError> {
     for pair in pairs {
-        let found = vec![pair.b.shape[0], pair.a.shape[1]];
-        let expected = base.tensor(&format!("{}.weight", pair.module)).map(|t| t.shape.to_vec());
-        if expected.as_ref() != Some(&found) {
+        let found = [pair.b.shape[0], pair.a.shape[1]];
+        let expected = base.tensor(&format!("{}.weight", pair.module)).map(|t| Box::from(t.shape));
+        if expected.as_deref() != Some(&found[..]) {
             return Err(ConvertError::OtherBase {
                 path: settings.source.clone(),
                 base: settings.base.clone(),
-                module: pair.module.to_owned(),
-                found,
+                module: pair.module.into(),
+                found: Box::new(found),
                 expected,
             });
         }

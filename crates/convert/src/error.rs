@@ -69,7 +69,7 @@ pub enum ConvertError {
         /// The adapter's settings.
         path: PathBuf,
         /// The setting that cannot be said.
-        source: lowtide_formats::DocumentError,
+        source: Box<lowtide_formats::DocumentError>,
     },
     /// A LoRA adapter whose modules are scaled in ways that one alpha does not give.
     #[error(
@@ -80,9 +80,9 @@ pub enum ConvertError {
         /// The adapter.
         path: PathBuf,
         /// A module and its alpha.
-        first: (String, f64),
+        first: Box<(String, f64)>,
         /// Another module and its alpha.
-        second: (String, f64),
+        second: Box<(String, f64)>,
     },
     /// An alpha that is nothing in 32 bits.
     #[error("{}: alpha is {alpha}, which 32 bits cannot hold", path.display())]
@@ -103,11 +103,11 @@ pub enum ConvertError {
         /// The base that was given.
         base: PathBuf,
         /// The module.
-        module: String,
+        module: Box<str>,
         /// Outputs and inputs in the adapter.
-        found: Vec<usize>,
+        found: Box<[usize]>,
         /// Outputs and inputs in the base, if it has the module.
-        expected: Option<Vec<usize>>,
+        expected: Option<Box<[usize]>>,
     },
     /// A budget that holds not even one row.
     #[error(

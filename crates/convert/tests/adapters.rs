@@ -104,8 +104,8 @@ fn every_family_comes_back_bit_for_bit() {
         converted(&gguf, model, &back);
         let bytes = |dir: &Path| fs::read(dir.join(WEIGHTS_FILE)).unwrap();
         assert!(bytes(&back) == bytes(&source), "{model}");
-        let (config, _) =
-            AdapterFiles::open(&back).map(|f| f.lora().unwrap().0).map(|c| (c, ())).unwrap();
+        let files = AdapterFiles::open(&back).unwrap();
+        let (config, _) = files.lora().unwrap();
         assert_eq!((config.r, config.lora_alpha, config.use_rslora), (4, 8.0, false));
     }
 }

@@ -121,7 +121,7 @@ fn neither_threads_nor_budgets_change_a_byte() {
             ..settings(&source, &output, Some(Kind::Q4_K_M))
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let report = pool.install(|| convert(&settings, &mut |_| ())).unwrap();
+        let report = pool.install(|| convert(&settings, &mut |_| ()).map_err(Box::new)).unwrap();
         assert!(report.peak_bytes <= budget, "{} of {budget}", report.peak_bytes);
         (fs::read(output).unwrap(), report.relative_error)
     };

@@ -192,7 +192,7 @@ fn files_that_are_no_adapters_are_named() {
     let error = GgufAdapter::open(&path).unwrap_err();
     let Error::Adapter { path: found, reason } = error else { panic!("{error}") };
     let missing = DocumentError::Missing { key: "general.type".into(), expected: "\"adapter\"" };
-    assert_eq!((found, reason), (path, AdapterError::Setting(missing)));
+    assert_eq!((found, reason), (path, AdapterError::from(missing)));
 }
 
 /// A pair over bytes.

@@ -2,8 +2,8 @@
 //!
 //! The metadata names the base's architecture and one alpha. Every adapted tensor of the base has
 //! `<its name>.lora_a` `[rank, inputs]` and `<its name>.lora_b` `[outputs, rank]`; the rank is read
-//! from the shapes. In files of the Llama family the rows of `lora_b` of q and k lie in the order of
-//! [`rows`](crate::rows), as the rows of the base do; [`permuted_rows`] tells which.
+//! from the shapes. In files of the Llama family the rows of `lora_b` of q and k lie in the order
+//! of [`rows`](crate::rows), as the rows of the base do; [`permuted_rows`] tells which.
 //!
 //! There is room for plain LoRA only. A rank-stabilised scale is said through alpha.
 
@@ -166,9 +166,10 @@ impl GgufAdapter {
 
     /// All pairs, sorted by module; rows as they lie in the file.
     pub fn pairs(&self) -> impl Iterator<Item = LoraPair<'_>> {
-        self.facts.modules.iter().map(|AdaptedModule { module, tensor, .. }| {
-            let part = |end| self.gguf.tensor(&format!("{tensor}{end}")).expect("pairs are whole");
-            LoraPair { module, a: part(DOWN), b: part(UP) }
+        // Both parts are there: opening has looked at them.
+        self.facts.modules.iter().filter_map(|AdaptedModule { module, tensor, .. }| {
+            let part = |end| self.gguf.tensor(&format!("{tensor}{end}"));
+            Some(LoraPair { module, a: part(DOWN)?, b: part(UP)? })
         })
     }
 

@@ -35,7 +35,7 @@ const PREFIX: &str = "base_model.model.";
 pub enum AdapterError {
     /// A setting of an adapter that keeps its settings beside its tensors.
     #[error(transparent)]
-    Setting(#[from] DocumentError),
+    Setting(Box<DocumentError>),
     /// No tensors at all.
     #[error("there are no tensors")]
     Empty,
@@ -77,6 +77,12 @@ pub enum AdapterError {
         /// What fits.
         expected: String,
     },
+}
+
+impl From<DocumentError> for AdapterError {
+    fn from(reason: DocumentError) -> Self {
+        Self::Setting(Box::new(reason))
+    }
 }
 
 /// The name in the file of a parameter of a module of the base.

@@ -11,7 +11,8 @@ use super::console::Console;
 use super::failure::Failure;
 use super::show::number;
 
-const ADAPTER: &str = "an adapter is a folder with adapter_config.json and adapter_model.safetensors, or a .gguf file";
+const ADAPTER: &str = "an adapter is a folder with adapter_config.json and \
+                       adapter_model.safetensors, or a .gguf file";
 
 /// Looks at everything that a run reads.
 pub(crate) fn check_all(settings: &Settings, voice: Voice) -> Result<(), Failure> {

@@ -19,8 +19,8 @@ use super::failure::Failure;
 use super::inputs;
 
 const EXPECTED: &str = "expected a .gguf file (a model or an adapter), a folder with config.json \
-                        (a model) or adapter_config.json (an adapter), or a .jsonl or .txt file or a \
-                        folder with train.jsonl (data)";
+                        (a model) or adapter_config.json (an adapter), or a .jsonl or .txt file \
+                        or a folder with train.jsonl (data)";
 
 /// What a path can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
