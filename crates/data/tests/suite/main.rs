@@ -10,3 +10,4 @@ mod sentencepiece;
 mod smollm2;
 mod tokenizer_json;
 mod tools;
+mod vocab_json;
