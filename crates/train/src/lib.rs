@@ -22,6 +22,7 @@ mod prepare;
 pub mod report;
 mod rss;
 mod run;
+mod samples;
 mod settings;
 mod thin;
 mod trainer;

@@ -17,6 +17,7 @@ use crate::log::Log;
 use crate::metrics::{by_name, file};
 use crate::report::{self, HeldOut, Notes};
 use crate::rss::Watch;
+use crate::samples;
 use crate::thin::Thinned;
 use crate::{
     DataReport, Evaluation, Event, PlanReport, Settings, StepReport, Summary, TrainError, Trainer,
@@ -117,7 +118,8 @@ pub fn finetune_until(
     summary.trainable_parameters = report.trainable_parameters;
     if summary.steps > 0 {
         let evaluations = evaluations.into_items();
-        let notes = Notes { course, evaluations, ..notes(&report, &summary) };
+        let samples = samples::take(settings, job.data.valid.as_ref(), be, stop)?;
+        let notes = Notes { course, evaluations, samples, ..notes(&report, &summary) };
         tell(&settings.output, resolved, &summary, notes, &log)?;
     }
     on_event(&Event::Done(Box::new(summary.clone())));

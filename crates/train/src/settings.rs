@@ -72,6 +72,8 @@ pub struct Settings {
     pub save_every: u64,
     /// Updates between reports.
     pub report_every: u64,
+    /// Held-out prompts that the report shows answered before and after; 0 for none.
+    pub samples: usize,
     /// Adapter folder to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_adapter: Option<PathBuf>,
@@ -110,6 +112,7 @@ impl Default for Settings {
             eval_every: 0,
             save_every: 0,
             report_every: 10,
+            samples: 3,
             init_adapter: None,
         }
     }

@@ -159,6 +159,10 @@ struct RhythmFlags {
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     report_every: Option<u64>,
+    /// Held-out prompts that the report shows answered before and after; 0 for none [default: 3]
+    #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
+    samples: Option<usize>,
 }
 
 impl RunFlags {
@@ -197,6 +201,7 @@ impl RunFlags {
         set(&mut s.eval_every, &rhythm.eval_every);
         set(&mut s.save_every, &rhythm.save_every);
         set(&mut s.report_every, &rhythm.report_every);
+        set(&mut s.samples, &rhythm.samples);
         settings
     }
 }
