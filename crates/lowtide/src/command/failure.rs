@@ -98,6 +98,10 @@ impl Failure {
                 RuntimeError::OverBudget { smallest, .. } => Some(smallest),
                 _ => None,
             },
+            Self::Conversion(error) => match **error {
+                ConvertError::Budget { needed, .. } => Some(needed),
+                _ => None,
+            },
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! The command as a user meets it: flags in, text, JSON, files and exit codes out.
 
+mod converts;
 mod hub;
 mod inspects;
 mod packaging;
