@@ -121,8 +121,8 @@ impl<'a, 'w, F: Float> Blocks<'a, 'w, F> {
             let params = adapter.params().to_vec();
             let start = self.params;
             self.params += params.iter().map(ParamSpec::len).sum::<usize>();
-            let (info, kind) = (info.clone(), adapter.kind());
-            self.sites.push(Site { info, kind, params, range: start..self.params });
+            let (info, kind, facts) = (info.clone(), adapter.kind(), adapter.facts());
+            self.sites.push(Site { info, kind, facts, params, range: start..self.params });
         }
         Ok(adapter)
     }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use lowtide_adapter::{Config as AdapterConfig, Method, ParamSpec, SiteInfo};
+use lowtide_adapter::{Config as AdapterConfig, Facts, Method, ParamSpec, SiteInfo};
 use lowtide_tape::{Embedding, LossHead, Program};
 use lowtide_tensor::Float;
 
@@ -31,6 +31,8 @@ pub struct Site {
     pub info: SiteInfo,
     /// Name of the method.
     pub kind: &'static str,
+    /// What the method says of itself.
+    pub facts: Facts,
     /// The trainable tensors, in order.
     pub params: Vec<ParamSpec>,
     /// Where they lie in the adapter slab.

@@ -40,6 +40,14 @@ pub enum TargetsError {
         /// What was given.
         text: String,
     },
+    /// More of the topmost layers than there are.
+    #[error("layers `last:{asked}`: the model has {count}")]
+    TooManyLayers {
+        /// Layers asked for.
+        asked: usize,
+        /// Layers there are.
+        count: usize,
+    },
     /// A layer the model has not.
     #[error("layer {layer} is not in the model, which has {count} (0 to {})", count - 1)]
     LayerOutOfRange {
@@ -61,6 +69,10 @@ pub enum TargetModules {
     Pattern(Regex),
 }
 
+/// What makes a pattern match whole paths.
+const START: &str = "^(?:";
+const END: &str = ")$";
+
 impl FromStr for TargetModules {
     type Err = TargetsError;
 
@@ -74,11 +86,13 @@ impl FromStr for TargetModules {
             let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
             Ok(Self::List(names.map(str::to_owned).collect()))
         } else {
-            let whole = alloc::format!("^(?:{text})$");
-            Regex::new(&whole).map(Self::Pattern).map_err(|error| TargetsError::BadRegex {
+            let bad = |error| TargetsError::BadRegex {
                 text: text.to_owned(),
                 reason: alloc::format!("{error}"),
-            })
+            };
+            // By itself first, so that an error quotes what was written and nothing else.
+            Regex::new(text).map_err(bad)?;
+            Regex::new(&alloc::format!("{START}{text}{END}")).map(Self::Pattern).map_err(bad)
         }
     }
 }
@@ -111,7 +125,11 @@ impl TargetModules {
         match self {
             Self::AllLinear => "all-linear".to_owned(),
             Self::List(names) => names.join(","),
-            Self::Pattern(pattern) => pattern.as_str().to_owned(),
+            Self::Pattern(pattern) => {
+                let text = pattern.as_str();
+                let inner = text.strip_prefix(START).and_then(|text| text.strip_suffix(END));
+                inner.unwrap_or(text).to_owned()
+            }
         }
     }
 }
@@ -165,7 +183,13 @@ impl Layers {
     }
 
     fn check(&self, count: usize) -> Result<(), TargetsError> {
-        let Self::Ranges(ranges) = self else { return Ok(()) };
+        let ranges = match self {
+            Self::Last(asked) if *asked > count => {
+                return Err(TargetsError::TooManyLayers { asked: *asked, count });
+            }
+            Self::All | Self::Last(_) => return Ok(()),
+            Self::Ranges(ranges) => ranges,
+        };
         match ranges.iter().map(|range| *range.end()).find(|layer| *layer >= count) {
             Some(layer) => Err(TargetsError::LayerOutOfRange { layer, count }),
             None => Ok(()),
@@ -195,6 +219,7 @@ pub(crate) fn select(
 mod tests {
     use super::{Layers, TargetModules, TargetsError, select};
     use alloc::format;
+    use alloc::string::ToString;
     use alloc::vec::Vec;
     use lowtide_adapter::SiteInfo;
 
@@ -229,7 +254,13 @@ mod tests {
         let unknown = TargetsError::UnknownModule { name: "proj".into(), known };
         assert_eq!(chosen("proj", "all").unwrap_err(), unknown);
         assert!(matches!(chosen("(", "all"), Err(TargetsError::BadRegex { .. })));
-        assert!(matches!(chosen("x+", "all"), Err(TargetsError::NothingSelected { .. })));
+        let words = chosen("(", "all").unwrap_err().to_string();
+        assert!(words.contains("`(`") && !words.contains("^(?:"), "{words}");
+        let nothing = TargetsError::NothingSelected { text: "x+".into() };
+        assert_eq!(chosen("x+", "all").unwrap_err(), nothing);
+        let more = TargetsError::TooManyLayers { asked: 4, count: 3 };
+        assert_eq!(chosen("q_proj", "last:4").unwrap_err(), more);
+        assert_eq!(chosen("q_proj", "last:3").unwrap(), [0, 2, 4]);
         let out = TargetsError::LayerOutOfRange { layer: 3, count: 3 };
         assert_eq!(chosen("q_proj", "1-3").unwrap_err(), out);
         for bad in ["", "3-1", "last:0", "last:x", "a"] {

@@ -24,13 +24,21 @@ pub enum RuntimeError {
         /// Why.
         source: TokenizerError,
     },
-    /// The base's chat template cannot be used.
+    /// A chat template cannot be used.
     #[error("{}: {source}", path.display())]
     Template {
-        /// The base.
+        /// The base, or the file that was given instead of its template.
         path: PathBuf,
         /// Why.
         source: TemplateError,
+    },
+    /// A file with a chat template cannot be read.
+    #[error("{}: {reason}", path.display())]
+    TemplateFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// The base does not fit its configuration, or the adapter the base.
     #[error("{}: {source}", path.display())]
@@ -106,6 +114,17 @@ pub enum RuntimeError {
         smallest: u64,
         /// Tokens the context holds.
         context: usize,
+    },
+    /// A method that cannot read a text bit by bit.
+    #[error(
+        "method `{method}` at `{module}` needs all tokens of a sequence at once: it can be \
+         evaluated, and no text can be generated with it"
+    )]
+    WholeSequence {
+        /// Name of the method.
+        method: &'static str,
+        /// A module that it adapts.
+        module: String,
     },
     /// What was planned cannot be reserved.
     #[error("cannot reserve what was planned: {0}")]

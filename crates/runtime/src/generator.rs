@@ -92,8 +92,7 @@ impl Generation {
 #[derive(Clone, Debug)]
 pub struct GeneratorPlan {
     decoding: DecodePlan,
-    /// Words of the sampler: an id for every logit, and a bit for every token.
-    words: usize,
+    vocab: usize,
 }
 
 impl GeneratorPlan {
@@ -107,13 +106,12 @@ impl GeneratorPlan {
         context: usize,
     ) -> impl Iterator<Item = Self> + 'a {
         let vocab = program.head.weight.rows();
-        let words = vocab + vocab.div_ceil(32);
         let mut last = 0;
         let rows = Self::ROWS.into_iter().map(move |rows| rows.min(context));
         let rows = rows.filter(move |&rows| std::mem::replace(&mut last, rows) != rows);
         rows.map(move |rows| Self {
             decoding: DecodePlan::new(program, be, DecodeLimits { context, rows }),
-            words,
+            vocab,
         })
     }
 
@@ -130,10 +128,11 @@ impl GeneratorPlan {
         self.decoding.limits().context
     }
 
-    /// The sampler's words, and the ids in the cache.
+    /// The words of the sampler, and the ids that the cache is of.
     fn own_bytes(&self) -> ByCategory {
         let word = size_of::<u32>() as u64;
-        ByCategory::of(Category::Head, self.words as u64 * word)
+        let sampler = self.vocab + self.vocab.div_ceil(32);
+        ByCategory::of(Category::Head, sampler as u64 * word)
             .with(Category::Data, self.context() as u64 * word)
     }
 }
@@ -142,9 +141,8 @@ impl GeneratorPlan {
 /// an adapter under training as on one that was loaded.
 pub struct Generator<'p, 'w> {
     decoder: Decoder<'p, 'w, f32>,
-    sampler: Slab,
-    /// The tokens that the decoder has read.
-    read: Vec<u32>,
+    /// What [`Words`] are cut from.
+    words: Slab,
     vocab: usize,
 }
 
@@ -159,12 +157,12 @@ impl<'p, 'w> Generator<'p, 'w> {
         plan: GeneratorPlan,
         ledger: &mut Ledger,
     ) -> Result<Self, ReserveError> {
-        let sampler = Slab::reserve(ledger, plan.own_bytes())?;
-        let read = Vec::new();
+        let words = Slab::reserve(ledger, plan.own_bytes())?;
+        let vocab = plan.vocab;
         match Decoder::reserve(program, be, plan.decoding, ledger) {
-            Ok(decoder) => Ok(Self { decoder, sampler, read, vocab: program.head.weight.rows() }),
+            Ok(decoder) => Ok(Self { decoder, words, vocab }),
             Err(error) => {
-                sampler.release(ledger);
+                words.release(ledger);
                 Err(error)
             }
         }
@@ -173,7 +171,7 @@ impl<'p, 'w> Generator<'p, 'w> {
     /// Gives everything back.
     pub fn release(self, ledger: &mut Ledger) {
         self.decoder.release(ledger);
-        self.sampler.release(ledger);
+        self.words.release(ledger);
     }
 
     /// Tokens the context holds.
@@ -185,7 +183,6 @@ impl<'p, 'w> Generator<'p, 'w> {
     /// Forgets what was read. To be called when the parameters are others than before.
     pub fn clear(&mut self) {
         self.decoder.clear();
-        self.read.clear();
     }
 
     /// Continues `prompt` with the adapter `params`. What the prompt has in common with what was
@@ -273,10 +270,9 @@ impl<'p, 'w> Generator<'p, 'w> {
 
     /// Takes back what `prompt` does not begin with, and its last token, whose logits are wanted.
     fn reuse(&mut self, prompt: &[u32]) -> usize {
-        let common = self.read.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        let kept = self.decoder.truncate(common.min(prompt.len() - 1));
-        self.read.truncate(kept);
-        kept
+        let read = &Words::of(&mut self.words, self.vocab).read[..self.decoder.len()];
+        let common = read.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        self.decoder.truncate(common.min(prompt.len() - 1))
     }
 
     /// Reads all but the last token of the rest of a prompt.
@@ -288,8 +284,8 @@ impl<'p, 'w> Generator<'p, 'w> {
     ) -> ControlFlow<()> {
         let rows = self.decoder.plan().limits().rows;
         for ids in rest[..rest.len() - 1].chunks(rows) {
+            self.note(ids);
             self.decoder.read(params, ids);
-            self.read.extend(ids);
             on_piece("")?;
         }
         ControlFlow::Continue(())
@@ -297,9 +293,15 @@ impl<'p, 'w> Generator<'p, 'w> {
 
     /// Marks the tokens of a prompt as seen, and none else.
     fn mark_all(&mut self, prompt: &[u32]) {
-        let (_, seen) = sampler_parts(&mut self.sampler, self.vocab);
+        let Words { seen, .. } = Words::of(&mut self.words, self.vocab);
         seen.fill(0);
         prompt.iter().for_each(|id| mark(seen, *id));
+    }
+
+    /// Remembers the tokens that the decoder is about to read.
+    fn note(&mut self, ids: &[u32]) {
+        let past = self.decoder.len();
+        Words::of(&mut self.words, self.vocab).read[past..][..ids.len()].copy_from_slice(ids);
     }
 
     /// Reads `id` and chooses what follows.
@@ -310,20 +312,33 @@ impl<'p, 'w> Generator<'p, 'w> {
         sampling: &Sampling,
         draws: u64,
     ) -> Result<u32, RuntimeError> {
+        self.note(&[id]);
+        let tokens = self.decoder.len() + 1;
         let logits = self.decoder.extend(params, &[id]);
-        self.read.push(id);
-        let (order, seen) = sampler_parts(&mut self.sampler, self.vocab);
+        let Words { order, seen, .. } = Words::of(&mut self.words, self.vocab);
         let next = sampling.pick(logits, seen, order, draws);
-        let next = next.ok_or(RuntimeError::LogitsNotFinite { tokens: self.read.len() })?;
+        let next = next.ok_or(RuntimeError::LogitsNotFinite { tokens })?;
         mark(seen, next);
         Ok(next)
     }
 }
 
-/// Room for an id of every logit, and the bits of tokens that were there.
-fn sampler_parts(slab: &mut Slab, vocab: usize) -> (&mut [u32], &mut [u32]) {
-    let (order, rest) = slab.get_mut::<u32>().split_at_mut(vocab);
-    (order, &mut rest[..vocab.div_ceil(32)])
+/// What a generator holds besides its decoder, in one slab.
+struct Words<'s> {
+    /// Room for an id of every logit.
+    order: &'s mut [u32],
+    /// Of every token, whether it was there: a bit.
+    seen: &'s mut [u32],
+    /// The tokens that the decoder has read, as many as it says, and room up to the context.
+    read: &'s mut [u32],
+}
+
+impl<'s> Words<'s> {
+    fn of(slab: &'s mut Slab, vocab: usize) -> Self {
+        let (order, rest) = slab.get_mut::<u32>().split_at_mut(vocab);
+        let (seen, read) = rest.split_at_mut(vocab.div_ceil(32));
+        Self { order, seen, read }
+    }
 }
 
 fn mark(seen: &mut [u32], id: u32) {

@@ -1,5 +1,6 @@
 //! A base opened for generating: model, adapter, text and memory in one place.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -23,6 +24,8 @@ pub struct SessionSettings {
     pub model: PathBuf,
     /// Adapter folder; `None` for the bare base.
     pub adapter: Option<PathBuf>,
+    /// File with the chat template; the base's own when `None`.
+    pub chat_template: Option<PathBuf>,
     /// Tokens of prompt and answer together; 4096, or as many as the base can have, when `None`.
     pub context: Option<usize>,
     /// Heap that may be held: KV cache, working set and adapter, without the tokenizer's tables.
@@ -70,7 +73,10 @@ pub fn with_session<R, E: From<RuntimeError>>(
     if context == 0 || context > longest {
         return Err(RuntimeError::Context { context, longest }.into());
     }
-    let text = BaseText::open(&base)?;
+    let mut text = BaseText::open(&base)?;
+    if let Some(path) = &settings.chat_template {
+        text = text.with_template(&base, path)?;
+    }
     let budget = settings.memory_budget;
     let mut session = Session::reserve(&model, &text, be, context, budget)?;
     if let Some(adapter) = &adapter {
@@ -85,7 +91,7 @@ impl<'p, 'w> Session<'p, 'w> {
     ///
     /// # Errors
     /// [`RuntimeError::OverBudget`] when no plan fits, [`RuntimeError::Reserve`] when the system
-    /// has not what was planned.
+    /// has not what was planned, [`RuntimeError::WholeSequence`] when a method cannot generate.
     pub fn reserve(
         model: &'p Model<'w, f32>,
         text: &'p BaseText,
@@ -93,6 +99,10 @@ impl<'p, 'w> Session<'p, 'w> {
         context: usize,
         budget: Option<u64>,
     ) -> Result<Self, RuntimeError> {
+        if let Some(site) = model.sites.iter().find(|site| site.facts.whole_sequence) {
+            let (method, module) = (site.kind, site.info.name.clone());
+            return Err(RuntimeError::WholeSequence { method, module });
+        }
         let params = (model.program.params() * size_of::<f32>()) as u64;
         let own = ByCategory::of(Category::Adapter, params)
             .with(Category::Workspace, model.resident_bytes);
@@ -160,9 +170,9 @@ impl<'p, 'w> Session<'p, 'w> {
         on_piece: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generation, RuntimeError> {
         let ids = match prompt {
-            Prompt::Text(text) => self.text.plain(text)?,
-            Prompt::Chat(messages) => self.text.chat(messages)?,
-            Prompt::Ids(ids) => ids.to_vec(),
+            Prompt::Text(text) => Cow::Owned(self.text.plain(text)?),
+            Prompt::Chat(messages) => Cow::Owned(self.text.chat(messages)?),
+            Prompt::Ids(ids) => Cow::Borrowed(ids),
         };
         self.generator.generate(self.params.get(), self.text, &ids, request, on_piece)
     }

@@ -2,6 +2,10 @@
 
 use lowtide_data::{Tokenizer, TokenizerError};
 
+/// Tokens that are held back at most. A character has four bytes at most, so that more of them are
+/// no beginning of one.
+const HELD_MAX: usize = 32;
+
 /// Turns ids into pieces of text as soon as what follows cannot change them.
 ///
 /// A character may take several tokens, and a token may mean another text behind its neighbours, so
@@ -46,11 +50,17 @@ impl<'t> TextStream<'t> {
     fn piece(&mut self, last: bool) -> Result<String, TokenizerError> {
         let before = self.tokenizer.decode_plain(&self.ids[..self.done])?;
         let whole = self.tokenizer.decode_plain(&self.ids)?;
-        if whole.ends_with(char::REPLACEMENT_CHARACTER) && !last {
+        let broken = whole.ends_with(char::REPLACEMENT_CHARACTER);
+        let full = self.ids.len() - self.done >= HELD_MAX;
+        if broken && !full && !last {
             return Ok(String::new());
         }
         let piece = whole.get(before.len()..).unwrap_or_default().to_owned();
-        if piece.is_empty() {
+        if broken || piece.is_empty() {
+            // What is no text is no neighbour of what follows.
+            if full {
+                self.ids.truncate(self.done);
+            }
             return Ok(piece);
         }
         self.ids.drain(..self.done);

@@ -1,11 +1,21 @@
 //! Text of a base: its tokenizer and its chat template, where it has them.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use lowtide_data::{ChatTemplate, GgufVocab, Message, RenderOptions, Tokenizer, TokenizerError};
 use lowtide_formats::{GgufTokenizer, TokenizerSource};
 
 use crate::{OpenBase, RuntimeError};
+
+/// Tokens that end a turn in the formats in use, by name. They are ends where a vocabulary has them
+/// as control tokens, because files do not always name the one that their model was trained with.
+const TURN_ENDS: [&str; 7] =
+    ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "</s>"];
+
+/// The longest chat template that is read; the longest known have about 20 KB.
+const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
 
 /// How a base reads and writes text. A base without a tokenizer works on token ids only.
 #[derive(Debug)]
@@ -15,6 +25,8 @@ pub struct BaseText {
     /// Conversations to text.
     pub template: Option<ChatTemplate>,
     path: PathBuf,
+    /// Where the template is from.
+    template_path: PathBuf,
     ends: Vec<u32>,
 }
 
@@ -40,13 +52,38 @@ impl BaseText {
             .map(|source| ChatTemplate::new(source, special.bos.as_deref(), special.eos.as_deref()))
             .transpose()
             .map_err(|source| RuntimeError::Template { path: path(), source })?;
-        let mut text = Self { tokenizer, template, path: path(), ends: Vec::new() };
+        let template_path = path();
+        let mut text = Self { tokenizer, template, path: path(), template_path, ends: Vec::new() };
         text.ends = text.find_ends(file.eos_token_ids());
         Ok(text)
     }
 
-    /// Tokens that end an answer: those the base's files name, and the one with which the chat
-    /// template ends a turn.
+    /// The same with another chat template than the base's: the text of the file `path`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is larger than 1 MiB, or is not a template.
+    pub fn with_template(mut self, base: &OpenBase, path: &Path) -> Result<Self, RuntimeError> {
+        let unread = |reason: String| RuntimeError::TemplateFile { path: path.to_owned(), reason };
+        let mut source = String::new();
+        let file = File::open(path).map_err(|error| unread(error.to_string()))?;
+        let bytes = file.take(TEMPLATE_BYTES_MAX + 1).read_to_string(&mut source);
+        if bytes.map_err(|error| unread(error.to_string()))? as u64 > TEMPLATE_BYTES_MAX {
+            return Err(unread(format!(
+                "more than {TEMPLATE_BYTES_MAX} bytes are no chat template"
+            )));
+        }
+        let special = base.file().special_tokens();
+        let template =
+            ChatTemplate::new(&source, special.bos.as_deref(), special.eos.as_deref())
+                .map_err(|source| RuntimeError::Template { path: path.to_owned(), source })?;
+        self.template = Some(template);
+        self.template_path = path.to_owned();
+        self.ends = self.find_ends(base.file().eos_token_ids());
+        Ok(self)
+    }
+
+    /// Tokens that end an answer: those the base's files name, the one with which the chat template
+    /// ends a turn, and control tokens that are known to do so.
     #[must_use]
     pub fn ends(&self) -> &[u32] {
         &self.ends
@@ -80,9 +117,10 @@ impl BaseText {
         let none = || RuntimeError::NoTemplate { path: self.path.clone() };
         let template = self.template.as_ref().ok_or_else(none)?;
         let options = RenderOptions { add_generation_prompt: true, tools: None };
-        let text = template
-            .render(messages, options)
-            .map_err(|source| RuntimeError::Template { path: self.path.clone(), source })?;
+        let text = template.render(messages, options).map_err(|source| RuntimeError::Template {
+            path: self.template_path.clone(),
+            source,
+        })?;
         self.tokenizer()?.encode_ids(&text).map_err(|error| self.tokens_error(error))
     }
 
@@ -97,6 +135,8 @@ impl BaseText {
             let specials = tokenizer.specials();
             ends.extend([specials.eos, specials.eot].into_iter().flatten());
             ends.extend(self.turn_end(tokenizer));
+            let known = TURN_ENDS.iter().filter_map(|token| tokenizer.token_id(token));
+            ends.extend(known.filter(|id| tokenizer.is_special(*id)));
         }
         ends.sort_unstable();
         ends.dedup();

@@ -40,7 +40,8 @@ impl DecodePlan {
     ///
     /// # Panics
     /// When the limits allow no row, more rows than the context has or more tokens than positions
-    /// can count, or the program's parts disagree about the width of what flows between them.
+    /// can count, when an operation needs whole sequences, or when the program's parts disagree
+    /// about the width of what flows between them.
     #[must_use]
     pub fn new<F: Float>(
         program: &Program<'_, F>,

@@ -113,6 +113,11 @@ pub trait Op<F: Float>: Send + Sync {
         0
     }
 
+    /// Whether it needs all rows of a sequence at once, so that no decoder can run it.
+    fn whole_sequence(&self) -> bool {
+        false
+    }
+
     /// Scratch either direction needs for any batch within the limits.
     fn req(&self, _be: &dyn Backend<F>, _limits: Limits) -> Req {
         Req::default()

@@ -60,6 +60,10 @@ impl<'w, F: Float> Segment<'w, F> {
     }
 
     pub(crate) fn plan_decoding(&self, be: &dyn Backend<F>, limits: DecodeLimits) -> Schedule {
+        for node in &self.graph.nodes {
+            let name = node.op.name();
+            assert!(!node.op.whole_sequence(), "`{name}` cannot read a sequence call by call");
+        }
         forward(&self.graph, None, &Demands::decoding(be, limits))
     }
 

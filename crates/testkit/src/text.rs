@@ -12,23 +12,31 @@ const TEMPLATE: &str = "{% for message in messages %}<|start|>{{ message.role }}
                         {{ message.content }}<|end|>{% endfor %}\
                         {% if add_generation_prompt %}<|start|>assistant: {% endif %}";
 
+/// Every byte as a byte-level vocabulary spells it: printable ones as themselves, the others as the
+/// characters from U+0100 on.
+///
+/// # Panics
+/// Never: all these are characters.
+#[must_use]
+pub fn byte_tokens() -> Vec<String> {
+    let mut others = 0x100_u32..;
+    let spell = |byte: u8| {
+        if matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) {
+            return char::from(byte).to_string();
+        }
+        others.next().and_then(char::from_u32).expect("a character").to_string()
+    };
+    (0..=255).map(spell).collect()
+}
+
 /// Writes `tokenizer.json`, whose token `b` is byte `b`, and `tokenizer_config.json` into `dir`,
 /// the latter with a chat template when `chat` says so.
 ///
 /// # Panics
 /// When a file cannot be written.
 pub fn byte_tokenizer_files(dir: &Path, chat: bool) {
-    let mut next = 0x100;
-    let mut spell = |byte: u8| {
-        // Byte-level vocabularies write bytes that are no printable character from U+0100 on.
-        if matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) {
-            return char::from(byte).to_string();
-        }
-        next += 1;
-        char::from_u32(next - 1).expect("a character").to_string()
-    };
     let mut vocab: Map<String, Value> =
-        (0..=255_u8).map(|byte| (spell(byte), byte.into())).collect();
+        byte_tokens().into_iter().zip((0..).map(|id: u32| id.into())).collect();
     let control = [("<|start|>", 256), ("<|end|>", 257)];
     vocab.extend(control.map(|(token, id)| (token.to_owned(), id.into())));
     let added = control.map(|(content, id)| {

@@ -11,7 +11,7 @@ use lowtide_tape::{LossSum, Policy};
 use serde::Serialize;
 
 use crate::prepare::limits_of;
-use crate::{Needs, Prepared, RunPlan, TrainError, Trainer};
+use crate::{Event, Needs, Phase, Prepared, RunPlan, TrainError, Trainer};
 
 /// What an evaluation is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +71,18 @@ impl Evaluation {
 /// # Errors
 /// When a file is unsound, the adapter is of another base, or the budget is too small.
 pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evaluation, TrainError> {
+    evaluate_telling(settings, be, &mut |_| ())
+}
+
+/// As [`evaluate`], with [`Event::Progress`] after each batch.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_telling(
+    settings: &EvalSettings,
+    be: &dyn Backend<f32>,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Evaluation, TrainError> {
     let base = OpenBase::open(&settings.model)?;
     let adapter = settings.adapter.as_deref().map(LoadedAdapter::open).transpose()?;
     let prepared = Prepared {
@@ -104,7 +116,12 @@ pub fn evaluate(settings: &EvalSettings, be: &dyn Backend<f32>) -> Result<Evalua
         adapter.fill(base.file().hyper(), &model.sites, trainer.params_mut())?;
     }
     let start = Instant::now();
-    let sum = trainer.evaluate(&data, sequences)?;
+    let total = data.len();
+    let mut tell = |done| {
+        on_event(&Event::Progress { phase: Phase::Evaluation, done, total });
+        true
+    };
+    let (sum, _) = trainer.evaluate_while(&data, sequences, &mut tell)?;
     let seconds = start.elapsed().as_secs_f64();
     trainer.release(&mut ledger);
     if !sum.loss.is_finite() {

@@ -31,10 +31,12 @@ mod warning;
 pub use adapter_io::save_adapter;
 pub use batch::BatchBuffers;
 pub use error::TrainError;
-pub use evaluate::{EvalSettings, Evaluation, evaluate};
+pub use evaluate::{EvalSettings, Evaluation, evaluate, evaluate_telling};
 pub use init::initialise;
 pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};
-pub use metrics::{DataReport, Event, PackingReport, PlanReport, PlanRow, StepReport, Summary};
+pub use metrics::{
+    DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary,
+};
 pub use planner::{Needs, RunPlan};
 pub use prepare::{Prepared, PreparedData};
 pub use rss::{Memory, memory_now};

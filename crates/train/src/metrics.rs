@@ -9,6 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Evaluation, Warning};
 
+/// What takes long and is no update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Held-out examples are measured, by the sequence.
+    Evaluation,
+    /// Held-out prompts are answered for the report, by the answer.
+    Samples,
+}
+
 /// Something worth telling the user, in the order in which it happens: data, plan, evaluation
 /// before, steps (with evaluations and saves between), evaluation after, saved, done.
 #[derive(Clone, Debug, Serialize)]
@@ -18,13 +28,13 @@ pub enum Event {
     Data(DataReport),
     /// The plan fits; memory will be reserved now.
     Plan(PlanReport),
-    /// A long evaluation is under way.
+    /// Something that takes long and is no update is under way.
     Progress {
-        /// What is under way: `evaluation`.
-        phase: &'static str,
-        /// Sequences done.
+        /// What.
+        phase: Phase,
+        /// Sequences or answers done.
         done: usize,
-        /// Sequences in all.
+        /// Sequences or answers in all.
         total: usize,
     },
     /// Held-out loss was measured.

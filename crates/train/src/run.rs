@@ -20,8 +20,8 @@ use crate::rss::Watch;
 use crate::samples;
 use crate::thin::Thinned;
 use crate::{
-    DataReport, Evaluation, Event, PlanReport, Settings, StepReport, Summary, TrainError, Trainer,
-    memory_now, save_adapter,
+    DataReport, Evaluation, Event, Phase, PlanReport, Settings, StepReport, Summary, TrainError,
+    Trainer, memory_now, save_adapter,
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.
@@ -118,7 +118,7 @@ pub fn finetune_until(
     summary.trainable_parameters = report.trainable_parameters;
     if summary.steps > 0 {
         let evaluations = evaluations.into_items();
-        let samples = samples::take(settings, job.data.valid.as_ref(), be, stop)?;
+        let samples = samples::take(settings, job.data.valid.as_ref(), be, stop, on_event)?;
         let notes = Notes { course, evaluations, samples, ..notes(&report, &summary) };
         tell(&settings.output, resolved, &summary, notes, &log)?;
     }
@@ -267,7 +267,7 @@ impl Run<'_> {
         let (start, total) = (Instant::now(), valid.len());
         let (on_event, stop) = (&mut *self.on_event, self.stop);
         let mut go_on = |done| {
-            on_event(&Event::Progress { phase: "evaluation", done, total });
+            on_event(&Event::Progress { phase: Phase::Evaluation, done, total });
             !stop.load(Ordering::Relaxed)
         };
         let sequences = self.job.settings.batch_size;

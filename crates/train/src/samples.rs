@@ -14,7 +14,7 @@ use lowtide_runtime::{
 };
 
 use crate::report::Sample;
-use crate::{Settings, TrainError};
+use crate::{Event, Phase, Settings, TrainError};
 
 /// Tokens of the longest answer.
 const ANSWER_TOKENS: usize = 48;
@@ -35,6 +35,7 @@ pub(crate) fn take(
     valid: Option<&Dataset>,
     be: &dyn Backend<f32>,
     stop: &AtomicBool,
+    on_event: &mut dyn FnMut(&Event),
 ) -> Result<Vec<Sample>, TrainError> {
     let asked = match valid {
         // A packed bin is no prompt.
@@ -44,8 +45,13 @@ pub(crate) fn take(
     if asked.is_empty() {
         return Ok(Vec::new());
     }
-    let before = answers(settings, settings.init_adapter.clone(), &asked, be, stop)?;
-    let after = answers(settings, Some(settings.output.clone()), &asked, be, stop)?;
+    let (mut done, total) = (0, 2 * asked.len());
+    let mut tell = || {
+        done += 1;
+        on_event(&Event::Progress { phase: Phase::Samples, done, total });
+    };
+    let before = answers(settings, settings.init_adapter.clone(), &asked, be, stop, &mut tell)?;
+    let after = answers(settings, Some(settings.output.clone()), &asked, be, stop, &mut tell)?;
     let pairs = before.into_iter().zip(after);
     Ok(pairs.map(|(before, after)| Sample { before: before.before, ..after }).collect())
 }
@@ -77,16 +83,23 @@ fn answers(
     asked: &[Asked],
     be: &dyn Backend<f32>,
     stop: &AtomicBool,
+    tell: &mut dyn FnMut(),
 ) -> Result<Vec<Sample>, TrainError> {
     let longest = asked.iter().map(|asked| asked.prompt.len()).max().unwrap_or(0);
     let session = SessionSettings {
         model: settings.model.clone(),
         adapter,
+        chat_template: None,
         context: Some(longest + ANSWER_TOKENS),
         memory_budget: settings.budget()?,
     };
     let answered = with_session(&session, be, |session| {
-        asked.iter().map(|asked| answer(session, asked, stop)).collect::<Result<Vec<_>, _>>()
+        let one = |asked| {
+            let sample = answer(session, asked, stop)?;
+            tell();
+            Ok(sample)
+        };
+        asked.iter().map(one).collect::<Result<Vec<_>, RuntimeError>>()
     });
     match answered {
         Ok(samples) => Ok(samples),
@@ -94,6 +107,7 @@ fn answers(
         Err(
             RuntimeError::NoTokenizer { .. }
             | RuntimeError::OverBudget { .. }
+            | RuntimeError::WholeSequence { .. }
             | RuntimeError::Context { .. },
         ) => Ok(Vec::new()),
         Err(error) => Err(error.into()),

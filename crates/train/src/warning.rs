@@ -29,6 +29,11 @@ pub enum Warning {
         /// Updates between evaluations.
         eval_every: u64,
     },
+    /// There is an adapter in the output folder.
+    AdapterReplaced {
+        /// The folder.
+        output: PathBuf,
+    },
     /// A number of updates between evaluations or saves that the run never reaches.
     NeverReached {
         /// The setting.
@@ -66,6 +71,10 @@ impl Warning {
                 all.push(Self::NeverReached { field, every, steps });
             }
         }
+        let output = &settings.output;
+        if output.join("adapter_config.json").exists() {
+            all.push(Self::AdapterReplaced { output: output.clone() });
+        }
         all
     }
 }
@@ -89,6 +98,9 @@ impl fmt::Display for Warning {
                 "`eval-every` is {eval_every} and there is nothing to measure: give a file of \
                  held-out examples, or `val-split`"
             ),
+            Self::AdapterReplaced { output } => {
+                write!(f, "{} holds an adapter: saving replaces it", output.display())
+            }
             Self::NeverReached { field, every, steps } => write!(
                 f,
                 "`{field}` is {every} and the run has {steps} updates: it happens at the end only"
@@ -152,6 +164,12 @@ mod tests {
             ["`eval-every` is 2 and there is nothing to measure: give a file of held-out \
               examples, or `val-split`"]
         );
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().to_owned();
+        std::fs::write(output.join("adapter_config.json"), "{}").unwrap();
+        let settings = Settings { output: output.clone(), ..Settings::default() };
+        let told = format!("{} holds an adapter: saving replaces it", output.display());
+        assert_eq!(words(&settings, None, false), [told]);
         let json = serde_json::to_value(Warning::NothingHeldOut { eval_every: 2 }).unwrap();
         assert!(json.as_str().unwrap().starts_with("`eval-every` is 2"));
     }

@@ -1,7 +1,7 @@
 //! `lowtide eval`: loss, perplexity and accuracy.
 
-use lowtide::EvalSettings;
-use lowtide::train::{SettingsError, parse_bytes};
+use lowtide::train::{SettingsError, evaluate_telling, parse_bytes};
+use lowtide::{EvalSettings, Event};
 
 use super::args::EvalArgs;
 use super::console::Console;
@@ -19,7 +19,14 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     }
     let machine = Machine::start(args.machine)?;
     let mut console = Console::new(args.voice);
-    let result = machine.run(|backend, _| lowtide::evaluate(&settings, backend));
+    let mut hear = |event: &Event| {
+        if let Event::Progress { phase, done, total } = *event {
+            let words = show::evaluation::progress(phase, done, total);
+            console.advance(done as u64, total as u64, words, String::new());
+        }
+    };
+    let result = machine.run(|backend, _| evaluate_telling(&settings, backend, &mut hear));
+    console.settle();
     let result = result.map_err(|error| Failure::Evaluation(error.into()))?;
     console.json(&result);
     console.text(&show::evaluation::table(&result));

@@ -185,8 +185,13 @@ fn generation(f: &mut fmt::Formatter<'_>, error: &RuntimeError) -> fmt::Result {
         RuntimeError::PromptTooLong { .. } => {
             write!(f, "{error}\nuse a larger --context, or a shorter prompt")
         }
+        RuntimeError::TemplateFile { .. } => write!(f, "--chat-template {error}"),
         RuntimeError::NoTemplate { .. } => {
-            write!(f, "{error}\nuse lowtide generate, without --system")
+            write!(
+                f,
+                "{error}\ngive one with --chat-template, or continue plain text with lowtide \
+                 generate --raw"
+            )
         }
         error => chain(f, error),
     }

@@ -71,8 +71,8 @@ impl Teller<'_> {
                 self.steps = report.steps;
                 self.console.text(&format!("{}\n", show::plan::plan(report)));
             }
-            Event::Progress { done, total, .. } => {
-                let words = show::evaluation::progress(*done, *total);
+            Event::Progress { phase, done, total } => {
+                let words = show::evaluation::progress(*phase, *done, *total);
                 self.console.advance(*done as u64, *total as u64, words, String::new());
             }
             Event::Evaluation { step, result } => {

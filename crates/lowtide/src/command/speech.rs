@@ -20,6 +20,9 @@ pub(crate) struct SpeechFlags {
     /// Adapter folder; without one, the bare base speaks
     #[arg(long, short, alias = "adapter-path", value_name = "DIR", help_heading = "Input")]
     adapter: Option<PathBuf>,
+    /// File with the chat template, instead of the base's own
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    chat_template: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Generation")]
     sampling: SamplingFlags,
     /// Tokens of prompt and answer together [default: 4096, or fewer if the base has fewer]
@@ -80,6 +83,7 @@ impl SpeechFlags {
         let settings = SessionSettings {
             model: self.model.clone(),
             adapter: self.adapter.clone(),
+            chat_template: self.chat_template.clone(),
             context: self.context,
             memory_budget: budget.map_err(SettingsError::from)?,
         };

@@ -104,11 +104,92 @@ fn what_is_refused_is_told_with_what_to_do() {
     assert!(error.contains("25 tokens and the context holds 8\nuse a larger --context"), "{error}");
     let error = place.lowtide("generate --model model --prompt hello").failed(1);
     assert!(error.contains("no tokenizer in it"), "{error}");
-    let error = place.lowtide("chat --model plain").failed(1);
-    assert!(error.contains("no chat template in it"), "{error}");
-    let error = place.lowtide("generate --model plain --prompt hello --system x").failed(1);
-    assert!(error.contains("without --system"), "{error}");
+    for line in ["chat --model plain", "generate --model plain --prompt hello --system x"] {
+        let error = place.lowtide(line).failed(1);
+        assert!(error.contains("plain: no chat template in it"), "{error}");
+        assert!(error.contains("give one with --chat-template, or continue plain"), "{error}");
+    }
+    std::fs::write(place.path("bad.jinja"), "{% if %}").unwrap();
+    for (file, says) in [("bad.jinja", "bad.jinja: chat template, line 1"), ("none", "none: ")] {
+        let line = format!("generate -m plain -p hello --chat-template {file}");
+        let error = place.lowtide(&line).failed(1);
+        assert!(error.contains(says), "{error}");
+    }
     place.lowtide("generate --model plain --prompt hello --max-tokens 2").done();
+}
+
+#[test]
+fn a_template_may_be_given() {
+    let place = place();
+    let config = place.json("speaker/tokenizer_config.json");
+    let template = config["chat_template"].as_str().unwrap();
+    std::fs::write(place.path("turns.jinja"), template).unwrap();
+    let flags = "-p hello --max-tokens 12 --temperature 0 --system short";
+    let own = place.lowtide(&format!("generate -m speaker {flags}")).done();
+    let given = place.lowtide(&format!("generate -m plain {flags} --chat-template turns.jinja"));
+    assert_eq!(given.done(), own);
+    std::fs::write(place.path("other.jinja"), "{{ messages[0].content }}").unwrap();
+    let line = "generate -m speaker -p hello --json --chat-template other.jinja";
+    let other: Value = serde_json::from_str(&place.lowtide(line).done()).unwrap();
+    assert_eq!(other["prompt_tokens"], 5);
+}
+
+/// Answers that take longer than anyone waits are stopped after their first words.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_an_answer_and_not_the_conversation() {
+    use std::io::{BufReader, Read, Write};
+    use std::process::{Command, Stdio};
+
+    use lowtide_testkit::text::byte_tokenizer_files;
+    use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
+
+    const TOKENS: usize = 1900;
+    let place = Place::new();
+    let shape = TinyLlama {
+        hidden: 256,
+        layers: 8,
+        head_dim: 64,
+        intermediate: 768,
+        ..TinyLlama::default()
+    };
+    tiny_llama_folder(&place.path("slow"), &shape);
+    byte_tokenizer_files(&place.path("slow"), false);
+    // Bytes by chance, none of which ends an answer.
+    let mut config = place.json("slow/config.json");
+    config["eos_token_id"] = Value::Null;
+    std::fs::write(place.path("slow/config.json"), config.to_string()).unwrap();
+    std::fs::write(place.path("words.jinja"), "{{ messages[0].content }}").unwrap();
+    let line = "chat -m slow --chat-template words.jinja --temperature 100 --top-k 0 --top-p 1 \
+                --threads 1 --max-tokens";
+    let mut run = Command::new(env!("CARGO_BIN_EXE_lowtide"))
+        .args(line.split_whitespace())
+        .arg(TOKENS.to_string())
+        .current_dir(place.root())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut to, mut from) = (run.stdin.take().unwrap(), run.stdout.take().unwrap());
+    let mut from = BufReader::new(&mut from).bytes().map(Result::unwrap);
+    for _ in 0..2 {
+        to.write_all(b"hello\n").unwrap();
+        let mut heard = vec![from.next().unwrap()];
+        let id = run.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        // What is typed after an answer is heard.
+        to.write_all(b"/help\n/reset\n").unwrap();
+        let help = b"Ctrl-C stops an answer\n";
+        while !heard.ends_with(help) {
+            heard.push(from.next().unwrap());
+        }
+        assert!(heard.len() < TOKENS / 2, "{} bytes", heard.len());
+    }
+    to.write_all(b"/exit\n").unwrap();
+    let mut told = String::new();
+    run.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!((run.wait().unwrap().code(), told.as_str()), (Some(0), ""));
 }
 
 #[test]

@@ -1,23 +1,14 @@
 //! Pieces of text over a vocabulary of single bytes.
 
 use lowtide_data::GgufVocab;
+use lowtide_testkit::text::byte_tokens;
 use proptest::prelude::*;
 
 use super::*;
 
 /// A byte-level tokenizer without merges: every byte is a token.
 fn bytes() -> Tokenizer {
-    // The printable bytes stand for themselves, the others for the characters from U+0100 on.
-    let plain = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let mut next = 0x100;
-    let mut spell = |b: u8| {
-        if plain(b) {
-            return char::from(b).to_string();
-        }
-        next += 1;
-        char::from_u32(next - 1).unwrap().to_string()
-    };
-    let mut tokens: Vec<String> = (0..=255).map(&mut spell).collect();
+    let mut tokens = byte_tokens();
     tokens.push("<|end|>".into());
     let mut token_types = vec![1; 256];
     token_types.push(3);
@@ -69,6 +60,23 @@ fn control_tokens_give_no_text() {
     let mut stream = TextStream::new(&tokenizer, &[]);
     let got: Vec<_> = [97, 256, 98].map(|id| stream.push(id).unwrap()).into();
     assert_eq!(got, ["a", "", "b"]);
+}
+
+#[test]
+fn what_is_no_text_is_not_kept_for_long() {
+    let tokenizer = bytes();
+    let mut stream = TextStream::new(&tokenizer, &[]);
+    for id in [97, 256].into_iter().chain([256; 99]) {
+        let piece = stream.push(id).unwrap();
+        assert_eq!(piece, if id == 97 { "a" } else { "" });
+        assert!(stream.ids.len() <= HELD_MAX);
+    }
+    let got: Vec<_> = (0..40).map(|_| stream.push(0xff).unwrap()).collect();
+    let told: String = got.concat();
+    assert!(told.len() >= 3 * HELD_MAX / 2 && told.chars().all(|c| c == '\u{fffd}'), "{told}");
+    assert!(stream.push(98).unwrap().ends_with("\u{fffd}b"));
+    assert_eq!(stream.push(99).unwrap(), "c");
+    assert!(stream.ids.len() <= 2, "{:?}", stream.ids);
 }
 
 #[test]

@@ -77,6 +77,10 @@ impl<F: Float> Op<F> for AdaptedLinear<'_, F> {
         self.adapter.as_ref().map_or(0, |a| a.params().iter().map(ParamSpec::len).sum())
     }
 
+    fn whole_sequence(&self) -> bool {
+        self.adapter.as_ref().is_some_and(|adapter| adapter.facts().whole_sequence)
+    }
+
     fn req(&self, be: &dyn Backend<F>, limits: Limits) -> Req {
         let base = self.base();
         match &self.adapter {

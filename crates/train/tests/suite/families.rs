@@ -9,11 +9,11 @@ use lowtide_ndarray::NdArray;
 use lowtide_tape::{Batch, Policy};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::compare::assert_close;
+use lowtide_testkit::gguf::write_gguf;
 use lowtide_testkit::golden::{golden_dir, load_json};
 use lowtide_train::OpenBase;
 use serde_json::json;
 
-use crate::gguf;
 use crate::support::{Setup, bits, dataset, write_data};
 
 /// A golden base of each family, and an untied one.
@@ -94,7 +94,7 @@ fn a_gguf_file_and_the_folder_give_the_same_logits() {
     for model in MODELS {
         let dir = tempfile::tempdir().unwrap();
         let folder = golden_dir().join(model);
-        let (from_folder, from_file) = (logits(&folder), logits(&gguf::write(&folder, dir.path())));
+        let (from_folder, from_file) = (logits(&folder), logits(&write_gguf(&folder, dir.path())));
         // A Llama's file rotates neighbours, so that sums of products run in another order.
         let atol = if model.starts_with("llama") { 5e-5 } else { 0.0 };
         assert_close(model, &from_file, &from_folder, atol, 0.0);

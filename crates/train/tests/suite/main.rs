@@ -6,7 +6,6 @@ mod bad_settings;
 mod determinism;
 mod families;
 mod folders;
-mod gguf;
 mod gguf_and_hf;
 mod packing;
 mod plan_is_ledger;

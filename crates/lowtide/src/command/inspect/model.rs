@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lowtide::TrainError;
-use lowtide::data::{ChatTemplate, Message, RenderOptions, Specials, Tokenizer};
+use lowtide::data::{ChatTemplate, Message, RenderOptions, Specials};
 use lowtide::formats::{Activation, Base, Hyperparameters, RopeScaling, TokenizerSource};
 use lowtide::runtime::{BaseText, OpenBase};
 use serde::Serialize;
@@ -111,7 +111,7 @@ pub(super) fn inspect(path: &Path, tensors: bool) -> Result<ModelReport, TrainEr
         },
         rope: rope(hyper),
         types: types(&list),
-        tokenizer: tokenizer(file, text.as_ref().and_then(|text| text.tokenizer.as_ref()), error)?,
+        tokenizer: tokenizer(file, text.as_ref(), error)?,
         chat_template: file.chat_template().map(str::to_owned),
         conversation: text.as_ref().and_then(|text| text.template.as_ref()).map(conversation),
         tensors: if tensors { list } else { Vec::new() },
@@ -161,7 +161,7 @@ fn rope(hyper: &Hyperparameters) -> String {
 
 fn tokenizer(
     file: &Base,
-    tokenizer: Option<&Tokenizer>,
+    text: Option<&BaseText>,
     error: Option<String>,
 ) -> Result<TokenizerReport, TrainError> {
     let kind = match file.tokenizer_source()? {
@@ -172,9 +172,9 @@ fn tokenizer(
         },
         TokenizerSource::None => "none".into(),
     };
-    let stop = file.eos_token_ids().to_vec();
+    let stop = text.map_or(file.eos_token_ids(), BaseText::ends).to_vec();
     let mut report = TokenizerReport { kind, stop, error, ..TokenizerReport::default() };
-    if let Some(tokenizer) = tokenizer {
+    if let Some(tokenizer) = text.and_then(|text| text.tokenizer.as_ref()) {
         report.tokens = Some(tokenizer.vocab_size());
         let Specials { bos, eos, eot, unk, pad } = tokenizer.specials();
         let named = [("bos", bos), ("eos", eos), ("eot", eot), ("unk", unk), ("pad", pad)];

@@ -1,6 +1,7 @@
 //! What an evaluation measured.
 
 use lowtide::Evaluation;
+use lowtide::train::Phase;
 
 use super::Facts;
 use super::number::{count, percent, seconds};
@@ -29,8 +30,11 @@ pub(crate) fn line(step: u64, result: &Evaluation) -> String {
 }
 
 /// What stands on the live line while an evaluation is under way.
-pub(crate) fn progress(done: usize, total: usize) -> String {
-    format!("held-out loss: {done}/{total} examples")
+pub(crate) fn progress(phase: Phase, done: usize, total: usize) -> String {
+    match phase {
+        Phase::Evaluation => format!("loss: {done}/{total} sequences"),
+        Phase::Samples => format!("samples for the report: {done}/{total} answers"),
+    }
 }
 
 fn accuracy(result: &Evaluation) -> String {
@@ -63,7 +67,9 @@ Evaluation
         assert_eq!(table(&RESULT), expected);
         let tail = "(perplexity 11.17, accuracy 48.1 %)";
         assert_eq!(line(0, &RESULT), format!("held-out loss 2.4135 before training {tail}"));
-        assert_eq!(progress(12, 60), "held-out loss: 12/60 examples");
+        assert_eq!(progress(Phase::Evaluation, 12, 60), "loss: 12/60 sequences");
+        let words = "samples for the report: 1/6 answers";
+        assert_eq!(progress(Phase::Samples, 1, 6), words);
         assert_eq!(line(1, &RESULT), format!("held-out loss 2.4135 after 1 update {tail}"));
     }
 }

@@ -1,4 +1,4 @@
-//! Golden bases as GGUF files, as the usual converter would write them.
+//! Folders as GGUF files, as the usual converter would write them.
 
 use std::path::{Path, PathBuf};
 
@@ -6,15 +6,33 @@ use lowtide_formats::gguf::{Value, Writer};
 use lowtide_formats::{Base, Hyperparameters, rows};
 use lowtide_quant::formats::F32;
 
-/// Writes the base in the folder `source` into `dir`, every tensor in f32.
-pub(crate) fn write(source: &Path, dir: &Path) -> PathBuf {
+use crate::text::byte_tokens;
+
+/// Writes the base in the folder `source` as `model.gguf` into `dir`, every tensor in f32. A base
+/// with a tokenizer is given the vocabulary of [`byte_tokenizer_files`], without control tokens.
+///
+/// [`byte_tokenizer_files`]: crate::text::byte_tokenizer_files
+///
+/// # Panics
+/// When the folder is no base, or the file cannot be written.
+#[must_use]
+pub fn write_gguf(source: &Path, dir: &Path) -> PathBuf {
     let base = Base::open(source).unwrap();
     let hyper = base.hyper();
-    let arch = hyper.architecture.trim_end_matches("_text");
+    // Converters write a Mistral without a window as the Llama that it is.
+    let arch = match hyper.architecture.trim_end_matches("_text") {
+        "mistral" if hyper.local.is_none() => "llama",
+        arch => arch,
+    };
     let mut writer = Writer::new();
     writer.metadata("general.architecture", arch.into());
     for (key, value) in metadata(hyper) {
         writer.metadata(&format!("{arch}.{key}"), value);
+    }
+    if source.join("tokenizer.json").is_file() {
+        writer.metadata("tokenizer.ggml.model", "gpt2".into());
+        writer.metadata("tokenizer.ggml.pre", "smollm".into());
+        writer.metadata("tokenizer.ggml.tokens", Value::Strings(byte_tokens()));
     }
     for name in base.tensor_names() {
         writer.tensor(&gguf_name(&name, arch), base.tensor(&name).unwrap().shape, &F32);
