@@ -30,13 +30,18 @@ pub(crate) fn of_folder(base: &Base) -> Result<Option<GgufVocab>, ConvertError> 
 
 /// Adds a vocabulary to the metadata of a GGUF file.
 pub(crate) fn put(writer: &mut Writer, vocab: GgufVocab) {
-    let GgufVocab { model, pre, tokens, token_types, merges, .. } = vocab;
+    let GgufVocab { model, pre, tokens, token_types, merges, scores, .. } = vocab;
+    let scored = !scores.is_empty();
     let mut put = |key: &str, value| writer.metadata(&format!("tokenizer.ggml.{key}"), value);
     put("model", Value::Str(model));
     put("pre", Value::Str(pre));
     put("tokens", Value::Strings(tokens));
     put("token_type", Value::I32s(token_types));
-    put("merges", Value::Strings(merges));
+    if scored {
+        put("scores", Value::F32s(scores));
+    } else {
+        put("merges", Value::Strings(merges));
+    }
     for (key, id) in [
         ("bos_token_id", vocab.bos),
         ("eos_token_id", vocab.eos),
@@ -48,7 +53,11 @@ pub(crate) fn put(writer: &mut Writer, vocab: GgufVocab) {
             put(key, id.into());
         }
     }
-    for (key, truth) in [("add_bos_token", vocab.add_bos), ("add_eos_token", vocab.add_eos)] {
+    for (key, truth) in [
+        ("add_bos_token", vocab.add_bos),
+        ("add_eos_token", vocab.add_eos),
+        ("add_space_prefix", vocab.add_space_prefix),
+    ] {
         if let Some(truth) = truth {
             put(key, truth.into());
         }
@@ -93,6 +102,7 @@ fn vocab_of(tokenizer: GgufTokenizer) -> GgufVocab {
         tokens: tokenizer.tokens,
         token_types: tokenizer.token_types,
         merges: tokenizer.merges,
+        scores: tokenizer.scores,
         bos: tokenizer.bos,
         eos: tokenizer.eos,
         eot: tokenizer.eot,
@@ -100,7 +110,7 @@ fn vocab_of(tokenizer: GgufTokenizer) -> GgufVocab {
         pad: tokenizer.pad,
         add_bos: tokenizer.add_bos,
         add_eos: tokenizer.add_eos,
-        ..GgufVocab::default()
+        add_space_prefix: tokenizer.add_space_prefix,
     }
 }
 

@@ -21,19 +21,30 @@ const INDEX_BYTES_MAX: u64 = 16 << 20;
 #[derive(Clone, Debug)]
 pub struct Hub {
     pub(crate) cache: Cache,
+    /// Where the user's token lies beside, which stays when the cache is moved.
+    #[cfg(feature = "download")]
+    pub(crate) home: Cache,
     /// Instead of the one that users' settings name.
     #[cfg(feature = "download")]
     pub(crate) endpoint: Option<String>,
 }
 
 impl Hub {
-    /// The hub as the settings of the user say.
+    /// The hub as the settings of the user say: the cache that `HF_HUB_CACHE` names, else `hub` in
+    /// the folder that `HF_HOME` names, else the one in the home folder.
     ///
     /// # Errors
     /// [`HubError::NoHome`] if the user has no home folder for the cache to be in.
     pub fn of_user() -> Result<Self, HubError> {
         std::env::home_dir().ok_or(HubError::NoHome)?;
-        Ok(Self::with_cache(Cache::from_env()))
+        // The `hf-hub` crate knows `HF_HOME` only.
+        let moved = std::env::var_os("HF_HUB_CACHE").filter(|path| !path.is_empty());
+        let cache = moved.map_or_else(Cache::from_env, |path| Cache::new(path.into()));
+        Ok(Self {
+            #[cfg(feature = "download")]
+            home: Cache::from_env(),
+            ..Self::with_cache(cache)
+        })
     }
 
     /// A hub with another cache: the folder that holds `models--org--name`.
@@ -50,9 +61,11 @@ impl Hub {
 
     fn with_cache(cache: Cache) -> Self {
         Self {
-            cache,
+            #[cfg(feature = "download")]
+            home: cache.clone(),
             #[cfg(feature = "download")]
             endpoint: None,
+            cache,
         }
     }
 

@@ -56,7 +56,7 @@ impl Hub {
             builder = builder.with_endpoint(endpoint.clone());
         }
         let builder = builder
-            .with_token(self.cache.token())
+            .with_token(self.home.token())
             .with_cache_dir(self.cache.path().clone())
             .with_user_agent("lowtide", env!("CARGO_PKG_VERSION"));
         let api = builder.build().map_err(|error| HubError::Request {

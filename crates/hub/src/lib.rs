@@ -7,8 +7,9 @@
 //! - With the feature `download`, [`Hub::fetch`] brings what is missing into that cache: configs,
 //!   tokenizer and weights, nothing else of a repository.
 //!
-//! Where the cache is, and which server is asked, is the `hf-hub` crate's to know; it reads the
-//! variables that users of the hub set. None of them changes a number.
+//! Where the cache is, and which server is asked, is the `hf-hub` crate's to know, but for
+//! `HF_HUB_CACHE`, which is read here: these are variables that users of the hub set. None of them
+//! changes a number.
 //!
 //! The crate knows names and sizes, never what is in a file: checking is for those who open them.
 #![forbid(unsafe_code)]

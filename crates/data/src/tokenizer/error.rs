@@ -90,10 +90,63 @@ pub enum TokenizerError {
         normalizer: String,
     },
     /// A tokenizer that is written to no GGUF file.
-    #[error("the tokenizer is {kind}: expected byte-level BPE")]
+    #[error("the tokenizer is {kind}: expected BPE, byte-level or with byte fallback")]
     NotByteLevel {
         /// What it is.
         kind: String,
+    },
+    /// A treatment of spaces that SentencePiece vocabularies in GGUF do not have.
+    #[error(
+        "`pre_tokenizer` {pre_tokenizer} with `normalizer` {normalizer}: expected each space as \
+         \"▁\", and one put before every piece of text or none, as GGUF says it"
+    )]
+    UnknownSpaces {
+        /// How the document splits.
+        pre_tokenizer: String,
+        /// How it changes text before.
+        normalizer: String,
+    },
+    /// Scores that no list of merges says.
+    #[error(
+        "tokens {first:?} and {second:?} have the score {score} both: a list of merges joins one \
+         of them first everywhere"
+    )]
+    SharedScore {
+        /// One token.
+        first: String,
+        /// The other.
+        second: String,
+        /// Their score.
+        score: String,
+    },
+    /// Merges that no scores say.
+    #[error(
+        "the merges into {token:?} are not together, or not all ways to make it of two tokens: \
+         scores would join others"
+    )]
+    MergeOrder {
+        /// What they make.
+        token: String,
+    },
+    /// A character that is joined with scores and not with merges.
+    #[error("{character:?} in the token {token:?} is no token itself: merges do not join it")]
+    LooseCharacter {
+        /// The token.
+        token: String,
+        /// The character.
+        character: char,
+    },
+    /// A vocabulary that has nothing for some texts.
+    #[error("{bytes} of 256 bytes have a token: expected all, or a token for the unknown")]
+    NoUnknown {
+        /// Bytes with a token.
+        bytes: usize,
+    },
+    /// A token for a byte that other programs do not read as one.
+    #[error("the token {token:?} is for a byte: expected it spelled as \"<0x0A>\"")]
+    ByteSpelling {
+        /// The token.
+        token: String,
     },
     /// A token id that the model has no row for.
     #[error("token id {id} is beyond the {rows} ids of the model")]

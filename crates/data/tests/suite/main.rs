@@ -8,5 +8,7 @@ mod hostile;
 mod masks;
 mod sentencepiece;
 mod smollm2;
+mod spm_json;
 mod tokenizer_json;
 mod tools;
+mod vocab_json;

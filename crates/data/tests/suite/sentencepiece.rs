@@ -24,7 +24,7 @@ fn ids(value: &Value) -> Vec<u32> {
     integers(value).into_iter().map(|id| u32::try_from(id).unwrap()).collect()
 }
 
-fn vocab() -> GgufVocab {
+pub(crate) fn vocab() -> GgufVocab {
     let gguf = &golden()["gguf"];
     let texts = gguf["tokens"].as_array().unwrap().iter();
     let scores = gguf["scores"].as_array().unwrap().iter();

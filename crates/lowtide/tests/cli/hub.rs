@@ -9,8 +9,14 @@ use crate::place::Place;
 
 /// Runs `lowtide` with a cache in the folder `home` and a hub at a port that nobody listens on.
 fn lowtide(place: &Place, line: &str) -> (Option<i32>, String, String) {
+    with(place, line, ("HF_HUB_CACHE", ""))
+}
+
+/// The same with one more variable.
+fn with(place: &Place, line: &str, (name, value): (&str, &str)) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lowtide"));
     command.env("HF_HOME", place.path("home")).env("HF_ENDPOINT", "http://127.0.0.1:9");
+    command.env(name, value);
     let command = command.args(line.split_whitespace()).current_dir(place.root());
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -32,6 +38,20 @@ fn a_cached_base_is_used_under_its_id() {
     assert_eq!(lowtide(&place, line), (Some(0), String::new(), String::new()));
     let name = &place.json("a/adapter_config.json")["base_model_name_or_path"];
     assert_eq!(name, "org/tiny", "who shares the adapter names the base as others know it");
+}
+
+#[test]
+fn the_cache_may_lie_elsewhere() {
+    let place = Place::new();
+    let model = place.path("moved/models--org--tiny");
+    fs::create_dir_all(model.join("refs")).unwrap();
+    fs::create_dir_all(model.join("snapshots")).unwrap();
+    fs::write(model.join("refs/main"), "0123abcd").unwrap();
+    fs::rename(place.path("model"), model.join("snapshots/0123abcd")).unwrap();
+    let line = "eval --model org/tiny --data data.jsonl --json";
+    let (code, _, err) = with(&place, line, ("HF_HUB_CACHE", "moved"));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(lowtide(&place, line).0, Some(1));
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub(super) fn build(vocab: GgufVocab) -> Result<Tokenizer, TokenizerError> {
 }
 
 /// The type of each token; files without types are told by the spelling of bytes alone.
-fn kinds(vocab: &GgufVocab) -> Vec<i32> {
+pub(super) fn kinds(vocab: &GgufVocab) -> Vec<i32> {
     let spelled = |token: &String| if byte_of(token, BYTE).is_some() { BYTE } else { 1 };
     if vocab.token_types.is_empty() {
         vocab.tokens.iter().map(spelled).collect()
@@ -81,7 +81,7 @@ fn check_scores(vocab: &GgufVocab) -> Result<(), TokenizerError> {
 }
 
 /// The byte that a token of that type stands for, spelled `<0x0A>`.
-fn byte_of(token: &str, kind: i32) -> Option<u8> {
+pub(super) fn byte_of(token: &str, kind: i32) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     let spelled = kind == BYTE && digits.len() == 2 && !digits.starts_with('+');
     u8::from_str_radix(digits, 16).ok().filter(|_| spelled)
@@ -100,13 +100,13 @@ fn with_usual(said: Specials, types: &[i32]) -> Specials {
     }
 }
 
-fn normalizer(space_first: bool) -> NormalizerWrapper {
+pub(super) fn normalizer(space_first: bool) -> NormalizerWrapper {
     let spaces = replace(" ", SPACE).into();
     let first = space_first.then(|| Prepend::new(SPACE.to_owned()).into());
     Normalizers::new(first.into_iter().chain([spaces]).collect()).into()
 }
 
-fn decoder(space_first: bool) -> DecoderWrapper {
+pub(super) fn decoder(space_first: bool) -> DecoderWrapper {
     let mut parts: Vec<DecoderWrapper> =
         vec![replace(SPACE, " ").into(), ByteFallback::new().into(), Fuse::new().into()];
     if space_first {

@@ -1,9 +1,11 @@
-//! From a `tokenizer.json` to the vocabulary of a GGUF file, and back.
+//! From a `tokenizer.json` to the vocabulary of a GGUF file, and back. SentencePiece is in [`spm`].
 //!
 //! Both hold the same byte-level BPE: tokens, merges, and how text is split before merging. GGUF
 //! has a name for the way of splitting; [`pre`](super::pre) holds the names with their parts, and a
 //! document is searched for the name whose parts are its own. Parts that have no name are refused:
 //! another program would split some texts otherwise.
+
+mod spm;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -53,6 +55,14 @@ struct Model {
     #[serde(default)]
     ignore_merges: bool,
     #[serde(default)]
+    fuse_unk: bool,
+    #[serde(default)]
+    unk_token: Option<String>,
+    #[serde(default)]
+    continuing_subword_prefix: Option<String>,
+    #[serde(default)]
+    end_of_word_suffix: Option<String>,
+    #[serde(default)]
     vocab: Option<HashMap<String, u32>>,
     #[serde(default)]
     merges: Vec<Merge>,
@@ -65,13 +75,31 @@ enum Merge {
     Pair(String, String),
 }
 
+impl Merge {
+    /// Both halves, where there are two.
+    fn pieces(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Line(line) => line.split_once(' '),
+            Self::Pair(left, right) => Some((left.as_str(), right.as_str())),
+        }
+        .filter(|(left, right)| !left.is_empty() && !right.is_empty())
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::Line(line) => line.clone(),
+            Self::Pair(left, right) => format!("{left} {right}"),
+        }
+    }
+}
+
 impl GgufVocab {
     /// The vocabulary of the tokenizer in an HF folder, filled up with unused tokens to `rows`, the
     /// number of token ids of the model.
     ///
     /// # Errors
-    /// When a file cannot be read or understood, the tokenizer is no byte-level BPE, or splits text
-    /// in a way that GGUF has no name for.
+    /// When a file cannot be read or understood, the tokenizer is no BPE, or splits or joins text
+    /// in a way that GGUF has no words for.
     pub fn from_hf_folder(folder: &Path, rows: usize) -> Result<Self, TokenizerError> {
         let path = folder.join("tokenizer.json");
         let bytes = hf::read_limited(&path, JSON_BYTES_MAX)?;
@@ -89,16 +117,14 @@ impl GgufVocab {
         config: &TokenizerConfig,
         rows: usize,
     ) -> Result<Self, TokenizerError> {
-        let json = |error: serde_json::Error| TokenizerError::Json { reason: error.to_string() };
-        let document: Document = serde_json::from_slice(bytes).map_err(json)?;
-        let pre = name_of(&document)?;
-        let Document { added_tokens, post_processor, model, .. } = document;
-        let merges = model.merges.into_iter().map(|merge| match merge {
-            Merge::Line(line) => line,
-            Merge::Pair(left, right) => format!("{left} {right}"),
-        });
-        let merges = merges.collect();
-        let (tokens, token_types) = table(model.vocab.unwrap_or_default(), &added_tokens, rows)?;
+        let document: Document = serde_json::from_slice(bytes).map_err(|e| unread(bytes, &e))?;
+        let around = Around::of(&document.post_processor);
+        let mut vocab = if kind_of(&document.model)? == Kind::SentencePiece {
+            spm::vocab(document, rows)?
+        } else {
+            byte_level(document, rows)?
+        };
+        let tokens = &vocab.tokens;
         let ids: HashMap<&str, u32> = tokens.iter().map(String::as_str).zip(0..).collect();
         let required = |field, token: &Option<String>| match token {
             None => Ok(None),
@@ -111,24 +137,12 @@ impl GgufVocab {
         let optional = |token: &Option<String>| ids.get(token.as_deref()?).copied();
         let (bos, eos) =
             (required("bos_token", &config.bos_token)?, required("eos_token", &config.eos_token)?);
-        let (unk, pad) = (optional(&config.unk_token), optional(&config.pad_token));
-        let around = Around::of(&post_processor);
+        let (unk, pad) = (optional(&config.unk_token).or(vocab.unk), optional(&config.pad_token));
         drop(ids);
-        Ok(Self {
-            model: "gpt2".to_owned(),
-            pre: pre.to_owned(),
-            add_bos: Some(bos.is_some() && around.before == bos),
-            add_eos: Some(eos.is_some() && around.after == eos),
-            tokens,
-            token_types,
-            merges,
-            bos,
-            eos,
-            eot: None,
-            unk,
-            pad,
-            ..Self::default()
-        })
+        (vocab.bos, vocab.eos, vocab.unk, vocab.pad) = (bos, eos, unk, pad);
+        vocab.add_bos = Some(bos.is_some() && around.before == bos);
+        vocab.add_eos = Some(eos.is_some() && around.after == eos);
+        Ok(vocab)
     }
 
     /// The `tokenizer.json` of this vocabulary.
@@ -136,57 +150,79 @@ impl GgufVocab {
     /// # Errors
     /// When the vocabulary is of a kind that is not understood, or contradicts itself.
     pub fn to_json(&self) -> Result<Value, TokenizerError> {
-        if self.model != "gpt2" {
-            let kind = format!("of the kind {:?}", self.model);
-            return Err(TokenizerError::NotByteLevel { kind });
-        }
         // Building it checks all that the document relies on.
         let built = super::Tokenizer::from_gguf(self.clone())?;
-        let recipe = pre::recipe(&self.pre)?;
-        let kinds = self.token_types.iter().copied();
-        let added: Vec<Value> = (0_u32..)
-            .zip(self.tokens.iter().zip(kinds))
-            .filter(|(_, (token, kind))| {
-                matches!(*kind, CONTROL | USER_DEFINED) && !token.is_empty()
-            })
-            .map(|(id, (token, kind))| {
-                json!({
-                    "id": id, "content": token, "single_word": false, "lstrip": false,
-                    "rstrip": false, "normalized": false, "special": kind == CONTROL,
-                })
-            })
-            .collect();
-        let vocab: Map<String, Value> =
-            self.tokens.iter().cloned().zip((0_u32..).map(Value::from)).collect();
+        let (prefix, suffix) = (built.prefix(), built.suffix());
+        let unk = built.specials().unk;
         let part = |part: Result<Value, serde_json::Error>| {
             part.map_err(|error| TokenizerError::Json { reason: error.to_string() })
         };
-        let byte_level = json!({
-            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-            "use_regex": false,
-        });
+        let (pre_tokenizer, post_processor, parts);
+        if self.model == "llama" {
+            parts = spm::parts(self, unk)?;
+            (pre_tokenizer, post_processor) = (Value::Null, self.template(prefix, suffix));
+        } else {
+            let recipe = pre::recipe(&self.pre)?;
+            let byte_level = json!({
+                "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                "use_regex": false,
+            });
+            pre_tokenizer = part(serde_json::to_value(&recipe.splitter))?;
+            post_processor = match self.template(prefix, suffix) {
+                Value::Null => byte_level.clone(),
+                template => json!({"type": "Sequence", "processors": [byte_level, template]}),
+            };
+            let normalizer = part(serde_json::to_value(&recipe.normalizer))?;
+            let model = self.byte_level_model(recipe.ignore_merges);
+            parts = spm::Parts { model, normalizer, decoder: byte_level };
+        }
         Ok(json!({
             "version": "1.0",
             "truncation": null,
             "padding": null,
-            "added_tokens": added,
-            "normalizer": part(serde_json::to_value(&recipe.normalizer))?,
-            "pre_tokenizer": part(serde_json::to_value(&recipe.splitter))?,
-            "post_processor": self.post_processor(built.prefix(), built.suffix(), &byte_level),
-            "decoder": byte_level,
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": null,
-                "continuing_subword_prefix": null, "end_of_word_suffix": null,
-                "fuse_unk": false, "byte_fallback": false, "ignore_merges": recipe.ignore_merges,
-                "vocab": vocab, "merges": self.merges,
-            },
+            "added_tokens": self.added(unk),
+            "normalizer": parts.normalizer,
+            "pre_tokenizer": pre_tokenizer,
+            "post_processor": post_processor,
+            "decoder": parts.decoder,
+            "model": parts.model,
         }))
     }
 
-    /// What puts bos and eos around a text, where they belong there.
-    fn post_processor(&self, prefix: &[u32], suffix: &[u32], byte_level: &Value) -> Value {
+    /// Tokens that are matched as a whole.
+    fn added(&self, unk: Option<u32>) -> Vec<Value> {
+        let unk = unk.filter(|_| self.model == "llama");
+        let kinds = self.token_types.iter().copied();
+        (0_u32..)
+            .zip(self.tokens.iter().zip(kinds))
+            .filter(|(id, (token, kind))| {
+                let whole = matches!(*kind, CONTROL | USER_DEFINED) || unk == Some(*id);
+                whole && !token.is_empty()
+            })
+            .map(|(id, (token, kind))| {
+                json!({
+                    "id": id, "content": token, "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": false, "special": kind != USER_DEFINED,
+                })
+            })
+            .collect()
+    }
+
+    fn byte_level_model(&self, ignore_merges: bool) -> Value {
+        let vocab: Map<String, Value> =
+            self.tokens.iter().cloned().zip((0_u32..).map(Value::from)).collect();
+        json!({
+            "type": "BPE", "dropout": null, "unk_token": null,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "fuse_unk": false, "byte_fallback": false, "ignore_merges": ignore_merges,
+            "vocab": vocab, "merges": self.merges,
+        })
+    }
+
+    /// What puts bos and eos around a text; null where none belongs there.
+    fn template(&self, prefix: &[u32], suffix: &[u32]) -> Value {
         if prefix.is_empty() && suffix.is_empty() {
-            return byte_level.clone();
+            return Value::Null;
         }
         let token = |id: &u32| self.tokens[*id as usize].as_str();
         let special = |id: &u32| json!({"SpecialToken": {"id": token(id), "type_id": 0}});
@@ -204,13 +240,12 @@ impl GgufVocab {
                 (name.to_owned(), json!({"id": name, "ids": [id], "tokens": [name]}))
             })
             .collect();
-        let template = json!({
+        json!({
             "type": "TemplateProcessing",
             "single": around("A"),
             "pair": pair,
             "special_tokens": defined,
-        });
-        json!({"type": "Sequence", "processors": [byte_level, template]})
+        })
     }
 }
 
@@ -244,15 +279,63 @@ fn table(
     Ok(tokens.into_iter().enumerate().map(named).unzip())
 }
 
+/// Why a document cannot be read; models of other kinds hold their vocabulary in other ways.
+fn unread(bytes: &[u8], error: &serde_json::Error) -> TokenizerError {
+    #[derive(Deserialize)]
+    struct Outline {
+        model: Named,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(Outline { model: Named { kind } }) if kind != "BPE" => {
+            TokenizerError::NotByteLevel { kind }
+        }
+        _ => TokenizerError::Json { reason: error.to_string() },
+    }
+}
+
+/// The two kinds of vocabulary that GGUF files hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    ByteLevel,
+    SentencePiece,
+}
+
+fn kind_of(model: &Model) -> Result<Kind, TokenizerError> {
+    let kind = model.kind.as_deref().unwrap_or("BPE");
+    let marks = [&model.continuing_subword_prefix, &model.end_of_word_suffix];
+    let marked = marks.into_iter().flatten().any(|mark| !mark.is_empty());
+    match kind {
+        "BPE" if marked => {
+            Err(TokenizerError::NotByteLevel { kind: "BPE that marks parts of words".to_owned() })
+        }
+        "BPE" if model.byte_fallback => Ok(Kind::SentencePiece),
+        "BPE" => Ok(Kind::ByteLevel),
+        other => Err(TokenizerError::NotByteLevel { kind: other.to_owned() }),
+    }
+}
+
+/// Tokens, types and merges of a byte-level document, without special ids.
+fn byte_level(document: Document, rows: usize) -> Result<GgufVocab, TokenizerError> {
+    let pre = name_of(&document)?.to_owned();
+    let Document { added_tokens, model, .. } = document;
+    let merges = model.merges.into_iter().map(|merge| match merge {
+        Merge::Line(line) => line,
+        Merge::Pair(left, right) => format!("{left} {right}"),
+    });
+    let merges = merges.collect();
+    let (tokens, token_types) = table(model.vocab.unwrap_or_default(), &added_tokens, rows)?;
+    let model = "gpt2".to_owned();
+    Ok(GgufVocab { model, pre, tokens, token_types, merges, ..GgufVocab::default() })
+}
+
 /// The name that GGUF has for the way a document splits text.
 fn name_of(document: &Document) -> Result<&'static str, TokenizerError> {
     let Document { normalizer, pre_tokenizer, model, .. } = document;
-    let kind = model.kind.as_deref().unwrap_or("BPE");
-    if kind != "BPE" || model.byte_fallback {
-        let kind =
-            if model.byte_fallback { "BPE with byte fallback (SentencePiece)" } else { kind };
-        return Err(TokenizerError::NotByteLevel { kind: kind.to_owned() });
-    }
     let (split, normal) = (canonical(pre_tokenizer), canonical(normalizer));
     let same = |recipe: &Recipe| {
         let of = |part: Result<Value, serde_json::Error>| part.map(|part| canonical(&part)).ok();
