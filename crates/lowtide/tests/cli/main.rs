@@ -1,10 +1,12 @@
 //! The command as a user meets it: flags in, text, JSON, files and exit codes out.
 
 mod adapters;
+mod home;
 mod hub;
 mod inspects;
 mod packaging;
 mod place;
+mod quickstart;
 mod refused;
 mod reports;
 mod runs;
