@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check of the project, in the order in which they fail fastest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -12,8 +12,11 @@ use crate::{data, model, tidy};
 /// profile optimises, so this list stays short: each entry makes CI compile its crates once more.
 const RELEASE_TESTS: &[(&str, &str)] = &[];
 
-/// What README tells a newcomer to run first, up to the folder to write.
-const FIRST_RUN: [&str; 9] = [
+/// What README tells a newcomer to run first.
+const FIRST_RUN: [&str; 4] = ["run", "--release", "--", "quickstart"];
+
+/// What README says of a model and data of one's own, up to the folder to write.
+const OWN_RUN: [&str; 9] = [
     "run",
     "--release",
     "--",
@@ -41,6 +44,7 @@ pub(crate) fn all() -> Result<()> {
     steps.step("data", data::rust_errors)?;
     steps.step("tests", || check(cargo().args(["test", "--workspace", "--no-fail-fast"])))?;
     steps.step("first run", first_run)?;
+    steps.step("own run", own_run)?;
     steps.step("release tests", || {
         RELEASE_TESTS.iter().try_for_each(|(package, test)| {
             check(cargo().args(["test", "--release", "--package", package, "--test", test]))
@@ -56,15 +60,24 @@ pub(crate) fn all() -> Result<()> {
     Ok(())
 }
 
-/// README's first command as it stands there, but ending after two updates.
+/// README's first command as it stands there, in a folder that goes away again.
 fn first_run() -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    check(cargo().args(FIRST_RUN).arg("--output").arg(folder.path()))?;
+    wrote_adapter(&folder.path().join("adapter"))
+}
+
+/// README's command for a model of one's own as it stands there, but ending after two updates.
+fn own_run() -> Result<()> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let adapter = folder.path().join("my-adapter");
-    let mut finetune = cargo();
-    finetune.args(FIRST_RUN).arg(&adapter).args(["--max-steps", "2"]);
-    check(&mut finetune)?;
+    check(cargo().args(OWN_RUN).arg(&adapter).args(["--max-steps", "2", "--samples", "1"]))?;
+    wrote_adapter(&adapter)
+}
+
+fn wrote_adapter(folder: &Path) -> Result<()> {
     for file in ["adapter_config.json", "adapter_model.safetensors", "summary.json"] {
-        ensure!(adapter.join(file).is_file(), "the first run wrote no {file}");
+        ensure!(folder.join(file).is_file(), "the run wrote no {file}");
     }
     Ok(())
 }
@@ -95,10 +108,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_run_is_the_one_in_the_readme() {
+    fn the_runs_are_those_of_the_readme() {
         let readme = include_str!("../../README.md").replace("\\\n", " ");
         let words: Vec<&str> = readme.split_whitespace().collect();
-        let command: Vec<&str> = ["cargo"].into_iter().chain(FIRST_RUN).collect();
-        assert!(words.windows(command.len()).any(|window| window == command), "{command:?}");
+        let place = |run: &[&'static str]| {
+            let command: Vec<&str> = ["cargo"].into_iter().chain(run.iter().copied()).collect();
+            let at = words.windows(command.len()).position(|window| window == command);
+            at.unwrap_or_else(|| panic!("README does not say {command:?}"))
+        };
+        let (first, all, own) = (place(&FIRST_RUN), place(&["xtask", "test"]), place(&OWN_RUN));
+        assert!(first < all && all < own, "{first} {all} {own}");
+        // Nothing is asked of a newcomer before the first run.
+        assert_eq!(words.iter().position(|word| *word == "cargo"), Some(first));
     }
 }

@@ -7,7 +7,7 @@ use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
 use lowtide_model::{Adaptation, Layers, Model, TargetModules};
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
-use lowtide_runtime::{LoadedAdapter, OpenBase};
+use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError};
 use lowtide_tape::Policy;
 
 use crate::metrics::by_name;
@@ -54,6 +54,9 @@ impl<'s> Job<'s> {
         check_output(&settings.output)?;
         let base = OpenBase::open(&settings.model)?;
         let init_adapter = settings.init_adapter.as_deref().map(LoadedAdapter::open).transpose()?;
+        if let Some(adapter) = &init_adapter {
+            check_start(adapter, &config)?;
+        }
         let prepared = Prepared {
             max_seq_len: settings.max_seq_len,
             mask_prompt: settings.mask_prompt,
@@ -168,6 +171,21 @@ fn optimizer(settings: &Settings) -> Result<Box<dyn Optimizer>, SettingsError> {
             expected: "adamw, adamw8bit or sgd",
         }),
     }
+}
+
+/// Refuses to go on with an adapter at another scale: the same numbers would mean another change of
+/// the base.
+fn check_start(adapter: &LoadedAdapter, config: &Config) -> Result<(), RuntimeError> {
+    let told = |c: &Config| {
+        let flag = if c.use_rslora { " --use-rslora" } else { "" };
+        format!("--rank {} --alpha {}{flag}", c.rank, c.alpha)
+    };
+    let (own, asked) = (told(&adapter.config), told(config));
+    if own == asked {
+        return Ok(());
+    }
+    let reason = format!("it was trained with {own}, and this run has {asked}: give its own");
+    Err(RuntimeError::Adapter { path: adapter.path().to_owned(), reason })
 }
 
 fn policies(checkpointing: &str) -> Result<Vec<Policy>, SettingsError> {

@@ -31,6 +31,9 @@ pub(crate) struct Cli {
 /// What is to be done.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Job {
+    /// See the main job on a tiny model that is built in: no file needed, no network, no minute
+    #[command(after_help = EXIT_CODES)]
+    Quickstart(QuickstartArgs),
     /// Train an adapter on a frozen base
     #[command(visible_alias = "train", after_help = EXIT_CODES)]
     #[command(override_usage = "\
@@ -71,6 +74,7 @@ pub(crate) enum Job {
 impl Job {
     pub(crate) fn voice(&self) -> Voice {
         match self {
+            Self::Quickstart(args) => args.voice,
             Self::Finetune(args) => args.run.voice,
             Self::Plan(args) => args.voice,
             Self::Eval(args) => args.voice,
@@ -82,6 +86,26 @@ impl Job {
             Self::Completions(_) | Self::Man(_) => Voice::default(),
         }
     }
+}
+
+/// `lowtide quickstart`.
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartArgs {
+    /// Folder to write: the model, the examples and the adapter
+    #[arg(long, short, value_name = "DIR", default_value = "lowtide-quickstart")]
+    #[arg(help_heading = "Output")]
+    pub(crate) output: PathBuf,
+    /// Seed of shuffling and initialisation
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Training")]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) seed: u64,
+    /// Heap that may be held, such as 16MiB; if nothing fits, nothing starts
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Memory")]
+    pub(crate) memory_budget: Option<String>,
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
 }
 
 /// `lowtide finetune`.

@@ -125,7 +125,7 @@ impl fmt::Display for Failure {
                 None => chain(f, &**error),
             },
             Self::Interrupted { updates: 0, .. } => {
-                f.write_str("stopped before the first update: nothing was written")
+                f.write_str("stopped before the first update: no adapter was written")
             }
             Self::Interrupted { updates, of, output } => {
                 let of = number::counted(*of, "update");

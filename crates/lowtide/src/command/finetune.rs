@@ -29,7 +29,7 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<(), Failure> {
 }
 
 fn train(settings: &Settings, machine: &Machine, console: Console) -> Result<(), Failure> {
-    let mut teller = Teller { console, settings, steps: 0, pace: show::step::Pace::default() };
+    let mut teller = Teller::new(console, settings);
     let stop = signals::stop_flag();
     let done = machine.run(|backend, threads| {
         lowtide::finetune_until(settings, backend, threads, &mut |event| teller.hear(event), &stop)
@@ -47,18 +47,31 @@ fn train(settings: &Settings, machine: &Machine, console: Console) -> Result<(),
 }
 
 /// Tells events as they come.
-struct Teller<'a> {
-    console: Console,
+pub(super) struct Teller<'a> {
+    pub(super) console: Console,
     settings: &'a Settings,
     /// Updates the run will make.
-    steps: u64,
+    pub(super) steps: u64,
     pace: show::step::Pace,
+    /// The run is a part of a larger job, which has the last word and speaks to programs itself.
+    part: bool,
 }
 
-impl Teller<'_> {
-    fn hear(&mut self, event: &Event) {
+impl<'a> Teller<'a> {
+    /// Tells a run of its own.
+    pub(super) fn new(console: Console, settings: &'a Settings) -> Self {
+        Self { console, settings, steps: 0, pace: show::step::Pace::default(), part: false }
+    }
+
+    /// Tells a run that is a part of a larger job.
+    pub(super) fn of_part(console: Console, settings: &'a Settings) -> Self {
+        Self { part: true, ..Self::new(console, settings) }
+    }
+
+    /// Tells one event.
+    pub(super) fn hear(&mut self, event: &Event) {
         // Of no use to a program, which waits without being told to.
-        if !matches!(event, Event::Progress { .. }) {
+        if !self.part && !matches!(event, Event::Progress { .. }) {
             self.console.json(event);
         }
         match event {
@@ -86,6 +99,7 @@ impl Teller<'_> {
                 let path = path.display();
                 self.console.text(&format!("saved {path} after {}\n", updates(*step)));
             }
+            Event::Done(_) if self.part => self.console.settle(),
             Event::Done(summary) => self.done(summary),
         }
     }

@@ -19,6 +19,7 @@ mod inspect;
 mod machine;
 mod packaging;
 mod plan;
+mod quickstart;
 mod report;
 mod show;
 mod signals;
@@ -41,6 +42,7 @@ pub(crate) fn run() -> ExitCode {
     let voice = cli.job.voice();
     listen(voice);
     let done = match &cli.job {
+        Job::Quickstart(args) => quickstart::run(args),
         Job::Finetune(args) => finetune::run(args),
         Job::Plan(args) => plan::run(args),
         Job::Eval(args) => eval::run(args),

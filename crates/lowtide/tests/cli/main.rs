@@ -2,10 +2,12 @@
 
 mod adapters;
 mod converts;
+mod home;
 mod hub;
 mod inspects;
 mod packaging;
 mod place;
+mod quickstart;
 mod refused;
 mod reports;
 mod runs;

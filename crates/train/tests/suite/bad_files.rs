@@ -149,7 +149,9 @@ fn an_adapter_of_another_base_is_refused() {
     refused(&home, &deep, &["started", "model.layers.2.", "missing"]);
 
     let rank = Settings { rank: 4, ..started(settings.model.clone()) };
-    refused(&home, &rank, &["started", "lora_A", "another rank"]);
+    refused(&home, &rank, &["started", "--rank 8 --alpha 16", "this run has --rank 4"]);
+    let scale = Settings { alpha: 8.0, ..started(settings.model.clone()) };
+    refused(&home, &scale, &["started", "--rank 8 --alpha 16", "this run has --rank 8 --alpha 8"]);
     let absent = home.path("absent");
     let none = Settings { init_adapter: Some(absent.clone()), ..settings.clone() };
     refused(&home, &none, &["absent", "adapter_config.json"]);

@@ -137,7 +137,7 @@ fn an_interrupted_run_says_what_was_saved() {
         stopped(1).to_string(),
         "stopped after 1 of 1,200 updates: the adapter so far is in out"
     );
-    assert_eq!(stopped(0).to_string(), "stopped before the first update: nothing was written");
+    assert_eq!(stopped(0).to_string(), "stopped before the first update: no adapter was written");
 }
 
 #[test]

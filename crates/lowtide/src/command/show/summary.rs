@@ -50,7 +50,8 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
     text
 }
 
-fn change(before: Option<f64>, after: Option<f64>, when: &str) -> String {
+/// A loss then and later.
+pub(crate) fn change(before: Option<f64>, after: Option<f64>, when: &str) -> String {
     let number = |loss: Option<f64>| loss.map_or("not measured".into(), |n| format!("{n:.4}"));
     format!("{} → {} ({when})", number(before), number(after))
 }
@@ -91,7 +92,7 @@ fn eval_command(settings: &Settings, next: Next<'_>) -> String {
 }
 
 /// A path as a POSIX shell reads it.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
