@@ -32,7 +32,6 @@ pub(super) fn answers(
     let settings = SessionSettings {
         model: model.to_owned(),
         adapter: adapter.map(Path::to_owned),
-        chat_template: None,
         context: Some(CONTEXT),
         ..SessionSettings::default()
     };
