@@ -35,6 +35,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`HubError::NoHome`] if the user has no home folder for the cache to be in.
+    #[allow(clippy::disallowed_methods, reason = "a variable says where files lie, and no number")]
     pub fn of_user() -> Result<Self, HubError> {
         std::env::home_dir().ok_or(HubError::NoHome)?;
         // The `hf-hub` crate knows `HF_HOME` only.

@@ -108,16 +108,14 @@ pub enum TokenizerError {
     },
     /// Scores that no list of merges says.
     #[error(
-        "tokens {first:?} and {second:?} have the score {score} both: a list of merges joins one \
-         of them first everywhere"
+        "tokens {first:?} and {second:?} have one score: a list of merges joins one of them first \
+         everywhere"
     )]
     SharedScore {
         /// One token.
         first: String,
         /// The other.
         second: String,
-        /// Their score.
-        score: String,
     },
     /// Merges that no scores say.
     #[error(

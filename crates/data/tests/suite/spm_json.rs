@@ -112,7 +112,9 @@ proptest! {
 
     /// Runs and repeats are where the order among equals would show.
     #[test]
-    fn merges_and_scores_join_any_text_alike(text in "(the |a{1,9}|={1,9}| {1,9}|[a-e]{1,9}|é|<x>){0,12}") {
+    fn merges_and_scores_join_any_text_alike(
+        text in "(the |a{1,9}|={1,9}| {1,9}|[a-e]{1,9}|é|<x>){0,12}",
+    ) {
         let vocab = vocab();
         let (ours, theirs) =
             (of(&vocab.to_json().unwrap()), Tokenizer::from_gguf(vocab).unwrap());
@@ -127,7 +129,8 @@ proptest! {
         bytes[at] = byte;
         let config = TokenizerConfig::default();
         if let Ok(read) = GgufVocab::from_json(&bytes, &config, 560) {
-            prop_assert_eq!(read.scores.len(), read.tokens.len() * usize::from(read.model == "llama"));
+            let scored = usize::from(read.model == "llama");
+            prop_assert_eq!(read.scores.len(), read.tokens.len() * scored);
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn parts(vocab: &GgufVocab, unk: Option<u32>) -> Result<Parts, Tokeni
     made.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(b.0)));
     if let Some(pair) = made.windows(2).find(|pair| pair[0].1 == pair[1].1) {
         let [first, second] = [pair[0].0.to_owned(), pair[1].0.to_owned()];
-        return Err(TokenizerError::SharedScore { first, second, score: pair[0].1.to_string() });
+        return Err(TokenizerError::SharedScore { first, second });
     }
     let ways = made.iter().flat_map(|&(token, _)| {
         let ways: Vec<usize> = splits(token, &text).collect();
