@@ -118,6 +118,9 @@ impl Default for Settings {
     }
 }
 
+/// Inner widths of adapters, at most; what is larger is a slip.
+const RANK_MAX: usize = 1 << 16;
+
 /// Prompts that are answered for a report, at most: each costs two answers.
 const SAMPLES_MAX: usize = 100;
 
@@ -193,8 +196,8 @@ impl Settings {
         if self.max_steps == Some(0) {
             return bad("max-steps", "0".into(), "at least 1");
         }
-        if self.rank == 0 {
-            return bad("rank", "0".into(), "at least 1");
+        if !(1..=RANK_MAX).contains(&self.rank) {
+            return bad("rank", self.rank.to_string(), "a whole number from 1 to 65536");
         }
         if !self.alpha.is_finite() {
             return bad("alpha", self.alpha.to_string(), "a finite number");

@@ -67,7 +67,7 @@ fn what_is_refused_leaves_everything_as_it_was() {
     let before = files(place.root());
     for (line, code, says) in [
         ("-m talker -o m.gguf", 1, "m.gguf is there already; give another name, or --overwrite"),
-        ("-m m.gguf -o m.gguf --overwrite", 1, "m.gguf is a part of the model to be read"),
+        ("-m m.gguf -o m.gguf --overwrite", 1, "m.gguf is a part of what is to be read"),
         ("-m model -o n.gguf --type q3_z", 2, "invalid value 'q3_z' for '--type <TYPE>'"),
         ("-m model -o folder --type q4_0", 1, "type q4_0 cannot be written to folder: expected "),
         ("-m talker -o n.gguf", 1, "the tokenizer is WordPiece: expected "),
