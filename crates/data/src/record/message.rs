@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use super::{RecordError, form};
 
+/// Where calls to tools stand, in the present style and in an older one.
+const CALLS: [&str; 2] = ["tool_calls", "function_call"];
+
 /// A message: a role, mostly a content, and whatever else a template may read (`tool_calls`,
 /// `name`, …), kept as it came.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,8 +30,8 @@ impl Message {
     /// A message from JSON; `field` is where it stands, for the error.
     ///
     /// # Errors
-    /// When it is not an object with a text `role`, or its `content` is neither text, a list of
-    /// parts nor null.
+    /// When it is not an object with a text `role`, or its `content` is neither text nor a list of
+    /// parts; without calls to tools it must be there.
     pub fn from_json(field: &str, value: Value) -> Result<Self, RecordError> {
         let fields = match value {
             Value::Object(fields) => fields,
@@ -43,7 +46,12 @@ impl Message {
             }
         }
         match fields.get("content") {
-            None | Some(Value::String(_) | Value::Array(_) | Value::Null) => Ok(Self { fields }),
+            Some(Value::String(_) | Value::Array(_)) => Ok(Self { fields }),
+            // A message may be nothing but calls to tools.
+            None | Some(Value::Null) if CALLS.iter().any(|key| fields.contains_key(*key)) => {
+                Ok(Self { fields })
+            }
+            None => Err(form::wrong(inside("content"), "text or a list of parts", &Value::Null)),
             Some(other) => Err(form::wrong(inside("content"), "text or a list of parts", other)),
         }
     }

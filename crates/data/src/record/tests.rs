@@ -100,7 +100,12 @@ fn a_wrong_field_is_named_by_its_path() {
     assert_eq!(field_error(&json!({ "prompt": "x", "completion": 3 })).0, "completion");
     assert_eq!(field_error(&json!({ "prompt": [], "completion": "x" })).0, "prompt");
     assert_eq!(field_error(&json!({ "input_ids": "1 2" })).0, "input_ids");
-    let tools = json!({ "messages": [{ "role": "user" }], "tools": "f" });
+    let silent = json!([{ "role": "user", "content": "x" }, { "role": "assistant" }]);
+    assert_eq!(messages(silent), "messages[1].content");
+    assert_eq!(messages(json!([{ "role": "user", "content": null }])), "messages[0].content");
+    let call = json!({ "role": "assistant", "content": null, "tool_calls": [] });
+    assert!(read(&json!({ "messages": [call] })).is_ok(), "calls need no content");
+    let tools = json!({ "messages": [{ "role": "user", "content": "x" }], "tools": "f" });
     assert_eq!(field_error(&tools).0, "tools");
     for (id, found) in [(json!(-1), "-1"), (json!(1.5), "1.5"), (json!(1_u64 << 31), "2147483648")]
     {

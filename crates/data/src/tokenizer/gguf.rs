@@ -1,5 +1,5 @@
 //! A tokenizer out of the `tokenizer.ggml.*` metadata of a GGUF file: byte-level BPE here,
-//! SentencePiece in [`spm`].
+//! SentencePiece in `spm`.
 
 use std::collections::HashMap;
 

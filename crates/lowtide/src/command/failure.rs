@@ -234,9 +234,9 @@ fn over_budget(
 fn usage(error: &TrainError) -> Option<String> {
     match error {
         TrainError::Settings(error) => Some(setting(error)),
-        TrainError::Targets(error) => targets(error),
+        TrainError::Targets(error) => Some(targets(error)),
         TrainError::Runtime(error) => match &**error {
-            RuntimeError::Model { source: ModelError::Targets(error), .. } => targets(error),
+            RuntimeError::Model { source: ModelError::Targets(error), .. } => Some(targets(error)),
             RuntimeError::Build(error)
             | RuntimeError::Model { source: ModelError::Adapter(error), .. } => Some(method(error)),
             _ => None,
@@ -245,12 +245,16 @@ fn usage(error: &TrainError) -> Option<String> {
     }
 }
 
-fn targets(error: &TargetsError) -> Option<String> {
-    match error {
-        TargetsError::BadRegex { .. } => Some(format!("--target-modules: {error}")),
-        TargetsError::BadLayers { .. } => Some(format!("--layers: {error}")),
-        _ => None,
-    }
+fn targets(error: &TargetsError) -> String {
+    let flag = match error {
+        TargetsError::BadRegex { .. }
+        | TargetsError::UnknownModule { .. }
+        | TargetsError::NothingSelected { .. } => "target-modules",
+        TargetsError::BadLayers { .. }
+        | TargetsError::TooManyLayers { .. }
+        | TargetsError::LayerOutOfRange { .. } => "layers",
+    };
+    format!("--{flag}: {error}")
 }
 
 fn method(error: &BuildError) -> String {

@@ -87,7 +87,11 @@ fn bad_settings_are_bad_usage_and_name_their_flag() {
     assert_eq!(layers.exit_code(), 2);
     assert!(layers.to_string().starts_with("--layers: layers `first`: expected"), "{layers}");
     let module = TargetsError::UnknownModule { name: "x".into(), known: vec![] };
-    assert_eq!(training(module).exit_code(), 1);
+    let module = training(module);
+    assert_eq!(module.exit_code(), 2);
+    assert!(module.to_string().starts_with("--target-modules: target module `x`"), "{module}");
+    let more = training(TargetsError::TooManyLayers { asked: 9, count: 2 }).to_string();
+    assert_eq!(more, "--layers: layers `last:9`: the model has 2");
     assert_eq!(Failure::from(io::Error::other("gone")).exit_code(), 1);
 }
 
