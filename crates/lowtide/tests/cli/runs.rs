@@ -203,7 +203,7 @@ fn json_is_one_event_a_line_and_nothing_else() {
 fn quiet_says_nothing_and_verbose_traces_on_standard_error() {
     let place = Place::new();
     assert_eq!(place.on_model("finetune --max-steps 1 --quiet").done(), "");
-    place.on_model("finetune --max-steps 1 --quiet --target-modules c_attn").failed(1);
+    place.on_model("finetune --max-steps 1 --quiet --target-modules c_attn").failed(2);
     let ran = place.on_model("plan --verbose");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.out.contains("Held at the peak"), "{}", ran.out);
