@@ -11,10 +11,11 @@ use core::ops::Range;
 
 use lowtide_adapter::Phase;
 use lowtide_backend::{Backend, Span};
-use lowtide_memory::{ByCategory, Category, Charge, Ledger, ReserveError, Slab};
+use lowtide_memory::{ByCategory, Category, Ledger, ReserveError};
 use lowtide_tensor::{Float, Mat, MatMut};
 
 use crate::operands::Memory;
+use crate::reserved::Reserved;
 use crate::schedule::{Schedule, aligned};
 use crate::state::States;
 use crate::{Cx, DecodeLimits, Program};
@@ -117,9 +118,8 @@ pub struct Decoder<'p, 'w, F: Float> {
     plan: DecodePlan,
     ranges: Vec<Range<usize>>,
     /// Boundaries and working set, then the logits.
-    arena: Slab,
-    cache: Slab,
-    library: Charge,
+    /// The arena, and apart from it the cache.
+    reserved: Reserved,
     /// Of each segment, of each operation: the token whose state comes first.
     firsts: Vec<Vec<usize>>,
     /// Position of each row of a call.
@@ -144,48 +144,18 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
     ) -> Result<Self, ReserveError> {
         let (planned, given) = (plan.forward.len(), program.segments.len());
         assert!(planned == given, "a plan for {planned} segments, a program of {given}");
-        let mut arena_bytes = plan.bytes();
-        let cached = core::mem::take(&mut arena_bytes[Category::KvCache]);
-        let arena = Slab::reserve(ledger, arena_bytes)?;
-        let cache = match Slab::reserve(ledger, ByCategory::of(Category::KvCache, cached)) {
-            Ok(slab) => slab,
-            Err(error) => {
-                arena.release(ledger);
-                return Err(error);
-            }
-        };
-        let library = match ledger.charge(ByCategory::of(Category::Scratch, plan.library_bytes())) {
-            Ok(charge) => charge,
-            Err(error) => {
-                arena.release(ledger);
-                cache.release(ledger);
-                return Err(error.into());
-            }
-        };
+        let (bytes, library) = (plan.bytes(), plan.library_bytes());
+        let reserved = Reserved::reserve(ledger, bytes, Category::KvCache, library)?;
         let firsts = plan.states.iter().map(|states| alloc::vec![0; states.len()]).collect();
         let positions = Vec::with_capacity(plan.limits.rows);
         let ranges = program.param_ranges();
         let (tokens, poison) = (0, false);
-        Ok(Self {
-            program,
-            be,
-            plan,
-            ranges,
-            arena,
-            cache,
-            library,
-            firsts,
-            positions,
-            tokens,
-            poison,
-        })
+        Ok(Self { program, be, plan, ranges, reserved, firsts, positions, tokens, poison })
     }
 
     /// Gives everything back.
     pub fn release(self, ledger: &mut Ledger) {
-        self.arena.release(ledger);
-        self.cache.release(ledger);
-        ledger.release(self.library);
+        self.reserved.release(ledger);
     }
 
     /// The plan it runs.
@@ -211,10 +181,10 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
     pub fn set_poison(&mut self, poison: bool) {
         self.poison = poison;
         if poison {
-            self.arena.get_mut::<F>().fill(F::NAN);
+            self.reserved.arena.get_mut::<F>().fill(F::NAN);
         }
         if poison && self.is_empty() {
-            self.cache.get_mut::<F>().fill(F::NAN);
+            self.reserved.apart.get_mut::<F>().fill(F::NAN);
         }
     }
 
@@ -265,7 +235,7 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
         self.read(params, ids);
         let count = ids.len();
         let (program, be, boundary) = (self.program, self.be, self.plan.boundary);
-        let (arena, logits) = self.arena.get_mut::<F>().split_at_mut(self.plan.arena);
+        let (arena, logits) = self.reserved.arena.get_mut::<F>().split_at_mut(self.plan.arena);
         let (boundaries, work) = arena.split_at_mut(2 * boundary);
         if self.poison {
             work.fill(F::NAN);
@@ -291,13 +261,13 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
             counter: 0,
             phase,
         };
-        let (arena, boundary) = (self.arena.get_mut::<F>(), self.plan.boundary);
+        let (arena, boundary) = (self.reserved.arena.get_mut::<F>(), self.plan.boundary);
         let (boundaries, work) = arena[..self.plan.arena].split_at_mut(2 * boundary);
         let (even, odd) = boundaries.split_at_mut(boundary);
         let (mut from, mut to) = (even, odd);
         let x = MatMut::new(&mut from[..count * hidden], count, hidden);
         program.embedding.rows(self.be, ids, x);
-        let cache = self.cache.get_mut::<F>();
+        let cache = self.reserved.apart.get_mut::<F>();
         for (i, segment) in program.segments.iter().enumerate() {
             if self.poison {
                 work.fill(F::NAN);

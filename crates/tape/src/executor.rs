@@ -6,12 +6,13 @@ use core::ops::Range;
 
 use lowtide_adapter::Phase;
 use lowtide_backend::Backend;
-use lowtide_memory::{ByCategory, Category, Charge, Ledger, ReserveError, Slab};
+use lowtide_memory::{Category, Ledger, ReserveError};
 use lowtide_tensor::{Float, Mat, MatMut};
 
 use crate::boundary::{Boundary, Parts};
 use crate::head::Labelled;
 use crate::operands::Memory;
+use crate::reserved::Reserved;
 use crate::{Batch, Cx, GradSink, LossSum, Plan, Program};
 
 /// A program with the memory to run it.
@@ -24,9 +25,8 @@ pub struct Executor<'p, 'w, F: Float> {
     be: &'p dyn Backend<F>,
     plan: Plan,
     ranges: Vec<Range<usize>>,
-    arena: Slab,
-    checkpoint: Slab,
-    library: Charge,
+    /// The arena, and apart from it the checkpoints.
+    reserved: Reserved,
     seed: u64,
     poison: bool,
 }
@@ -48,33 +48,15 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     ) -> Result<Self, ReserveError> {
         let (planned, given) = (plan.forward.len(), program.segments.len());
         assert!(planned == given, "a plan for {planned} segments, a program of {given}");
-        let mut arena_bytes = plan.bytes();
-        let kept = core::mem::take(&mut arena_bytes[Category::Checkpoint]);
-        let arena = Slab::reserve(ledger, arena_bytes)?;
-        let checkpoint = match Slab::reserve(ledger, ByCategory::of(Category::Checkpoint, kept)) {
-            Ok(slab) => slab,
-            Err(error) => {
-                arena.release(ledger);
-                return Err(error);
-            }
-        };
-        let library = match ledger.charge(ByCategory::of(Category::Scratch, plan.library_bytes())) {
-            Ok(charge) => charge,
-            Err(error) => {
-                arena.release(ledger);
-                checkpoint.release(ledger);
-                return Err(error.into());
-            }
-        };
+        let (bytes, library) = (plan.bytes(), plan.library_bytes());
+        let reserved = Reserved::reserve(ledger, bytes, Category::Checkpoint, library)?;
         let ranges = program.param_ranges();
-        Ok(Self { program, be, plan, ranges, arena, checkpoint, library, seed, poison: false })
+        Ok(Self { program, be, plan, ranges, reserved, seed, poison: false })
     }
 
     /// Gives everything back.
     pub fn release(self, ledger: &mut Ledger) {
-        self.arena.release(ledger);
-        self.checkpoint.release(ledger);
-        ledger.release(self.library);
+        self.reserved.release(ledger);
     }
 
     /// The plan it runs.
@@ -94,8 +76,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     pub fn set_poison(&mut self, poison: bool) {
         self.poison = poison;
         if poison {
-            self.arena.get_mut::<F>().fill(F::NAN);
-            self.checkpoint.get_mut::<F>().fill(F::NAN);
+            self.reserved.arena.get_mut::<F>().fill(F::NAN);
+            self.reserved.apart.get_mut::<F>().fill(F::NAN);
         }
     }
 
@@ -220,8 +202,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         let schedule = Arc::clone(&self.plan.backward[segment - self.plan.first]);
         let (kept, poison, boundary) = (self.kept_range(segment), self.poison, self.plan.boundary);
         let (slot, all_slots) = (segment - self.plan.first, self.slots());
-        let (slots, all_kept) = self.checkpoint.get_mut::<F>().split_at_mut(all_slots);
-        let (gradient, arena) = self.arena.get_mut::<F>().split_at_mut(boundary);
+        let (slots, all_kept) = self.reserved.apart.get_mut::<F>().split_at_mut(all_slots);
+        let (gradient, arena) = self.reserved.arena.get_mut::<F>().split_at_mut(boundary);
         let input = &slots[slot * boundary..][..boundary];
         if poison {
             arena.fill(F::NAN);
@@ -270,9 +252,9 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
 
     fn parts(&mut self) -> Parts<'_, F> {
         let (boundary, slots) = (self.plan.boundary, self.slots());
-        let (gradient, rest) = self.arena.get_mut::<F>().split_at_mut(boundary);
+        let (gradient, rest) = self.reserved.arena.get_mut::<F>().split_at_mut(boundary);
         let (top, work) = rest.split_at_mut(boundary);
-        let (slots, kept) = self.checkpoint.get_mut::<F>().split_at_mut(slots);
+        let (slots, kept) = self.reserved.apart.get_mut::<F>().split_at_mut(slots);
         Parts { gradient, top, work, slots, kept, boundary }
     }
 }

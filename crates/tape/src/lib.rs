@@ -90,6 +90,7 @@ mod operands;
 pub mod ops;
 mod plan;
 mod program;
+mod reserved;
 mod schedule;
 mod segment;
 mod sink;
