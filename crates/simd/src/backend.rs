@@ -9,6 +9,35 @@ use lowtide_tensor::{Mat, MatMut};
 
 use crate::{matmul, qmatmul};
 
+/// Arithmetic of products with packed weights. Everything else is always computed in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Compute {
+    /// Decoded weights, f32 multiply-adds.
+    #[default]
+    F32,
+    /// Integer dot products: activations and gradients as integers of about 15 bits (two 8-bit
+    /// digits) with a scale for each 32, weights as they are. Weights that are not small integers
+    /// are computed in f32.
+    Int8x2,
+    /// The same with one 8-bit digit: quick, and visibly rounded.
+    Int8,
+}
+
+impl Compute {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Int8x2, Self::Int8];
+
+    /// The name it goes by in flags and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Int8x2 => "int8x2",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
 /// The fast backend.
 ///
 /// Run it inside the rayon pool whose threads it may use. Results do not depend on the pool, nor on
@@ -17,6 +46,7 @@ use crate::{matmul, qmatmul};
 pub struct Simd {
     kernels: &'static Kernels,
     threads: usize,
+    compute: Compute,
 }
 
 impl Simd {
@@ -30,7 +60,19 @@ impl Simd {
     /// The same on a table of your choice.
     #[must_use]
     pub fn with(kernels: &'static Kernels, threads: usize) -> Self {
-        Self { kernels, threads: threads.max(1) }
+        Self { kernels, threads: threads.max(1), compute: Compute::F32 }
+    }
+
+    /// The same with other arithmetic for packed weights.
+    #[must_use]
+    pub fn computing(self, compute: Compute) -> Self {
+        Self { compute, ..self }
+    }
+
+    /// Arithmetic of products with packed weights.
+    #[must_use]
+    pub fn compute(&self) -> Compute {
+        self.compute
     }
 
     /// The table it runs on.

@@ -33,4 +33,4 @@ mod backend;
 mod matmul;
 mod qmatmul;
 
-pub use backend::Simd;
+pub use backend::{Compute, Simd};
