@@ -43,9 +43,12 @@ mod arch;
 mod generic;
 mod isa;
 mod rhs;
+mod seen;
 mod simd;
+mod softmax;
 mod table;
 
 pub use isa::Isa;
 pub use rhs::Rhs;
+pub use seen::Seen;
 pub use table::Kernels;

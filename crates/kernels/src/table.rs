@@ -4,6 +4,7 @@ use lowtide_quant::BlockFormat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::generic::gemm::WIDE;
+use crate::softmax::Softmax;
 use crate::{Isa, Rhs, arch};
 
 /// The functions of one instruction set.
@@ -15,6 +16,7 @@ pub struct Kernels {
     isa: Isa,
     lanes: usize,
     functions: Functions,
+    pub(crate) softmax: Softmax,
 }
 
 /// What is compiled once for each instruction set. Every function asks that the processor has it,
@@ -28,8 +30,8 @@ pub(crate) struct Functions {
 }
 
 /// A table, for the files of `arch`.
-pub(crate) const fn new(isa: Isa, lanes: usize, functions: Functions) -> Kernels {
-    Kernels { isa, lanes, functions }
+pub(crate) const fn new(isa: Isa, lanes: usize, functions: Functions, softmax: Softmax) -> Kernels {
+    Kernels { isa, lanes, functions, softmax }
 }
 
 /// The tables compiled into this program, from the plainest to the fastest.
