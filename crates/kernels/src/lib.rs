@@ -41,6 +41,7 @@
 
 mod arch;
 mod generic;
+mod int;
 mod isa;
 mod rhs;
 mod seen;
@@ -48,6 +49,7 @@ mod simd;
 mod softmax;
 mod table;
 
+pub use int::{IntRhs, IntRhsT, Rounded};
 pub use isa::Isa;
 pub use rhs::Rhs;
 pub use seen::Seen;

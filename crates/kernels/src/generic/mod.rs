@@ -3,5 +3,6 @@
 pub(crate) mod decode;
 pub(crate) mod exp;
 pub(crate) mod gemm;
+pub(crate) mod int;
 pub(crate) mod pack;
 pub(crate) mod softmax;
