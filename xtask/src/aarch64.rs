@@ -20,7 +20,7 @@ pub(crate) use toolchain::{TARGET, Toolchain};
 pub(crate) const CPUS: [&str; 3] = ["max", "cortex-a76", "cortex-a53"];
 
 /// Crates whose tests run. Those above them add nothing that depends on the processor.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 10] = [
     "lowtide-memory",
     "lowtide-tensor",
     "lowtide-quant",
@@ -28,6 +28,8 @@ const CRATES: [&str; 8] = [
     "lowtide-adapter",
     "lowtide-lora",
     "lowtide-optim",
+    "lowtide-lanes",
+    "lowtide-kernels",
     "lowtide-tape",
 ];
 
