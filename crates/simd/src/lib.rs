@@ -29,8 +29,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod attention;
+mod attention_vjp;
 mod backend;
 mod matmul;
 mod qmatmul;
+mod reach;
 
 pub use backend::{Compute, Simd};
