@@ -1,10 +1,12 @@
 //! NEON: four lanes, 32 registers. Every AArch64 processor has it.
 
 use core::arch::aarch64::{
-    float32x4_t, int16x4_t, int32x4_t, vcvtq_f32_s32, vdupq_n_f32, vdupq_n_s32, vfmaq_f32,
+    float32x4_t, int16x4_t, int32x4_t, uint32x4_t, vaddq_f32, vaddq_u32, vbslq_f32, vcgtq_f32,
+    vcltq_f32, vcvtq_f32_s32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vfmaq_f32, vgetq_lane_f32,
     vld1q_f32, vld1q_s32, vmlal_s16, vmovn_s32, vmulq_f32, vqrdmulhq_s16, vreinterpretq_f32_f64,
-    vreinterpretq_f64_f32, vreinterpretq_s16_s32, vreinterpretq_s32_f32, vreinterpretq_s32_s16,
-    vshrn_n_s32, vst1q_f32, vst1q_s32, vtrn1q_f32, vtrn1q_f64, vtrn2q_f32, vtrn2q_f64,
+    vreinterpretq_f32_u32, vreinterpretq_f64_f32, vreinterpretq_s16_s32, vreinterpretq_s32_f32,
+    vreinterpretq_s32_s16, vreinterpretq_u32_f32, vshlq_n_u32, vshrn_n_s32, vst1q_f32, vst1q_s32,
+    vsubq_f32, vtrn1q_f32, vtrn1q_f64, vtrn2q_f32, vtrn2q_f64,
 };
 
 use crate::Isa;
@@ -57,6 +59,8 @@ impl Simd for Neon {
 
     type F = float32x4_t;
 
+    type Mask = uint32x4_t;
+
     type I = int32x4_t;
 
     #[inline(always)]
@@ -75,6 +79,77 @@ impl Simd for Neon {
     fn fma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
         // SAFETY: the token.
         unsafe { vfmaq_f32(c, a, b) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vaddq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vsubq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vdivq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
+    }
+
+    #[inline(always)]
+    fn less(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+        // SAFETY: the token.
+        unsafe { vcltq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: uint32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vbslq_f32(mask, yes, no) }
+    }
+
+    #[inline(always)]
+    fn power(self, x: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe {
+            let exponent = vshlq_n_u32::<23>(vreinterpretq_u32_f32(x));
+            let one = vreinterpretq_u32_f32(vdupq_n_f32(1.0));
+            vreinterpretq_f32_u32(vaddq_u32(exponent, one))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: float32x4_t) -> f32 {
+        let [a, b, c, d] = lanes(self, x);
+        (a + c) + (b + d)
+    }
+
+    #[inline(always)]
+    fn largest(self, x: float32x4_t) -> f32 {
+        let [a, b, c, d] = lanes(self, x);
+        let larger = |a: f32, b: f32| if a > b { a } else { b };
+        larger(larger(a, c), larger(b, d))
+    }
+
+    #[inline(always)]
+    fn first(self, x: float32x4_t) -> f32 {
+        // SAFETY: the token.
+        unsafe { vgetq_lane_f32::<0>(x) }
     }
 
     #[inline(always)]
@@ -176,6 +251,15 @@ impl Simd for Neon {
     }
 }
 
+/// The lanes of a register.
+#[inline(always)]
+fn lanes(s: Neon, x: float32x4_t) -> [f32; 4] {
+    let mut all = [0.0; 4];
+    // SAFETY: `all` has 4 elements.
+    unsafe { s.store(all.as_mut_ptr(), x) };
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +269,7 @@ mod tests {
         unsafe { Neon::assume() }
     }
 
-    fn lanes(pairs: [[i16; 2]; 4]) -> int32x4_t {
+    fn shorts(pairs: [[i16; 2]; 4]) -> int32x4_t {
         let bits = pairs.map(|[low, high]| i32::from(low.cast_unsigned()) | i32::from(high) << 16);
         // SAFETY: `bits` has 4 elements.
         unsafe { token().load_int(bits.as_ptr()) }
@@ -207,7 +291,7 @@ mod tests {
             let product = |half: usize| i32::from(a[i][half]) * i32::from(b[i][half]);
             10_i32.wrapping_add(product(0)).wrapping_add(product(1))
         });
-        assert_eq!(integers(token().dot_pairs(sum, lanes(a), lanes(b))), expected);
+        assert_eq!(integers(token().dot_pairs(sum, shorts(a), shorts(b))), expected);
     }
 
     #[test]
@@ -220,8 +304,8 @@ mod tests {
                 ((product + (1 << 14)) >> 15) as i16
             })
         });
-        let scaled = token().scale_short(lanes(a), lanes(b));
-        assert_eq!(integers(scaled), integers(lanes(expected)));
+        let scaled = token().scale_short(shorts(a), shorts(b));
+        assert_eq!(integers(scaled), integers(shorts(expected)));
     }
 
     #[test]
