@@ -104,8 +104,8 @@ macro_rules! stamp {
         }
 
         $(#[target_feature(enable = $features)])?
-        fn pair_rows(a: &[i16], b: &[i16], pairs: &mut [i32]) {
-            crate::generic::int::pair_rows(a, b, pairs);
+        fn pair_rows(a: &[i16], b: &[i16], rows: usize, row: usize, panel: &mut [i32]) {
+            crate::generic::int::pair_rows(a, b, rows, row, panel);
         }
 
         $(#[target_feature(enable = $features)])?

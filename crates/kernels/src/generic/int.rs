@@ -288,11 +288,16 @@ unsafe fn put<S: Simd, const R: usize, const V: usize, const PART: bool>(
     }
 }
 
-/// Writes codes of two neighbouring rows `a [n]`, `b [n]` as the pairs of one row of a panel.
+/// Writes codes of two neighbouring rows `a [n]`, `b [n]` as row `row` of `panel [n / 32, rows, 32]`:
+/// a pair in each element.
 #[inline(always)]
-pub(crate) fn pair_rows(a: &[i16], b: &[i16], pairs: &mut [i32]) {
-    for ((a, b), pair) in a.iter().zip(b).zip(pairs) {
-        *pair = i32::from(a.cast_unsigned()) | i32::from(*b) << 16;
+pub(crate) fn pair_rows(a: &[i16], b: &[i16], rows: usize, row: usize, panel: &mut [i32]) {
+    let columns = a.as_chunks::<GROUP>().0.iter().zip(b.as_chunks::<GROUP>().0);
+    let panels = panel.as_chunks_mut::<GROUP>().0.chunks_exact_mut(rows);
+    for ((a, b), panel) in columns.zip(panels) {
+        for ((a, b), pair) in a.iter().zip(b).zip(&mut panel[row]) {
+            *pair = i32::from(a.cast_unsigned()) | i32::from(*b) << 16;
+        }
     }
 }
 
