@@ -4,7 +4,6 @@ use lowtide_quant::BlockFormat;
 use lowtide_quant::integers::GROUP;
 use lowtide_tensor::{Mat, MatMut};
 
-use crate::generic::gemm::WIDE;
 use crate::int::adjacent;
 use crate::{IntRhs, IntRhsT, Isa, Rhs, Rounded, arch};
 
@@ -16,6 +15,7 @@ use crate::{IntRhs, IntRhsT, Isa, Rhs, Rounded, arch};
 pub struct Kernels {
     isa: Isa,
     lanes: usize,
+    group: usize,
     functions: Functions,
 }
 
@@ -42,8 +42,8 @@ type DecodeIntegers =
 type RoundRows = unsafe fn(Mat<'_, f32>, f32, MatMut<'_, i16>, MatMut<'_, f32>, MatMut<'_, f32>);
 
 /// A table, for the files of `arch`.
-pub(crate) const fn new(isa: Isa, lanes: usize, functions: Functions) -> Kernels {
-    Kernels { isa, lanes, functions }
+pub(crate) const fn new(isa: Isa, lanes: usize, group: usize, functions: Functions) -> Kernels {
+    Kernels { isa, lanes, group, functions }
 }
 
 /// The tables compiled into this program, from the plainest to the fastest.
@@ -121,7 +121,7 @@ impl Kernels {
     /// Columns of a group of a packed right-hand side.
     #[must_use]
     pub fn group(&self) -> usize {
-        WIDE * self.lanes
+        self.group
     }
 
     /// `c = alpha a b`, or `c += alpha a b` with `add`: `a [m, k]` of any strides, `b [k, n]`,

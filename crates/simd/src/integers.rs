@@ -24,12 +24,12 @@ const WIDTH: usize = 192;
 /// Terms after which a sum restarts.
 const DEPTH: usize = IntRhsT::K_MAX;
 
+/// Columns of a transposed result computed together. It is wider, because minima make a product as
+/// many times narrower as there are values in a group, which then still fills registers.
+const WIDTH_T: usize = 512;
 
-/// Elements of rounded rows held at once: 4 MiB.
-const ROUNDED_MAX: usize = 1 << 20;
-
-/// The widest block of a format.
-const BLOCK_MAX: usize = lowtide_backend::contract::BLOCK_LEN_MAX;
+/// Elements of rounded rows held at once for each thread: 3 MiB.
+const ROUNDED_MAX: usize = 3 << 18;
 
 /// The matrix as integers, where the backend computes so and the format is small integers with
 /// complete blocks.
@@ -49,13 +49,13 @@ fn top(be: &Simd) -> f32 {
 
 /// Scratch of [`qmatmul`].
 pub(crate) fn scratch(be: &Simd, rows: usize, outputs: usize, inputs: usize) -> usize {
-    Shared::new(rows, inputs).len() + be.threads() * Forward::new(be, outputs, inputs).len()
+    Shared::new(be, rows, inputs).len() + be.threads() * Forward::new(be, outputs, inputs).len()
 }
 
 /// Scratch of [`qmatmul_t`], for any format.
 pub(crate) fn scratch_t(be: &Simd, rows: usize, outputs: usize, inputs: usize) -> usize {
-    let shared = Shared::new(rows, outputs);
-    let width = inputs.min(BLOCK_MAX);
+    let shared = Shared::new(be, rows, outputs);
+    let width = inputs.min(WIDTH_T);
     shared.len() + be.threads() * Transposed::new(shared.rows, outputs, width).len()
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn qmatmul(
     if inputs == 0 {
         return y.fill(0.0);
     }
-    let shared = Shared::new(x.rows(), inputs);
+    let shared = Shared::new(be, x.rows(), inputs);
     let unit = Forward::new(be, w.rows(), inputs);
     let width = forward_width(be, w.rows());
     for rows in passes(x.rows(), shared.rows) {
@@ -99,8 +99,8 @@ pub(crate) fn qmatmul_t(
 ) {
     let kernels = be.kernels();
     let (outputs, inputs) = (w.rows(), w.cols());
-    let shared = Shared::new(dy.rows(), outputs);
-    let width = level_width(inputs, WIDTH, w.format().block_len(), be.threads());
+    let shared = Shared::new(be, dy.rows(), outputs);
+    let width = level_width(inputs, WIDTH_T, w.format().block_len(), be.threads());
     let unit = Transposed::new(shared.rows, outputs, width.min(inputs));
     for rows in passes(dy.rows(), shared.rows) {
         let (room, own) = scratch.split_at_mut(shared.len());
@@ -155,9 +155,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(rows: usize, terms: usize) -> Self {
+    fn new(be: &Simd, rows: usize, terms: usize) -> Self {
         let terms = terms.next_multiple_of(GROUP);
-        let most = (ROUNDED_MAX / Self::row(terms).max(1)).max(1);
+        let most = (be.threads() * ROUNDED_MAX / Self::row(terms).max(1)).max(1);
         Self { rows: rows.min(most), terms }
     }
 

@@ -17,6 +17,7 @@ macro_rules! stamp {
         pub(crate) const TABLE: crate::Kernels = crate::table::new(
             $isa,
             <$token as crate::simd::Simd>::LANES,
+            <$token as crate::simd::Simd>::WIDE * <$token as crate::simd::Simd>::LANES,
             crate::table::Functions {
                 gemm,
                 pack_rows,

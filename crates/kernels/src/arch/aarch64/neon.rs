@@ -26,6 +26,8 @@ impl Neon {
 impl Simd for Neon {
     const LANES: usize = 4;
 
+    const WIDE: usize = 3;
+
     type F = float32x4_t;
 
     type I = int32x4_t;
