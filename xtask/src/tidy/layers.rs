@@ -80,6 +80,23 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "lowtide-bench",
+        &[
+            "lowtide-memory",
+            "lowtide-tensor",
+            "lowtide-quant",
+            "lowtide-backend",
+            "lowtide-adapter",
+            "lowtide-optim",
+            "lowtide-tape",
+            "lowtide-formats",
+            "lowtide-model",
+            "lowtide-data",
+            "lowtide-runtime",
+            "lowtide-train",
+        ],
+    ),
+    (
         "lowtide",
         &[
             "lowtide-memory",
@@ -98,6 +115,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-convert",
             "lowtide-runtime",
             "lowtide-train",
+            "lowtide-bench",
         ],
     ),
 ];
@@ -112,7 +130,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap_mangen", &["lowtide"]),
     ("hf-hub", &["lowtide-hub"]),
     ("indicatif", &["lowtide"]),
-    ("maud", &["lowtide-train"]),
+    ("maud", &["lowtide-train", "lowtide-bench"]),
     ("memmap2", &["lowtide-memory", "lowtide-formats", "lowtide-data"]),
     ("minijinja", &["lowtide-data"]),
     ("ndarray", &["lowtide-ndarray"]),

@@ -1,0 +1,36 @@
+//! What is compared: a backend, where it runs, and what it is called.
+
+use std::fmt;
+
+use lowtide_backend::Backend;
+
+/// Runs a job where a contender computes, which is inside a thread pool of its size.
+pub type Run<'a> = dyn Fn(&mut (dyn FnMut() + Send)) + Sync + 'a;
+
+/// One of those that take turns.
+#[derive(Clone, Copy)]
+pub struct Contender<'a> {
+    /// What it is called, such as `ndarray, 2 threads`.
+    pub label: &'a str,
+    /// What is timed.
+    pub backend: &'a dyn Backend,
+    /// Threads it shares work over.
+    pub threads: usize,
+    /// Where it runs.
+    pub run: &'a Run<'a>,
+}
+
+impl Contender<'_> {
+    /// Runs `job` where this contender computes and gives what it comes to.
+    pub(crate) fn within<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
+        let (mut job, mut result) = (Some(job), None);
+        (self.run)(&mut || result = job.take().map(|job| job()));
+        result.expect("the job was run")
+    }
+}
+
+impl fmt::Debug for Contender<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Contender({}, {} threads)", self.label, self.threads)
+    }
+}
