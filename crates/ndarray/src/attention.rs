@@ -8,11 +8,11 @@
 use std::ops::Range;
 
 use lowtide_backend::{AttentionShape, Req, Span};
+use lowtide_lanes::share;
 use lowtide_tensor::{Mat, MatMut, QUANTUM};
 
 use crate::exp::{exp, exp_all, max, sum};
 use crate::gemm::{Write, copy, gemm, packing_bytes, view, view_mut};
-use crate::lanes::share;
 
 /// Keys of a panel: fixed, because sums over keys restart there.
 pub(crate) const KEYS: usize = QUANTUM;

@@ -7,12 +7,12 @@
 use std::ops::Range;
 
 use lowtide_backend::{AttentionShape, Req, Span};
+use lowtide_lanes::share;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::attention::{KEYS, Reach, Tiling};
 use crate::exp::{dot, exp};
 use crate::gemm::{Write, copy, gemm, packing_bytes, view, view_mut};
-use crate::lanes::share;
 
 /// What [`attention_vjp`] needs on `lanes` threads.
 pub(crate) fn req(lanes: usize, rows: usize, shape: AttentionShape) -> Req {

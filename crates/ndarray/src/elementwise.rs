@@ -1,10 +1,8 @@
 //! Residuals, biases and dropout: the specification's loops, shared out by blocks of rows.
 
 use lowtide_backend::{DropoutKey, spec};
+use lowtide_lanes::{RowBlock, RowBlocks, row_split, share_out};
 use lowtide_tensor::{Mat, MatMut};
-
-use crate::lanes::share_out;
-use crate::tiles::{RowBlock, RowBlocks, row_split};
 
 /// `y = alpha x + beta y`.
 pub(crate) fn axpby(lanes: usize, alpha: f32, x: Mat<'_, f32>, beta: f32, y: MatMut<'_, f32>) {

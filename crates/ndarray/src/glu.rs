@@ -1,11 +1,10 @@
 //! Gated activations, by blocks of rows.
 
 use lowtide_backend::Activation;
+use lowtide_lanes::{RowBlock, RowBlocks, row_split, share_out};
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::exp::sigmoid;
-use crate::lanes::share_out;
-use crate::tiles::{RowBlock, RowBlocks, row_split};
 
 /// `y = act(gate) ⊙ up`.
 pub(crate) fn glu(

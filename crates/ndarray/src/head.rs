@@ -6,13 +6,12 @@
 //! between the two, rows are shared out.
 
 use lowtide_backend::Req;
+use lowtide_lanes::{RowBlock, RowBlocks, row_split, share_out};
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::exp::{exp, exp_all, max};
-use crate::lanes::share_out;
 use crate::qmatmul::{self, qmatmul, qmatmul_t};
-use crate::tiles::{RowBlock, RowBlocks, row_split};
 
 /// Words of a panel: fixed, because sums over the vocabulary restart there.
 const WORDS: usize = 512;

@@ -53,12 +53,10 @@ mod exp;
 mod gemm;
 mod glu;
 mod head;
-mod lanes;
 mod matmul;
 mod optim;
 mod qmatmul;
 mod rmsnorm;
 mod rope;
-mod tiles;
 
 pub use backend::NdArray;

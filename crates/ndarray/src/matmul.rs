@@ -5,11 +5,10 @@
 //! operands give the same bits.
 
 use lowtide_backend::Req;
+use lowtide_lanes::{Tile, Tiles, share};
 use lowtide_tensor::{Mat, MatMut, QUANTUM};
 
 use crate::gemm::{Write, gemm, packing_bytes, part, view_mut};
-use crate::lanes::share;
-use crate::tiles::{Tile, Tiles};
 
 /// Rows and columns of a tile of `c`.
 const ROWS: usize = 128;

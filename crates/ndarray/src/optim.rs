@@ -2,10 +2,8 @@
 //! reads nothing but its own numbers and, with 8-bit moments, its own block.
 
 use lowtide_backend::{AdamHyper, Moments8, SgdHyper, spec};
+use lowtide_lanes::{share_out, slice_split};
 use lowtide_quant::dynamic8::BLOCK;
-
-use crate::lanes::share_out;
-use crate::tiles::slice_split;
 
 /// One AdamW update.
 pub(crate) fn adamw(

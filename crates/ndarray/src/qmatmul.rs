@@ -7,12 +7,13 @@
 use std::ops::Range;
 
 use lowtide_backend::Req;
+use lowtide_lanes::{
+    ColBlock, ColBlocks, RowBlock, RowBlocks, even_width, row_split, share, share_out,
+};
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::gemm::{CHAIN, Write, gemm, packing_bytes, part, view, view_mut};
-use crate::lanes::{share, share_out};
-use crate::tiles::{ColBlock, ColBlocks, RowBlock, RowBlocks, even_width, row_split};
 
 /// Columns of a result computed together, unless one block of the format is wider.
 const WIDTH: usize = 128;

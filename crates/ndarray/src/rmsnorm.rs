@@ -1,10 +1,9 @@
 //! Root-mean-square normalisation, by blocks of rows.
 
+use lowtide_lanes::{RowBlock, RowBlocks, row_split, share_out};
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::exp::dot;
-use crate::lanes::share_out;
-use crate::tiles::{RowBlock, RowBlocks, row_split};
 
 /// `y = x ⊙ rstd ⊙ w`.
 pub(crate) fn rmsnorm(

@@ -4,10 +4,8 @@
 //! few frequencies at a time on the stack.
 
 use lowtide_backend::{Direction, Pairing};
+use lowtide_lanes::{RowBlock, RowBlocks, row_split, share_out};
 use lowtide_tensor::MatMut;
-
-use crate::lanes::share_out;
-use crate::tiles::{RowBlock, RowBlocks, row_split};
 
 /// Frequencies rotated together.
 const FREQUENCIES: usize = 64;

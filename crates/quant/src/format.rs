@@ -1,5 +1,6 @@
 //! What a block format is.
 
+use core::any::Any;
 use core::fmt::Debug;
 
 /// One way to store a row of numbers as whole blocks of bytes.
@@ -10,7 +11,7 @@ use core::fmt::Debug;
 ///
 /// The trait is open: a format of your own works wherever the ones in [`formats`](crate::formats)
 /// do. Implement it on a unit struct and pass `&MyFormat`.
-pub trait BlockFormat: Sync + Debug {
+pub trait BlockFormat: Any + Sync + Debug {
     /// The name the format goes by, such as `"Q4_1"`.
     fn name(&self) -> &'static str;
 

@@ -203,6 +203,13 @@ impl<'a, T: Copy> Mat<'a, T> {
         self.layout.col_stride
     }
 
+    /// Where the element at (0, 0) lies; element (i, j) lies `i * row_stride + j * col_stride`
+    /// elements further. For kernels, which walk a view without a check at every element.
+    #[must_use]
+    pub fn as_ptr(&self) -> *const T {
+        self.ptr.as_ptr()
+    }
+
     /// The element at row `i`, column `j`.
     ///
     /// # Panics
@@ -329,6 +336,12 @@ impl<'a, T: Copy> MatMut<'a, T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// As [`Mat::as_ptr`], to write.
+    #[must_use]
+    pub fn as_mut_ptr(&mut self) -> *mut T {
+        self.ptr.as_ptr()
     }
 
     /// A shorter-lived view of the same elements, so that the original can be used again after it.

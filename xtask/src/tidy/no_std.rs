@@ -11,7 +11,7 @@ use crate::run;
 const TARGET: &str = "thumbv7em-none-eabihf";
 
 /// Crates that need no allocator; built without their optional features.
-const WITHOUT_ALLOCATOR: [&str; 7] = [
+const WITHOUT_ALLOCATOR: [&str; 8] = [
     "lowtide-memory",
     "lowtide-tensor",
     "lowtide-quant",
@@ -19,6 +19,7 @@ const WITHOUT_ALLOCATOR: [&str; 7] = [
     "lowtide-adapter",
     "lowtide-lora",
     "lowtide-optim",
+    "lowtide-kernels",
 ];
 
 /// Crates that need an allocator. They are built on their own: together with the others they would

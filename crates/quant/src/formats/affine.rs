@@ -21,6 +21,7 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
+    #[inline(always)]
     pub(super) fn read(bytes: &[u8; PARAMETERS]) -> Self {
         let [d0, d1, e0, e1, s @ ..] = bytes;
         let (d, e) = (scale([*d0, *d1]), scale([*e0, *e1]));

@@ -23,6 +23,7 @@ impl BlockFormat for F32 {
         4
     }
 
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (b, y) in bytes.as_chunks().0.iter().zip(out) {

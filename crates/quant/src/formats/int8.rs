@@ -31,6 +31,7 @@ impl BlockFormat for INT8 {
         BYTES
     }
 
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut().0) {
@@ -52,6 +53,7 @@ impl Codes for INT8 {
         LEN
     }
 
+    #[inline(always)]
     fn decode_codes(&self, codes: &[u8], scales: &[f32], out: &mut [f32]) {
         let blocks = codes.as_chunks::<LEN>().0.iter().zip(out.as_chunks_mut().0);
         for ((codes, y), scale) in blocks.zip(scales) {
@@ -60,6 +62,7 @@ impl Codes for INT8 {
     }
 }
 
+#[inline(always)]
 fn decode_block(codes: &[u8; LEN], scale: f32, out: &mut [f32; LEN]) {
     for (q, y) in codes.iter().zip(out) {
         *y = f32::from(q.cast_signed()) * scale * (1.0 / 127.0);

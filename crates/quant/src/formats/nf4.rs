@@ -68,6 +68,7 @@ impl BlockFormat for NF4 {
         BYTES
     }
 
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut().0) {
@@ -89,6 +90,7 @@ impl Codes for NF4 {
         CODES
     }
 
+    #[inline(always)]
     fn decode_codes(&self, codes: &[u8], scales: &[f32], out: &mut [f32]) {
         let blocks = codes.as_chunks::<CODES>().0.iter().zip(out.as_chunks_mut().0);
         for ((codes, y), scale) in blocks.zip(scales) {
@@ -97,6 +99,7 @@ impl Codes for NF4 {
     }
 }
 
+#[inline(always)]
 fn decode_block(codes: &[u8; CODES], scale: f32, out: &mut [f32; LEN]) {
     for (byte, y) in codes.iter().zip(out.as_chunks_mut().0) {
         *y = PAIRS[usize::from(*byte)].map(|level| level * scale);

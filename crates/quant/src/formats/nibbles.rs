@@ -10,6 +10,7 @@ pub(super) const CODES: usize = LEN / 2;
 
 /// The 32 codes of a block: byte `j` holds value `j` in its low half and value `j + 16` in its
 /// high half.
+#[inline(always)]
 pub(super) fn unpack(codes: &[u8; CODES]) -> [u8; LEN] {
     let mut q = [0; LEN];
     for (j, b) in codes.iter().enumerate() {
@@ -25,6 +26,7 @@ pub(super) fn pack(q: &[u8; LEN]) -> [u8; CODES] {
 }
 
 /// Reads a stored scale.
+#[inline(always)]
 pub(super) fn scale(bytes: [u8; 2]) -> f32 {
     f16::from_le_bytes(bytes).to_f32()
 }
@@ -51,6 +53,7 @@ pub(super) const HIGH: usize = LEN / 8;
 
 /// The 32 codes of 5 bits of a block: bit `j % 8` of byte `j / 8` of `high` goes on top of code
 /// `j`.
+#[inline(always)]
 pub(super) fn unpack_5(high: [u8; HIGH], codes: &[u8; CODES]) -> [u8; LEN] {
     // One copy of bit 7 - j lands at the top of byte j; swapped, that is bit j.
     const SPREAD: u64 = 0x8040_2010_0804_0201;

@@ -31,6 +31,7 @@ impl BlockFormat for Q5_0 {
         BYTES
     }
 
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -46,6 +47,7 @@ impl BlockFormat for Q5_0 {
     }
 }
 
+#[inline(always)]
 fn decode_block(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let [d0, d1, h0, h1, h2, h3, codes @ ..] = block;
     let d = scale([*d0, *d1]);

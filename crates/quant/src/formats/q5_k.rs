@@ -38,6 +38,7 @@ impl BlockFormat for Q5_K {
         BYTES
     }
 
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -53,6 +54,7 @@ impl BlockFormat for Q5_K {
     }
 }
 
+#[inline(always)]
 fn decode_block(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let (parameters, rest) = block.split_first_chunk().expect("a block begins with them");
     let (bits, codes) = rest.split_first_chunk::<SUB>().expect("the highest bits follow");

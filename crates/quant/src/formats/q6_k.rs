@@ -45,6 +45,7 @@ impl BlockFormat for Q6_K {
         BYTES
     }
 
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -60,6 +61,7 @@ impl BlockFormat for Q6_K {
     }
 }
 
+#[inline(always)]
 fn decode_block(block: &[u8; BYTES], out: &mut [f32; LEN]) {
     let (low, rest) = block.split_at(LOW);
     let (high, rest) = rest.split_at(HIGH);

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 ///
 /// # Panics
 /// When `scratch` is shorter than `lanes * scratch_each`.
-pub(crate) fn share<I>(
+pub fn share<I>(
     lanes: usize,
     scratch: &mut [f32],
     scratch_each: usize,
@@ -36,7 +36,7 @@ pub(crate) fn share<I>(
 }
 
 /// [`share`] for work that needs no scratch.
-pub(crate) fn share_out<I>(lanes: usize, units: I, work: impl Fn(I::Item) + Sync)
+pub fn share_out<I>(lanes: usize, units: I, work: impl Fn(I::Item) + Sync)
 where
     I: Iterator + Send,
 {

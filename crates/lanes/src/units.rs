@@ -6,20 +6,29 @@ use lowtide_tensor::MatMut;
 const ELEMENTS_WORTH_SHARING: usize = 16 * 1024;
 
 /// Rows `start..start + rows.rows()` of an output.
-pub(crate) struct RowBlock<'a> {
-    pub(crate) start: usize,
-    pub(crate) rows: MatMut<'a, f32>,
+#[derive(Debug)]
+pub struct RowBlock<'a> {
+    /// The first row's number in the output.
+    pub start: usize,
+    /// The rows.
+    pub rows: MatMut<'a, f32>,
 }
 
 /// Splits an output into blocks of `step` rows; the last may be shorter.
-pub(crate) struct RowBlocks<'a> {
+#[derive(Debug)]
+pub struct RowBlocks<'a> {
     rest: Option<MatMut<'a, f32>>,
     start: usize,
     step: usize,
 }
 
 impl<'a> RowBlocks<'a> {
-    pub(crate) fn new(out: MatMut<'a, f32>, step: usize) -> Self {
+    /// Cuts `out`.
+    ///
+    /// # Panics
+    /// When `step` is zero.
+    #[must_use]
+    pub fn new(out: MatMut<'a, f32>, step: usize) -> Self {
         assert!(step > 0, "blocks of no rows");
         Self { rest: Some(out), start: 0, step }
     }
@@ -40,16 +49,25 @@ impl<'a> Iterator for RowBlocks<'a> {
 }
 
 /// Columns `start..start + cols.cols()` of an output.
-pub(crate) struct ColBlock<'a> {
-    pub(crate) start: usize,
-    pub(crate) cols: MatMut<'a, f32>,
+#[derive(Debug)]
+pub struct ColBlock<'a> {
+    /// The first column's number in the output.
+    pub start: usize,
+    /// The columns.
+    pub cols: MatMut<'a, f32>,
 }
 
 /// Splits an output into blocks of `step` columns; the last may be narrower.
-pub(crate) struct ColBlocks<'a>(RowBlocks<'a>);
+#[derive(Debug)]
+pub struct ColBlocks<'a>(RowBlocks<'a>);
 
 impl<'a> ColBlocks<'a> {
-    pub(crate) fn new(out: MatMut<'a, f32>, step: usize) -> Self {
+    /// Cuts `out` into blocks of `step` columns; the last may be narrower.
+    ///
+    /// # Panics
+    /// When `step` is zero.
+    #[must_use]
+    pub fn new(out: MatMut<'a, f32>, step: usize) -> Self {
         Self(RowBlocks::new(out.t(), step))
     }
 }
@@ -64,21 +82,31 @@ impl<'a> Iterator for ColBlocks<'a> {
 }
 
 /// The part of an output at row `row` and column `col`.
-pub(crate) struct Tile<'a> {
-    pub(crate) row: usize,
-    pub(crate) col: usize,
-    pub(crate) out: MatMut<'a, f32>,
+#[derive(Debug)]
+pub struct Tile<'a> {
+    /// The first row's number in the output.
+    pub row: usize,
+    /// The first column's number in the output.
+    pub col: usize,
+    /// The part itself.
+    pub out: MatMut<'a, f32>,
 }
 
 /// Splits an output into tiles of at most `rows` by `cols`, row band after row band.
-pub(crate) struct Tiles<'a> {
+#[derive(Debug)]
+pub struct Tiles<'a> {
     bands: RowBlocks<'a>,
     band: Option<(usize, ColBlocks<'a>)>,
     cols: usize,
 }
 
 impl<'a> Tiles<'a> {
-    pub(crate) fn new(out: MatMut<'a, f32>, rows: usize, cols: usize) -> Self {
+    /// Cuts `out`.
+    ///
+    /// # Panics
+    /// When `rows` or `cols` is zero.
+    #[must_use]
+    pub fn new(out: MatMut<'a, f32>, rows: usize, cols: usize) -> Self {
         Self { bands: RowBlocks::new(out, rows), band: None, cols }
     }
 }
@@ -101,7 +129,8 @@ impl<'a> Iterator for Tiles<'a> {
 
 /// Lanes and rows of a block for an element-wise operation on `[rows, cols]`: a few blocks a lane,
 /// or one block for all when the whole is small.
-pub(crate) fn row_split(lanes: usize, rows: usize, cols: usize) -> (usize, usize) {
+#[must_use]
+pub fn row_split(lanes: usize, rows: usize, cols: usize) -> (usize, usize) {
     if rows * cols < ELEMENTS_WORTH_SHARING || lanes <= 1 {
         return (1, rows.max(1));
     }
@@ -110,7 +139,8 @@ pub(crate) fn row_split(lanes: usize, rows: usize, cols: usize) -> (usize, usize
 
 /// Lanes and elements of a chunk for an element-wise operation on a slice; chunks are multiples of
 /// `multiple`.
-pub(crate) fn slice_split(lanes: usize, len: usize, multiple: usize) -> (usize, usize) {
+#[must_use]
+pub fn slice_split(lanes: usize, len: usize, multiple: usize) -> (usize, usize) {
     if len < ELEMENTS_WORTH_SHARING || lanes <= 1 {
         return (1, len.max(1).next_multiple_of(multiple));
     }
@@ -119,9 +149,21 @@ pub(crate) fn slice_split(lanes: usize, len: usize, multiple: usize) -> (usize, 
 
 /// Width of the blocks that `total` columns are cut into: at most `widest`, multiples of
 /// `multiple`, and as many blocks as keeps all lanes busy to the end.
-pub(crate) fn even_width(total: usize, widest: usize, multiple: usize, lanes: usize) -> usize {
+#[must_use]
+pub fn even_width(total: usize, widest: usize, multiple: usize, lanes: usize) -> usize {
     let blocks = total.div_ceil(widest).next_multiple_of(lanes).max(1);
     total.div_ceil(blocks).next_multiple_of(multiple).max(multiple)
+}
+
+/// Width of the blocks that `total` columns are cut into: a multiple of `multiple`, at most
+/// `widest` or else `multiple` itself, and the one that lets `lanes` lanes finish first; the widest
+/// of those that do equally well.
+#[must_use]
+pub fn level_width(total: usize, widest: usize, multiple: usize, lanes: usize) -> usize {
+    let finish = |width: usize| total.div_ceil(width).div_ceil(lanes.max(1)) * width;
+    let most = (widest / multiple).clamp(1, total.div_ceil(multiple).max(1));
+    let widths = (1..=most).rev().map(|count| count * multiple);
+    widths.min_by_key(|&width| finish(width)).unwrap_or(multiple)
 }
 
 #[cfg(test)]
@@ -158,5 +200,15 @@ mod tests {
         assert_eq!(even_width(576, 128, 32, 1), 128);
         assert_eq!(even_width(1, 128, 16, 4), 16);
         assert_eq!(even_width(0, 128, 16, 4), 16);
+    }
+
+    #[test]
+    fn level_widths_let_all_lanes_finish_together() {
+        assert_eq!(level_width(576, 192, 96, 2), 96);
+        assert_eq!(level_width(576, 192, 96, 1), 192);
+        assert_eq!(level_width(1536, 192, 96, 2), 192);
+        assert_eq!(level_width(192, 192, 48, 2), 96);
+        assert_eq!(level_width(100, 192, 256, 2), 256);
+        assert_eq!(level_width(0, 192, 48, 4), 48);
     }
 }

@@ -1,0 +1,89 @@
+//! Plain Rust: four lanes that the compiler may or may not put into a register.
+
+use crate::Isa;
+use crate::arch::stamp::stamp;
+use crate::simd::Simd;
+
+stamp!(Isa::Scalar, Scalar, rows = 4);
+
+/// The token: every processor runs plain Rust.
+#[derive(Clone, Copy)]
+struct Scalar;
+
+const LANES: usize = 4;
+
+impl Scalar {
+    /// Makes a token.
+    ///
+    /// # Safety
+    /// Nothing is asked for; it is unsafe only to look as the others do.
+    unsafe fn assume() -> Self {
+        Self
+    }
+}
+
+impl Simd for Scalar {
+    const LANES: usize = LANES;
+
+    type F = [f32; LANES];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        core::array::from_fn(|i| a[i] * b[i])
+    }
+
+    /// Rounded twice: without an instruction for it, once takes a call into a library.
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        core::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::F {
+        // SAFETY: the caller vouches for `LANES` elements.
+        core::array::from_fn(|i| unsafe { *from.add(i) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, x: Self::F) {
+        for (i, x) in x.into_iter().enumerate() {
+            // SAFETY: the caller vouches for `LANES` elements.
+            unsafe { *to.add(i) = x };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(self, from: *const f32, lanes: usize) -> Self::F {
+        // SAFETY: the caller vouches for `lanes` elements.
+        core::array::from_fn(|i| if i < lanes { unsafe { *from.add(i) } } else { 0.0 })
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, x: Self::F, lanes: usize) {
+        for (i, x) in x.into_iter().take(lanes).enumerate() {
+            // SAFETY: the caller vouches for `lanes` elements.
+            unsafe { *to.add(i) = x };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        for i in 0..LANES {
+            for j in 0..LANES {
+                // SAFETY: the caller vouches for all rows of both.
+                unsafe { *to.add(j * to_stride + i) = *from.add(i * from_stride + j) };
+            }
+        }
+    }
+}

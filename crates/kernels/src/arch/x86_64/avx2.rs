@@ -1,0 +1,135 @@
+//! AVX2 with FMA and F16C: eight lanes, 16 registers.
+
+use core::arch::x86_64::{
+    __m256, __m256i, _mm256_cmpgt_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps,
+    _mm256_maskstore_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setr_epi32, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+};
+
+use crate::Isa;
+use crate::arch::stamp::stamp;
+use crate::simd::Simd;
+
+stamp!(Isa::Avx2, Avx2, rows = 4, features = "avx2,fma,f16c");
+
+/// The token: this processor has AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// Makes a token.
+    ///
+    /// # Safety
+    /// The processor has AVX2, FMA and F16C.
+    #[inline(always)]
+    pub(crate) unsafe fn assume() -> Self {
+        Self(())
+    }
+
+    /// All bits in the first `lanes` lanes.
+    #[inline(always)]
+    fn first(self, lanes: usize) -> __m256i {
+        // SAFETY: the token.
+        unsafe {
+            let places = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes as i32), places)
+        }
+    }
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+
+    type F = __m256;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> __m256 {
+        // SAFETY: the token, and the caller vouches for 8 elements.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, x: __m256) {
+        // SAFETY: the token, and the caller vouches for 8 elements.
+        unsafe { _mm256_storeu_ps(to, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(self, from: *const f32, lanes: usize) -> __m256 {
+        // SAFETY: the token; masked lanes are not read, the caller vouches for the others.
+        unsafe { _mm256_maskload_ps(from, self.first(lanes)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, x: __m256, lanes: usize) {
+        // SAFETY: the token; masked lanes are not written, the caller vouches for the others.
+        unsafe { _mm256_maskstore_ps(to, self.first(lanes), x) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        // SAFETY: the caller vouches for 8 rows of 8 elements.
+        let rows = core::array::from_fn(|i| unsafe { self.load(from.add(i * from_stride)) });
+        for (i, column) in transposed(self, rows).into_iter().enumerate() {
+            // SAFETY: the caller vouches for 8 rows of 8 elements.
+            unsafe { self.store(to.add(i * to_stride), column) };
+        }
+    }
+}
+
+/// Columns of 8 rows: pairs of rows, then fours, then the halves.
+#[inline(always)]
+fn transposed(_: Avx2, rows: [__m256; 8]) -> [__m256; 8] {
+    let mut pairs = rows;
+    for i in 0..4 {
+        let (a, b) = (rows[2 * i], rows[2 * i + 1]);
+        // SAFETY: the token.
+        (pairs[2 * i], pairs[2 * i + 1]) =
+            unsafe { (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)) };
+    }
+    let mut fours = rows;
+    for q in 0..2 {
+        let [a, b, c, d] = [pairs[4 * q], pairs[4 * q + 1], pairs[4 * q + 2], pairs[4 * q + 3]];
+        // SAFETY: the token.
+        unsafe {
+            fours[4 * q] = _mm256_shuffle_ps::<0b01_00_01_00>(a, c);
+            fours[4 * q + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(a, c);
+            fours[4 * q + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(b, d);
+            fours[4 * q + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(b, d);
+        }
+    }
+    let mut columns = rows;
+    for j in 0..4 {
+        let (a, b) = (fours[j], fours[4 + j]);
+        // SAFETY: the token.
+        unsafe {
+            columns[j] = _mm256_permute2f128_ps::<0x20>(a, b);
+            columns[4 + j] = _mm256_permute2f128_ps::<0x31>(a, b);
+        }
+    }
+    columns
+}

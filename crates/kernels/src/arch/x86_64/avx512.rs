@@ -1,0 +1,143 @@
+//! AVX-512 F, BW, DQ and VL: sixteen lanes, 32 registers, masks.
+
+use core::arch::x86_64::{
+    __m512, __mmask16, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps,
+    _mm512_storeu_ps, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
+};
+
+use crate::Isa;
+use crate::arch::stamp::stamp;
+use crate::simd::Simd;
+
+stamp!(Isa::Avx512, Avx512, rows = 8, features = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c");
+
+/// The token: this processor has AVX-512 F, BW, DQ and VL.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// Makes a token.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F, BW, DQ and VL.
+    #[inline(always)]
+    pub(crate) unsafe fn assume() -> Self {
+        Self(())
+    }
+}
+
+/// The mask of the first `lanes` lanes.
+#[inline(always)]
+fn first(lanes: usize) -> __mmask16 {
+    ((1_u32 << lanes) - 1) as __mmask16
+}
+
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+
+    type F = __m512;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: the token.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the token.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> __m512 {
+        // SAFETY: the token, and the caller vouches for 16 elements.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, x: __m512) {
+        // SAFETY: the token, and the caller vouches for 16 elements.
+        unsafe { _mm512_storeu_ps(to, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(self, from: *const f32, lanes: usize) -> __m512 {
+        // SAFETY: the token; masked lanes are not read, the caller vouches for the others.
+        unsafe { _mm512_maskz_loadu_ps(first(lanes), from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, x: __m512, lanes: usize) {
+        // SAFETY: the token; masked lanes are not written, the caller vouches for the others.
+        unsafe { _mm512_mask_storeu_ps(to, first(lanes), x) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        // SAFETY: the caller vouches for 16 rows of 16 elements.
+        let rows = core::array::from_fn(|i| unsafe { self.load(from.add(i * from_stride)) });
+        for (i, column) in transposed(self, rows).into_iter().enumerate() {
+            // SAFETY: the caller vouches for 16 rows of 16 elements.
+            unsafe { self.store(to.add(i * to_stride), column) };
+        }
+    }
+}
+
+/// Columns of 16 rows: pairs of rows, then fours, then the 128-bit quarters twice.
+#[inline(always)]
+fn transposed(_: Avx512, rows: [__m512; 16]) -> [__m512; 16] {
+    let mut pairs = rows;
+    for i in 0..8 {
+        // SAFETY: the token.
+        (pairs[2 * i], pairs[2 * i + 1]) = unsafe {
+            let (a, b) = (rows[2 * i], rows[2 * i + 1]);
+            (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b))
+        };
+    }
+    // fours[4 q + j] has, in each quarter, column `4 quarter + j` of rows `4 q .. 4 q + 4`.
+    let mut fours = rows;
+    for q in 0..4 {
+        let [a, b, c, d] = [pairs[4 * q], pairs[4 * q + 1], pairs[4 * q + 2], pairs[4 * q + 3]];
+        // SAFETY: the token.
+        unsafe {
+            fours[4 * q] = _mm512_shuffle_ps::<0b01_00_01_00>(a, c);
+            fours[4 * q + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(a, c);
+            fours[4 * q + 2] = _mm512_shuffle_ps::<0b01_00_01_00>(b, d);
+            fours[4 * q + 3] = _mm512_shuffle_ps::<0b11_10_11_10>(b, d);
+        }
+    }
+    let mut columns = rows;
+    for j in 0..4 {
+        let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+        // SAFETY: the token.
+        unsafe {
+            let (ab_low, ab_high) = (
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b),
+            );
+            let (cd_low, cd_high) = (
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(c, d),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d),
+            );
+            columns[j] = _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_low, cd_low);
+            columns[4 + j] = _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_high, cd_high);
+            columns[8 + j] = _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_low, cd_low);
+            columns[12 + j] = _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_high, cd_high);
+        }
+    }
+    columns
+}

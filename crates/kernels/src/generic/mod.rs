@@ -1,0 +1,5 @@
+//! Each algorithm once, over the lanes of any instruction set.
+
+pub(crate) mod decode;
+pub(crate) mod gemm;
+pub(crate) mod pack;

@@ -1,0 +1,56 @@
+//! A register of f32 lanes, as algorithms see it.
+
+/// A token for an instruction set, and what its registers can do.
+///
+/// Every function is safe to call for whoever holds a token, because tokens are made only where
+/// the instruction set is known to be there. Functions that take pointers are unsafe for the
+/// pointers' sake.
+///
+/// All of them must be inlined into a function that was compiled for the instruction set; the
+/// stamps in `arch` see to that, and everything in `generic` is `#[inline(always)]`.
+pub(crate) trait Simd: Copy {
+    /// Lanes of a register.
+    const LANES: usize;
+
+    /// A register of f32 lanes.
+    type F: Copy;
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::F;
+
+    /// `a * b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a * b + c`, rounded once where the instruction set can.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+
+    /// Loads all lanes.
+    ///
+    /// # Safety
+    /// `from` is readable for `LANES` elements; no alignment is needed.
+    unsafe fn load(self, from: *const f32) -> Self::F;
+
+    /// Stores all lanes.
+    ///
+    /// # Safety
+    /// `to` is writable for `LANES` elements; no alignment is needed.
+    unsafe fn store(self, to: *mut f32, x: Self::F);
+
+    /// Loads the first `lanes` lanes; the others are zero.
+    ///
+    /// # Safety
+    /// `from` is readable for `lanes` elements, at most `LANES`.
+    unsafe fn load_part(self, from: *const f32, lanes: usize) -> Self::F;
+
+    /// Stores the first `lanes` lanes.
+    ///
+    /// # Safety
+    /// `to` is writable for `lanes` elements, at most `LANES`.
+    unsafe fn store_part(self, to: *mut f32, x: Self::F, lanes: usize);
+
+    /// Transposes `LANES` by `LANES` elements whose rows are `from_stride` and `to_stride` apart.
+    ///
+    /// # Safety
+    /// All rows of `from` are readable, all of `to` writable, and they do not overlap.
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+}

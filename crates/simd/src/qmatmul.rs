@@ -1,0 +1,173 @@
+//! Products with packed matrices, both ways: decode a tile into a panel, multiply it with every
+//! row, go on.
+//!
+//! Units are blocks of output columns. A unit walks the contracted width in chunks of at most
+//! [`DEPTH`]; each chunk is a chain of its own, added to the result in ascending order.
+
+use std::ops::Range;
+
+use lowtide_backend::{Req, contract};
+use lowtide_kernels::{Kernels, Rhs};
+use lowtide_lanes::{
+    ColBlock, ColBlocks, RowBlock, RowBlocks, level_width, row_split, share, share_out,
+};
+use lowtide_quant::QMat;
+use lowtide_tensor::{Mat, MatMut};
+
+use crate::Simd;
+
+/// Columns of a result computed together, unless one block of the format is wider.
+const WIDTH: usize = 192;
+
+/// Terms after which a chain restarts, rounded down to whole blocks of the format.
+const DEPTH: usize = 256;
+
+/// What [`qmatmul`] needs.
+pub(crate) fn req(be: &Simd, out_features: usize, in_features: usize) -> Req {
+    let depth = in_features.min(DEPTH);
+    let width = forward_width(be, out_features).min(out_features);
+    let each = depth * (width + be.kernels().lanes());
+    Req { scratch: be.threads() * each, library_bytes: 0 }
+}
+
+/// What [`qmatmul_t`] needs, for any format.
+pub(crate) fn req_t(be: &Simd, out_features: usize, in_features: usize) -> Req {
+    // The widest that any block length leads to: panel, and one decoded row of it.
+    let width = in_features.min(contract::BLOCK_LEN_MAX);
+    Req { scratch: be.threads() * width * (out_features.min(DEPTH) + 1), library_bytes: 0 }
+}
+
+fn forward_width(be: &Simd, outputs: usize) -> usize {
+    level_width(outputs, WIDTH, be.kernels().group(), be.threads())
+}
+
+/// `y = x Wᵀ`.
+pub(crate) fn qmatmul(
+    be: &Simd,
+    x: Mat<'_, f32>,
+    w: QMat<'_>,
+    y: MatMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    contract::qmatmul(x, w, y.as_ref());
+    let (kernels, inputs) = (be.kernels(), w.cols());
+    let depth = chain(w);
+    let each = req(be, w.rows(), inputs).scratch / be.threads();
+    let width = forward_width(be, w.rows());
+    share(be.threads(), scratch, each, ColBlocks::new(y, width), |unit, own| {
+        let ColBlock { start, cols: mut y } = unit;
+        let w = w.slice_rows(start..start + y.cols());
+        if inputs == 0 {
+            y.fill(0.0);
+        }
+        for at in chunks(inputs, depth) {
+            let (panel, rows) = own.split_at_mut(w.rows() * at.len());
+            pack_turned(kernels, w, &at, panel, rows);
+            let panel = Rhs::packed(panel, at.len(), w.rows(), kernels.group());
+            kernels.gemm(1.0, x.cols_range(at.clone()), panel, at.start > 0, y.rb());
+        }
+    });
+}
+
+/// `dx += dy W`.
+pub(crate) fn qmatmul_t(
+    be: &Simd,
+    dy: Mat<'_, f32>,
+    w: QMat<'_>,
+    dx: MatMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    contract::qmatmul_t(dy, w, dx.as_ref());
+    let (kernels, outputs, inputs) = (be.kernels(), w.rows(), w.cols());
+    let each = req_t(be, outputs, inputs).scratch / be.threads();
+    let width = transposed_width(be, w);
+    share(be.threads(), scratch, each, ColBlocks::new(dx, width), |unit, own| {
+        let ColBlock { start, cols: mut dx } = unit;
+        let columns = start..start + dx.cols();
+        for at in chunks(outputs, DEPTH) {
+            let (panel, row) = own.split_at_mut(at.len() * columns.len());
+            let row = &mut row[..columns.len()];
+            for o in at.clone() {
+                decode(kernels, w, o, columns.clone(), row);
+                kernels.pack_rows(Mat::new(row, 1, row.len()), at.len(), o - at.start, panel);
+            }
+            let panel = Rhs::packed(panel, at.len(), columns.len(), kernels.group());
+            kernels.gemm(1.0, dy.cols_range(at), panel, true, dx.rb());
+        }
+    });
+}
+
+/// Columns of a unit of [`qmatmul_t`]: whole blocks of the format, and whole groups where that does
+/// not make it too wide.
+fn transposed_width(be: &Simd, w: QMat<'_>) -> usize {
+    let (block, group) = (w.format().block_len(), be.kernels().group());
+    let both = block / gcd(block, group) * group;
+    let multiple = if both <= WIDTH { both } else { block };
+    level_width(w.cols(), WIDTH.max(multiple), multiple, be.threads())
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// `out = W[rows]`, a few rows a unit.
+pub(crate) fn qdecode(be: &Simd, w: QMat<'_>, rows: Range<usize>, out: MatMut<'_, f32>) {
+    contract::qdecode(w, &rows, out.as_ref());
+    let (lanes, step) = row_split(be.threads(), out.rows(), out.cols());
+    share_out(lanes, RowBlocks::new(out, step), |RowBlock { start, rows: mut out }| {
+        for i in 0..out.rows() {
+            decode(be.kernels(), w, rows.start + start + i, 0..w.cols(), out.row_mut(i));
+        }
+    });
+}
+
+/// `out[t] = W[ids[t]]`.
+pub(crate) fn qgather(be: &Simd, w: QMat<'_>, ids: &[u32], out: MatMut<'_, f32>) {
+    contract::qgather(w, ids, out.as_ref());
+    let (lanes, step) = row_split(be.threads(), out.rows(), out.cols());
+    share_out(lanes, RowBlocks::new(out, step), |RowBlock { start, rows: mut out }| {
+        for i in 0..out.rows() {
+            decode(be.kernels(), w, ids[start + i] as usize, 0..w.cols(), out.row_mut(i));
+        }
+    });
+}
+
+/// Ascending chunks of the contracted width.
+fn chunks(total: usize, depth: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..total).step_by(depth).map(move |at| at..total.min(at + depth))
+}
+
+/// [`DEPTH`], rounded down to whole blocks.
+fn chain(w: QMat<'_>) -> usize {
+    let block = w.format().block_len();
+    DEPTH / block * block
+}
+
+/// Decodes columns `at` of every row of `w` into a panel `[at.len(), w.rows()]`, a register's worth
+/// of rows at a time.
+fn pack_turned(
+    kernels: &Kernels,
+    w: QMat<'_>,
+    at: &Range<usize>,
+    panel: &mut [f32],
+    rows: &mut [f32],
+) {
+    for first in (0..w.rows()).step_by(kernels.lanes()) {
+        let count = kernels.lanes().min(w.rows() - first);
+        let rows = &mut rows[..count * at.len()];
+        for (i, row) in rows.chunks_exact_mut(at.len()).enumerate() {
+            decode(kernels, w, first + i, at.clone(), row);
+        }
+        kernels.pack_transposed(Mat::new(rows, count, at.len()), w.rows(), first, panel);
+    }
+}
+
+/// Decodes columns `at` of a row, which begin and end with a block.
+fn decode(kernels: &Kernels, w: QMat<'_>, row: usize, at: Range<usize>, out: &mut [f32]) {
+    if w.scales_apart().is_some() {
+        return w.decode_columns(row, at, out);
+    }
+    let (len, bytes) = (w.format().block_len(), w.format().block_bytes());
+    let blocks = &w.row(row)[at.start / len * bytes..at.end / len * bytes];
+    kernels.decode(w.format(), blocks, out);
+}
