@@ -1,8 +1,11 @@
 //! What is compared: a backend, where it runs, and what it is called.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use lowtide_backend::Backend;
+
+use crate::kernels::Call;
 
 /// Runs a job where a contender computes, which is inside a thread pool of its size.
 pub type Run<'a> = dyn Fn(&mut (dyn FnMut() + Send)) + Sync + 'a;
@@ -21,6 +24,13 @@ pub struct Contender<'a> {
 }
 
 impl Contender<'_> {
+    /// What `calls` calls of an operation take where this contender computes.
+    pub fn timed(&self, calls: u64, call: &mut Call) -> Duration {
+        let start = Instant::now();
+        self.within(|| (0..calls).for_each(|_| call(self.backend)));
+        start.elapsed()
+    }
+
     /// Runs `job` where this contender computes and gives what it comes to.
     pub(crate) fn within<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
         let (mut job, mut result) = (Some(job), None);

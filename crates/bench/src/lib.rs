@@ -50,7 +50,7 @@ pub use ceilings::{Ceiling, Effort, Limit, Probe, Probes, Read, Work, measure};
 pub use contender::{Contender, Run};
 pub use error::BenchError;
 pub use page::page;
-pub use peers::{Figure, Peer, PeersError, parse_peers, read_peers};
+pub use peers::{Figure, Peer, PeersError, beside, parse_peers, read_peers};
 pub use report::{About, Machine, Measured, MemoryRow, Report, Row, SCHEMA, write};
 pub use stand::Stand;
 pub use stats::Spread;

@@ -5,7 +5,7 @@ use lowtide_train::report::parts::{card, document, footer, legend, swatch, tile}
 use lowtide_train::report::{Words, bar};
 use maud::{Markup, html};
 
-use crate::{About, Ceiling, Limit, Measured, MemoryRow, Peer, Report, Row};
+use crate::{About, Ceiling, Limit, Measured, MemoryRow, Peer, Report, Row, beside};
 
 /// The text of a page.
 #[must_use]
@@ -98,7 +98,7 @@ fn timed(report: &Report, suite: &str, rows: &[&Row]) -> Markup {
                 @let id = format!("{suite}-{number}-{index}");
                 (line(&id, &colour(index), value, full, &figures(row, measured)))
             }
-            @for (index, (peer, seconds)) in report.peers_of(row).enumerate() {
+            @for (index, (peer, seconds)) in beside(&report.peers, row).enumerate() {
                 @let value = if by_share { 0.0 } else { rate(row, seconds) };
                 @let words = peer_words(report, row, peer, seconds);
                 (line(&format!("{suite}-{number}-p{index}"), "plan", value, full, &words))
@@ -118,7 +118,7 @@ fn rate(row: &Row, seconds: f64) -> f64 {
 
 fn fastest(report: &Report, row: &Row) -> f64 {
     let ours = row.results.iter().map(|measured| measured.seconds.median);
-    let all = ours.chain(report.peers_of(row).map(|(_, seconds)| seconds));
+    let all = ours.chain(beside(&report.peers, row).map(|(_, seconds)| seconds));
     all.map(|seconds| rate(row, seconds)).fold(0.0, f64::max)
 }
 

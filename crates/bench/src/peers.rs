@@ -161,6 +161,14 @@ fn check(figure: &Figure) -> Result<(), (&'static str, String, &'static str)> {
     }
 }
 
+/// Those of the peers' figures that stand beside `row`, as seconds of one call.
+pub fn beside<'r>(peers: &'r [Peer], row: &'r Row) -> impl Iterator<Item = (&'r Peer, f64)> {
+    peers.iter().flat_map(move |peer| {
+        let seconds = peer.figures.iter().filter_map(|figure| figure.seconds_of(row));
+        seconds.map(move |seconds| (peer, seconds))
+    })
+}
+
 impl Figure {
     /// Seconds for a call of `row`, if this figure stands beside it.
     #[must_use]

@@ -154,14 +154,6 @@ impl Report {
         text.push('\n');
         text
     }
-
-    /// Those of a peer's figures that stand beside `row`, as seconds.
-    pub fn peers_of<'r>(&'r self, row: &'r Row) -> impl Iterator<Item = (&'r Peer, f64)> + 'r {
-        self.peers.iter().flat_map(move |peer| {
-            let seconds = peer.figures.iter().filter_map(|figure| figure.seconds_of(row));
-            seconds.map(move |seconds| (peer, seconds))
-        })
-    }
 }
 
 /// Writes a text whole, or leaves what was there.

@@ -39,7 +39,6 @@ fn stand<T>(suite: impl FnOnce(&Stand<'_>) -> Result<T, BenchError>) -> (T, Vec<
         on_row: &|row| heard.borrow_mut().push(row.clone()),
     };
     let done = suite(&stand).unwrap();
-    drop(stand);
     (done, heard.into_inner())
 }
 

@@ -23,7 +23,7 @@ pub struct Base(Kind);
 
 enum Kind {
     File(Box<OpenBase>),
-    Shape(Shape),
+    Shape(Box<Shape>),
 }
 
 impl Base {
@@ -39,7 +39,7 @@ impl Base {
     }
 
     pub(super) fn shape(name: &str, config: &Config) -> Self {
-        Self(Kind::Shape(Shape::new(name, config)))
+        Self(Kind::Shape(Box::new(Shape::new(name, config))))
     }
 
     /// What it is called.
