@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod integers;
 mod matmul;
 mod qmatmul;
 

@@ -57,6 +57,8 @@ impl Neon {
 impl Simd for Neon {
     const LANES: usize = 4;
 
+    const WIDE: usize = 3;
+
     type F = float32x4_t;
 
     type Mask = uint32x4_t;
