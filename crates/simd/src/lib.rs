@@ -32,6 +32,7 @@
 mod attention;
 mod attention_vjp;
 mod backend;
+mod integers;
 mod matmul;
 mod qmatmul;
 mod reach;
