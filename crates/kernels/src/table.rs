@@ -1,9 +1,10 @@
 //! The table, its safe face, and which tables run here.
 
-use lowtide_quant::BlockFormat;
 use lowtide_quant::integers::GROUP;
+use lowtide_quant::{BlockFormat, QMat};
 use lowtide_tensor::{Mat, MatMut};
 
+use crate::few::Few;
 use crate::int::adjacent;
 use crate::softmax::Softmax;
 use crate::{IntRhs, IntRhsT, Isa, Rhs, Rounded, arch};
@@ -18,6 +19,7 @@ pub struct Kernels {
     lanes: usize,
     group: usize,
     functions: Functions,
+    few: Option<Few>,
     pub(crate) softmax: Softmax,
 }
 
@@ -51,7 +53,13 @@ pub(crate) const fn new(
     functions: Functions,
     softmax: Softmax,
 ) -> Kernels {
-    Kernels { isa, lanes, group, functions, softmax }
+    Kernels { isa, lanes, group, functions, few: None, softmax }
+}
+
+/// The same table with functions for one row.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const fn with_few(kernels: Kernels, few: Few) -> Kernels {
+    Kernels { few: Some(few), ..kernels }
 }
 
 /// The tables compiled into this program, from the plainest to the fastest.
@@ -323,4 +331,34 @@ impl Kernels {
         // SAFETY: the instruction set was detected; the shapes were just compared.
         unsafe { (self.functions.int_gemm_t)(g, b, base, c) }
     }
+
+    /// `y = W x` for one row, unpacking weights in registers where this table can: `x [cols]`,
+    /// `w [rows, cols]`, `y [rows]`. The chain of multiply-adds restarts every `chain` inputs; the
+    /// bits are those of [`Kernels::gemm`] on decoded panels of that depth. Says whether it did.
+    ///
+    /// # Panics
+    /// When the shapes do not fit, or `chain` is no multiple of 32.
+    pub fn one_row(&self, x: &[f32], w: QMat<'_>, chain: usize, y: &mut [f32]) -> bool {
+        check_one_row(x.len(), w, chain, y.len());
+        // SAFETY: the instruction set was detected; the shapes were just compared.
+        self.few.is_some_and(|few| unsafe { (few.floats)(x, w, chain, y) })
+    }
+
+    /// The same with rounded inputs `x [1, cols]`; the bits are those of [`Kernels::int_gemm`].
+    ///
+    /// # Panics
+    /// As [`Kernels::one_row`].
+    pub fn one_row_int(&self, x: Rounded<'_>, w: QMat<'_>, chain: usize, y: &mut [f32]) -> bool {
+        assert!(x.m() == 1, "one row of {}", x.m());
+        check_one_row(x.k(), w, chain, y.len());
+        let integers = self.few.and_then(|few| few.integers);
+        // SAFETY: the instruction set was detected; the shapes were just compared.
+        integers.is_some_and(|integers| unsafe { integers(x, w, chain, y) })
+    }
+}
+
+fn check_one_row(x: usize, w: QMat<'_>, chain: usize, y: usize) {
+    let (rows, cols) = (w.rows(), w.cols());
+    assert!(x == cols && y == rows, "one row of {x} by [{rows}, {cols}] to {y}");
+    assert!(chain > 0 && chain.is_multiple_of(GROUP), "chains of {chain}");
 }

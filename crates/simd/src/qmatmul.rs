@@ -80,6 +80,9 @@ pub(crate) fn qmatmul(
         if inputs == 0 {
             y.fill(0.0);
         }
+        if x.rows() == 1 && depth == DEPTH && kernels.one_row(x.row(0), w, DEPTH, y.row_mut(0)) {
+            return;
+        }
         for at in chunks(inputs, depth) {
             let (panel, rows) = own.split_at_mut(w.rows() * at.len());
             pack_turned(kernels, w, &at, panel, rows);

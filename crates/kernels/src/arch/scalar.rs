@@ -6,6 +6,9 @@ use crate::simd::Simd;
 
 stamp!(Isa::Scalar, Scalar, rows = 4, int_rows = [2, 2]);
 
+/// The functions of this instruction set.
+pub(crate) const TABLE: crate::Kernels = STAMPED;
+
 /// The token: every processor runs plain Rust.
 #[derive(Clone, Copy)]
 struct Scalar;

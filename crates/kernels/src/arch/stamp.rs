@@ -1,10 +1,9 @@
 //! The stamp: every algorithm of `generic`, compiled for one instruction set, as a table.
 
-/// Defines `TABLE` in the module it is used in.
+/// Defines `STAMPED` in the module it is used in.
 ///
 /// `$token` implements `Simd` and has `unsafe fn assume() -> Self`; `$rows` is how many rows its
-/// micro-kernel of products has; `$features` is what the functions are compiled with, `$with` what
-/// the table has beyond the stamped functions.
+/// micro-kernel of products has; `$features` is what the functions are compiled with.
 macro_rules! stamp {
     (
         $isa:expr,
@@ -13,8 +12,8 @@ macro_rules! stamp {
         int_rows = [$int_rows:literal, $int_rows_t:literal]
         $(, features = $features:literal)? $(,)?
     ) => {
-        /// The functions of this instruction set.
-        pub(crate) const TABLE: crate::Kernels = crate::table::new(
+        /// The stamped functions.
+        const STAMPED: crate::Kernels = crate::table::new(
             $isa,
             <$token as crate::simd::Simd>::LANES,
             <$token as crate::simd::Simd>::WIDE * <$token as crate::simd::Simd>::LANES,

@@ -18,6 +18,9 @@ use crate::simd::Simd;
 
 stamp!(Isa::Avx2, Avx2, rows = 6, int_rows = [4, 2], features = "avx2,fma,f16c");
 
+/// The functions of this instruction set.
+pub(crate) const TABLE: crate::Kernels = STAMPED;
+
 /// The token: this processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());

@@ -3,6 +3,8 @@
 use crate::Isa;
 use crate::arch::stamp::stamp;
 use crate::arch::x86_64::avx512::Avx512;
+use crate::arch::x86_64::few;
+use crate::table::with_few;
 
 stamp!(
     Isa::Avx512Vnni,
@@ -11,3 +13,6 @@ stamp!(
     int_rows = [4, 6],
     features = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c"
 );
+
+/// The functions of this instruction set.
+pub(crate) const TABLE: crate::Kernels = with_few(STAMPED, few::INTEGERS);
