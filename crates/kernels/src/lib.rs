@@ -43,9 +43,11 @@ mod arch;
 mod generic;
 mod isa;
 mod rhs;
+mod rows;
 mod simd;
 mod table;
 
 pub use isa::Isa;
 pub use rhs::Rhs;
+pub use rows::{AdamW, Draws, Gate, Summary};
 pub use table::Kernels;

@@ -15,6 +15,9 @@ pub(crate) trait Simd: Copy {
     /// A register of f32 lanes.
     type F: Copy;
 
+    /// What a comparison gives: a yes or no for each lane.
+    type Mask: Copy;
+
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::F;
 
@@ -23,6 +26,39 @@ pub(crate) trait Simd: Copy {
 
     /// `a * b + c`, rounded once where the instruction set can.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a` where it is larger than `b`, else `b`: so `b` where either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a` where it is smaller than `b`, else `b`: so `b` where either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// Where `a` is smaller than `b`; nowhere where either is NaN.
+    fn less(self, a: Self::F, b: Self::F) -> Self::Mask;
+
+    /// `yes` where the mask says so, else `no`.
+    fn select(self, mask: Self::Mask, yes: Self::F, no: Self::F) -> Self::F;
+
+    /// `2^n`, where the last nine bits of `x` are those of the integer `n`, from -126 to 127.
+    fn power(self, x: Self::F) -> Self::F;
+
+    /// The sum of all lanes: halves are added to each other until one is left.
+    fn sum(self, x: Self::F) -> f32;
+
+    /// The largest lane, by [`Simd::max`] of halves.
+    fn largest(self, x: Self::F) -> f32;
+
+    /// The first lane.
+    fn first(self, x: Self::F) -> f32;
 
     /// Loads all lanes.
     ///
@@ -47,6 +83,9 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `to` is writable for `lanes` elements, at most `LANES`.
     unsafe fn store_part(self, to: *mut f32, x: Self::F, lanes: usize);
+
+    /// The square root, rounded once.
+    fn sqrt(self, x: Self::F) -> Self::F;
 
     /// Transposes `LANES` by `LANES` elements whose rows are `from_stride` and `to_stride` apart.
     ///

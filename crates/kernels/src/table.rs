@@ -4,6 +4,7 @@ use lowtide_quant::BlockFormat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::generic::gemm::WIDE;
+use crate::rows::Rows;
 use crate::{Isa, Rhs, arch};
 
 /// The functions of one instruction set.
@@ -14,7 +15,7 @@ use crate::{Isa, Rhs, arch};
 pub struct Kernels {
     isa: Isa,
     lanes: usize,
-    functions: Functions,
+    pub(crate) functions: Functions,
 }
 
 /// What is compiled once for each instruction set. Every function asks that the processor has it,
@@ -25,6 +26,7 @@ pub(crate) struct Functions {
     pub(crate) pack_rows: unsafe fn(Mat<'_, f32>, usize, usize, usize, *mut f32),
     pub(crate) pack_transposed: unsafe fn(Mat<'_, f32>, usize, usize, usize, *mut f32),
     pub(crate) decode: unsafe fn(&'static dyn BlockFormat, &[u8], &mut [f32]) -> bool,
+    pub(crate) rows: Rows,
 }
 
 /// A table, for the files of `arch`.

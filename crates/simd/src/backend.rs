@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 
-use lowtide_backend::{Backend, Caps, OpShape, Req, spec};
+use lowtide_backend::{
+    Activation, AdamHyper, Backend, Caps, Direction, DropoutKey, OpShape, Pairing, Req, SgdHyper,
+    Stats, spec,
+};
 use lowtide_kernels::Kernels;
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
-use crate::{matmul, qmatmul};
+use crate::{elementwise, glu, head, matmul, optim, qmatmul, rmsnorm, rope};
 
 /// Arithmetic of products with packed weights. Everything else is always computed in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -106,6 +109,12 @@ impl Backend for Simd {
                 qmatmul::req_t(self, out_features, in_features)
             }
             OpShape::Matmul { m, k, n } => matmul::req(self, m, k, n),
+            OpShape::XentHead { rows, vocab_size, hidden_size } => {
+                head::req(self, rows, vocab_size, hidden_size)
+            }
+            OpShape::XentHeadVjp { rows, vocab_size, hidden_size } => {
+                head::req_vjp(self, rows, vocab_size, hidden_size)
+            }
             other => spec::req(other),
         }
     }
@@ -136,5 +145,104 @@ impl Backend for Simd {
         scratch: &mut [f32],
     ) {
         matmul::matmul(self, alpha, a, b, beta, c, scratch);
+    }
+
+    fn xent_head(
+        &self,
+        h: Mat<'_, f32>,
+        w: QMat<'_>,
+        targets: &[u32],
+        loss: &mut [f32],
+        lse: &mut [f32],
+        argmax: &mut [u32],
+        scratch: &mut [f32],
+    ) {
+        head::xent_head(self, h, w, targets, loss, lse, argmax, scratch);
+    }
+
+    fn xent_head_vjp(
+        &self,
+        h: Mat<'_, f32>,
+        w: QMat<'_>,
+        targets: &[u32],
+        lse: &[f32],
+        scale: f32,
+        dh: MatMut<'_, f32>,
+        scratch: &mut [f32],
+    ) {
+        head::xent_head_vjp(self, h, w, targets, lse, scale, dh, scratch);
+    }
+
+    fn axpby(&self, alpha: f32, x: Mat<'_, f32>, beta: f32, y: MatMut<'_, f32>) {
+        elementwise::axpby(self, alpha, x, beta, y);
+    }
+
+    fn add_bias(&self, bias: &[f32], y: MatMut<'_, f32>) {
+        elementwise::add_bias(self, bias, y);
+    }
+
+    fn sum_rows(&self, x: Mat<'_, f32>, dsum: &mut [f32]) {
+        elementwise::sum_rows(self, x, dsum);
+    }
+
+    fn dropout(&self, x: Mat<'_, f32>, p: f64, key: DropoutKey, row0: usize, y: MatMut<'_, f32>) {
+        elementwise::dropout(self, x, p, key, row0, y);
+    }
+
+    fn stats(&self, x: &[f32]) -> Stats {
+        elementwise::stats(self, x)
+    }
+
+    fn glu(&self, act: Activation, gate: Mat<'_, f32>, up: Mat<'_, f32>, y: MatMut<'_, f32>) {
+        glu::glu(self, act, gate, up, y);
+    }
+
+    fn glu_in_place(&self, act: Activation, gate: MatMut<'_, f32>, up: Mat<'_, f32>) {
+        glu::glu_in_place(self, act, gate, up);
+    }
+
+    fn glu_vjp(
+        &self,
+        act: Activation,
+        dy: Mat<'_, f32>,
+        gate: MatMut<'_, f32>,
+        up: MatMut<'_, f32>,
+    ) {
+        glu::glu_vjp(self, act, dy, gate, up);
+    }
+
+    fn rmsnorm(&self, x: Mat<'_, f32>, w: &[f32], eps: f32, y: MatMut<'_, f32>, rstd: &mut [f32]) {
+        rmsnorm::rmsnorm(self, x, w, eps, y, rstd);
+    }
+
+    fn rmsnorm_vjp(
+        &self,
+        x: Mat<'_, f32>,
+        w: &[f32],
+        rstd: &[f32],
+        dy: Mat<'_, f32>,
+        dx: MatMut<'_, f32>,
+    ) {
+        rmsnorm::rmsnorm_vjp(self, x, w, rstd, dy, dx);
+    }
+
+    fn rope(
+        &self,
+        x: MatMut<'_, f32>,
+        head_dim: usize,
+        pos: &[u32],
+        inv_freq: &[f32],
+        pairing: Pairing,
+        direction: Direction,
+    ) {
+        rope::rope(self, x, head_dim, pos, inv_freq, pairing, direction);
+    }
+
+    fn adamw(&self, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], hyper: &AdamHyper) {
+        optim::adamw(self, p, g, m, v, hyper);
+    }
+
+    fn sgd(&self, p: &mut [f32], g: &[f32], hyper: &SgdHyper) {
+        optim::sgd(self, p, g, hyper);
     }
 }

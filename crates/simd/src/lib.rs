@@ -30,7 +30,14 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod elementwise;
+mod glu;
+mod head;
 mod matmul;
+mod optim;
+mod panel;
 mod qmatmul;
+mod rmsnorm;
+mod rope;
 
 pub use backend::{Compute, Simd};

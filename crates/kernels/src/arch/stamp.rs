@@ -11,7 +11,7 @@ macro_rules! stamp {
         pub(crate) const TABLE: crate::Kernels = crate::table::new(
             $isa,
             <$token as crate::simd::Simd>::LANES,
-            crate::table::Functions { gemm, pack_rows, pack_transposed, decode },
+            crate::table::Functions { gemm, pack_rows, pack_transposed, decode, rows: ROWS },
         );
 
         $(#[target_feature(enable = $features)])?

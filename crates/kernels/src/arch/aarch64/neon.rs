@@ -1,12 +1,18 @@
 //! NEON: four lanes, 32 registers. Every AArch64 processor has it.
 
-use core::arch::aarch64::{float32x4_t, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmulq_f32, vst1q_f32};
+use core::arch::aarch64::{
+    float32x4_t, uint32x4_t, vaddq_f32, vaddq_u32, vbslq_f32, vcgtq_f32, vcltq_f32, vdivq_f32,
+    vdupq_n_f32, vfmaq_f32, vgetq_lane_f32, vld1q_f32, vmulq_f32, vreinterpretq_f32_u32,
+    vreinterpretq_u32_f32, vshlq_n_u32, vsqrtq_f32, vst1q_f32, vsubq_f32,
+};
 
 use crate::Isa;
 use crate::arch::stamp::stamp;
+use crate::arch::stamp_rows::stamp_rows;
 use crate::simd::Simd;
 
 stamp!(Isa::Neon, Neon, rows = 8, features = "neon");
+stamp_rows!(Neon, [target_feature(enable = "neon")]);
 
 /// The token: this processor has NEON.
 #[derive(Clone, Copy)]
@@ -28,6 +34,8 @@ impl Simd for Neon {
 
     type F = float32x4_t;
 
+    type Mask = uint32x4_t;
+
     #[inline(always)]
     fn splat(self, x: f32) -> float32x4_t {
         // SAFETY: the token.
@@ -44,6 +52,77 @@ impl Simd for Neon {
     fn fma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
         // SAFETY: the token.
         unsafe { vfmaq_f32(c, a, b) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vaddq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vsubq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vdivq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
+    }
+
+    #[inline(always)]
+    fn less(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+        // SAFETY: the token.
+        unsafe { vcltq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: uint32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vbslq_f32(mask, yes, no) }
+    }
+
+    #[inline(always)]
+    fn power(self, x: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe {
+            let exponent = vshlq_n_u32::<23>(vreinterpretq_u32_f32(x));
+            let one = vreinterpretq_u32_f32(vdupq_n_f32(1.0));
+            vreinterpretq_f32_u32(vaddq_u32(exponent, one))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: float32x4_t) -> f32 {
+        let [a, b, c, d] = lanes(self, x);
+        (a + c) + (b + d)
+    }
+
+    #[inline(always)]
+    fn largest(self, x: float32x4_t) -> f32 {
+        let [a, b, c, d] = lanes(self, x);
+        let larger = |a: f32, b: f32| if a > b { a } else { b };
+        larger(larger(a, c), larger(b, d))
+    }
+
+    #[inline(always)]
+    fn first(self, x: float32x4_t) -> f32 {
+        // SAFETY: the token.
+        unsafe { vgetq_lane_f32::<0>(x) }
     }
 
     #[inline(always)]
@@ -81,6 +160,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn sqrt(self, x: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vsqrtq_f32(x) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(
         self,
         from: *const f32,
@@ -95,4 +180,13 @@ impl Simd for Neon {
             }
         }
     }
+}
+
+/// The lanes of a register.
+#[inline(always)]
+fn lanes(s: Neon, x: float32x4_t) -> [f32; 4] {
+    let mut all = [0.0; 4];
+    // SAFETY: `all` has 4 elements.
+    unsafe { s.store(all.as_mut_ptr(), x) };
+    all
 }
