@@ -41,12 +41,14 @@
 
 mod arch;
 mod generic;
+mod int;
 mod isa;
 mod rhs;
 mod rows;
 mod simd;
 mod table;
 
+pub use int::{IntRhs, IntRhsT, Rounded};
 pub use isa::Isa;
 pub use rhs::Rhs;
 pub use rows::{AdamW, Draws, Gate, Summary};

@@ -50,13 +50,21 @@ pub struct AdamW {
     pub step_size: f32,
 }
 
-type Gated = unsafe fn(Gate, &[f32], &[f32], &mut [f32]);
+/// Row, weights, reciprocal root, slope, gradient.
+type NormVjp = unsafe fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
+
+/// First and second of each pair, cosines, sines.
+type Rotate = unsafe fn(&mut [f32], &mut [f32], &[f32], &[f32]);
+
+/// Scalars, parameters, gradient, moments.
+type Update = unsafe fn(&AdamW, &mut [f32], &[f32], &mut [f32], &mut [f32]);
 
 /// The part of a table that works on rows. Every function asks that the processor has the
 /// instruction set, and panics when lengths differ.
 #[derive(Debug)]
 pub(crate) struct Rows {
     pub(crate) max: unsafe fn(&[f32]) -> f32,
+    pub(crate) exp_one: unsafe fn(f32) -> f32,
     pub(crate) exp_sum: unsafe fn(&mut [f32], f32) -> f32,
     pub(crate) exp_scaled: unsafe fn(&mut [f32], f32, f32),
     pub(crate) sum: unsafe fn(&[f32]) -> f32,
@@ -66,16 +74,16 @@ pub(crate) struct Rows {
     pub(crate) mul: unsafe fn(&[f32], &mut [f32]),
     pub(crate) sum_rows: unsafe fn(Mat<'_, f32>, &mut [f32]),
     pub(crate) dropout: unsafe fn(Draws, f32, &[f32], &mut [f32]),
-    pub(crate) glu: Gated,
+    pub(crate) glu: unsafe fn(Gate, &[f32], &[f32], &mut [f32]),
     pub(crate) glu_in_place: unsafe fn(Gate, &mut [f32], &[f32]),
     pub(crate) glu_vjp: unsafe fn(Gate, &[f32], &mut [f32], &mut [f32]),
     pub(crate) rmsnorm: unsafe fn(&[f32], &[f32], f32, &mut [f32]) -> f32,
-    pub(crate) rmsnorm_vjp: unsafe fn(&[f32], &[f32], f32, &[f32], &mut [f32]),
+    pub(crate) rmsnorm_vjp: NormVjp,
     pub(crate) turns: unsafe fn(f32, &[f32], &mut [f32], &mut [f32]),
-    pub(crate) rotate_halves: unsafe fn(&mut [f32], &mut [f32], &[f32], &[f32]),
+    pub(crate) rotate_halves: Rotate,
     pub(crate) rotate_adjacent: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub(crate) stats: unsafe fn(&[f32]) -> Summary,
-    pub(crate) adamw: unsafe fn(&AdamW, &mut [f32], &[f32], &mut [f32], &mut [f32]),
+    pub(crate) adamw: Update,
     pub(crate) sgd: unsafe fn([f32; 3], &mut [f32], &[f32]),
 }
 
@@ -106,8 +114,15 @@ impl Kernels {
         unsafe { (self.functions.rows.dot)(a, b) }
     }
 
-    /// Replaces each `x` by `e^(x - shift)` and returns their sum. The exponential is exact to about
-    /// two units in the last place; zero where it would be subnormal, `e^88` above 88.
+    /// `e^x` to about two units in the last place; zero where it would be subnormal, `e^88` above
+    /// 88, NaN for NaN. Every exponential of a table is this one.
+    #[must_use]
+    pub fn exp(&self, x: f32) -> f32 {
+        // SAFETY: the instruction set was detected.
+        unsafe { (self.functions.rows.exp_one)(x) }
+    }
+
+    /// Replaces each `x` by `e^(x - shift)` and returns their sum.
     pub fn exp_sum(&self, x: &mut [f32], shift: f32) -> f32 {
         // SAFETY: the instruction set was detected.
         unsafe { (self.functions.rows.exp_sum)(x, shift) }
@@ -137,8 +152,8 @@ impl Kernels {
         unsafe { (self.functions.rows.mul)(x, y) }
     }
 
-    /// `dsum[c] += Σ_t x[t, c]` for `x [rows, columns]` with adjacent columns: rows of a quantum are
-    /// summed from zero on, then added.
+    /// `dsum[c] += Σ_t x[t, c]` for `x [rows, columns]` with adjacent columns: rows of a quantum
+    /// are summed from zero on, then added.
     pub fn sum_rows(&self, x: Mat<'_, f32>, dsum: &mut [f32]) {
         assert!(x.cols() == dsum.len(), "{} columns to {} sums", x.cols(), dsum.len());
         // SAFETY: the instruction set was detected.

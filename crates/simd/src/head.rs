@@ -65,7 +65,7 @@ impl Seen {
         if best > self.max {
             let found = logits.iter().position(|&logit| logit == best).unwrap_or(0);
             self.best = (first + found) as f32;
-            self.sum *= (self.max - best).exp();
+            self.sum *= kernels.exp(self.max - best);
             self.max = best;
         }
         self.sum += kernels.exp_sum(logits, self.max);
@@ -133,7 +133,8 @@ pub(crate) fn xent_head(
                 if seen.1.max > best.1.max { seen } else { best }
             });
             let max = best.1.max;
-            let sum = of_row.fold(0.0, |sum, seen| sum + seen.sum * (seen.max - max).exp());
+            let sum =
+                of_row.fold(0.0, |sum, seen| sum + seen.sum * be.kernels().exp(seen.max - max));
             lse[n] = max + sum.ln();
             loss[n] = lse[n] - hit;
             argmax[n] = (best.0 * WORDS) as u32 + best.1.best as u32;

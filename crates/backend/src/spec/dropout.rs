@@ -29,7 +29,7 @@ pub fn dropout<F: Float>(
     }
 }
 
-/// The state of the chain after seed, step, site and `row`: what every draw of that row begins with.
+/// The state of the chain after seed, step, site and `row`: every draw of that row begins with it.
 #[must_use]
 pub fn dropout_row(key: DropoutKey, row: usize) -> u64 {
     link(link(link(link(0, key.seed), key.step), key.site), row as u64)

@@ -1,12 +1,19 @@
 //! The stamp of what works on rows: each algorithm of `generic` compiled for one instruction set.
 
-/// Defines `ROWS` in the module it is used in, for a token as `stamp!` takes it; `$feature` is the
-/// attribute, in its brackets, that every function is compiled with.
+/// Defines `ROWS` in the module it is used in, for token and features as `stamp!` takes them. In
+/// the list, `$feature` is the attribute, in its brackets, that every function is compiled with.
 macro_rules! stamp_rows {
-    ($token:ty, $feature:tt) => {
+    ($token:ty) => {
+        crate::arch::stamp_rows::stamp_rows!(@with $token, [inline]);
+    };
+    ($token:ty, $features:literal) => {
+        crate::arch::stamp_rows::stamp_rows!(@with $token, [target_feature(enable = $features)]);
+    };
+    (@with $token:ty, $feature:tt) => {
         crate::arch::stamp_rows::stamp_rows! {
             @list $token, $feature;
             reduce::max(x: &[f32]) -> f32;
+            reduce::exp_one(x: f32) -> f32;
             reduce::exp_sum(x: &mut [f32], shift: f32) -> f32;
             reduce::exp_scaled(x: &mut [f32], shift: f32, scale: f32) -> ();
             reduce::sum(x: &[f32]) -> f32;

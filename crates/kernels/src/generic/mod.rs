@@ -5,6 +5,7 @@ pub(crate) mod elementwise;
 pub(crate) mod exp;
 pub(crate) mod gate;
 pub(crate) mod gemm;
+pub(crate) mod int;
 pub(crate) mod norm;
 pub(crate) mod optim;
 pub(crate) mod pack;

@@ -27,6 +27,12 @@ pub(crate) fn max<S: Simd>(s: S, x: &[f32]) -> f32 {
     s.largest(s.max(most[0], most[1]))
 }
 
+/// `e^x` of one number.
+#[inline(always)]
+pub(crate) fn exp_one<S: Simd>(s: S, x: f32) -> f32 {
+    s.first(exp(s, s.splat(x)))
+}
+
 /// Replaces each `x` by `e^(x - shift)` and returns their sum.
 #[inline(always)]
 pub(crate) fn exp_sum<S: Simd>(s: S, x: &mut [f32], shift: f32) -> f32 {

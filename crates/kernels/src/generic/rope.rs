@@ -10,8 +10,8 @@ const PIECE: usize = 64;
 ///
 /// 1. In f64, the angle less the nearest multiple of π/2, which is subtracted in two parts; adding
 ///    and subtracting 1.5 * 2^52 rounds to an integer, whose last two bits tell the quadrant.
-/// 2. In f32, Taylor polynomials over `±π/4` with coefficients from the remainder's own series: the
-///    first term left out is below 2^-28.
+/// 2. In f32, polynomials over `±π/4` with the coefficients of Moshier's Cephes library, exact to
+///    about a unit in the last place.
 /// 3. The quadrant swaps the two and turns signs.
 ///
 /// Plain loops without branches, which become vector code; no step is fused, so the bits are the

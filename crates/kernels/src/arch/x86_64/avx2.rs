@@ -4,20 +4,19 @@ use core::arch::x86_64::{
     __m256, __m256i, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_max_ps, _mm_max_ss,
     _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_blendv_ps,
     _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
-    _mm256_cmpgt_epi32, _mm256_cvtss_f32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_max_ps, _mm256_min_ps,
-    _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
-    _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_sqrt_ps, _mm256_storeu_ps, _mm256_sub_ps,
-    _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    _mm256_cmpgt_epi32, _mm256_cvtepi32_ps, _mm256_cvtss_f32, _mm256_div_ps, _mm256_extractf128_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maskload_ps,
+    _mm256_maskstore_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_mulhrs_epi16,
+    _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
+    _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_sqrt_ps, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 
 use crate::Isa;
 use crate::arch::stamp::stamp;
-use crate::arch::stamp_rows::stamp_rows;
 use crate::simd::Simd;
 
-stamp!(Isa::Avx2, Avx2, rows = 4, features = "avx2,fma,f16c");
-stamp_rows!(Avx2, [target_feature(enable = "avx2,fma,f16c")]);
+stamp!(Isa::Avx2, Avx2, rows = 4, int_rows = [2, 2], features = "avx2,fma,f16c");
 
 /// The token: this processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -50,6 +49,8 @@ impl Simd for Avx2 {
     type F = __m256;
 
     type Mask = __m256;
+
+    type I = __m256i;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
@@ -191,6 +192,48 @@ impl Simd for Avx2 {
             // SAFETY: the caller vouches for 8 rows of 8 elements.
             unsafe { self.store(to.add(i * to_stride), column) };
         }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> __m256i {
+        // SAFETY: the token.
+        unsafe { _mm256_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    fn bits(self, x: __m256) -> __m256i {
+        // SAFETY: the token.
+        unsafe { _mm256_castps_si256(x) }
+    }
+
+    #[inline(always)]
+    fn floats(self, x: __m256i) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token.
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
+    }
+
+    #[inline(always)]
+    fn scale_short(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token.
+        unsafe { _mm256_mulhrs_epi16(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_int(self, from: *const i32) -> __m256i {
+        // SAFETY: the token, and the caller vouches for 8 elements.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_int(self, to: *mut i32, x: __m256i) {
+        // SAFETY: the token, and the caller vouches for 8 elements.
+        unsafe { _mm256_storeu_si256(to.cast(), x) }
     }
 }
 
