@@ -45,11 +45,14 @@ mod int;
 mod isa;
 mod rhs;
 mod rows;
+mod seen;
 mod simd;
+mod softmax;
 mod table;
 
 pub use int::{IntRhs, IntRhsT, Rounded};
 pub use isa::Isa;
 pub use rhs::Rhs;
 pub use rows::{AdamW, Draws, Gate, Summary};
+pub use seen::Seen;
 pub use table::Kernels;

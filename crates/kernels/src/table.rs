@@ -7,6 +7,7 @@ use lowtide_tensor::{Mat, MatMut};
 use crate::generic::gemm::WIDE;
 use crate::int::adjacent;
 use crate::rows::Rows;
+use crate::softmax::Softmax;
 use crate::{IntRhs, IntRhsT, Isa, Rhs, Rounded, arch};
 
 /// The functions of one instruction set.
@@ -18,6 +19,7 @@ pub struct Kernels {
     isa: Isa,
     lanes: usize,
     pub(crate) functions: Functions,
+    pub(crate) softmax: Softmax,
 }
 
 /// What is compiled once for each instruction set. Every function asks that the processor has it,
@@ -44,8 +46,8 @@ type DecodeIntegers =
 type RoundRows = unsafe fn(Mat<'_, f32>, f32, MatMut<'_, i16>, MatMut<'_, f32>, MatMut<'_, f32>);
 
 /// A table, for the files of `arch`.
-pub(crate) const fn new(isa: Isa, lanes: usize, functions: Functions) -> Kernels {
-    Kernels { isa, lanes, functions }
+pub(crate) const fn new(isa: Isa, lanes: usize, functions: Functions, softmax: Softmax) -> Kernels {
+    Kernels { isa, lanes, functions, softmax }
 }
 
 /// The tables compiled into this program, from the plainest to the fastest.

@@ -29,6 +29,7 @@ macro_rules! stamp {
                 int_gemm_t,
                 rows: ROWS,
             },
+            crate::softmax::Softmax { soften, soften_vjp, divide_rows, dot_rows, finite },
         );
 
         crate::arch::stamp_rows::stamp_rows!($token $(, $features)?);
@@ -137,6 +138,67 @@ macro_rules! stamp {
             let s = unsafe { <$token>::assume() };
             // SAFETY: the caller vouches for the shapes.
             unsafe { crate::generic::int::gemm_t::<_, $int_rows_t, REGISTERS>(s, g, b, base, c) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn soften(
+            scores: *mut f32,
+            columns: usize,
+            seen: crate::Seen,
+            maxima: &mut [f32],
+            sums: &mut [f32],
+            o: lowtide_tensor::MatMut<'_, f32>,
+        ) {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            // SAFETY: the caller vouches for the shapes.
+            unsafe { crate::generic::softmax::soften(s, scores, columns, seen, maxima, sums, o) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn soften_vjp(
+            scores: *mut f32,
+            slopes: *mut f32,
+            columns: usize,
+            seen: crate::Seen,
+            scale: f32,
+            lse: &[f32],
+            means: &[f32],
+        ) {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            // SAFETY: the caller vouches for the shapes.
+            unsafe {
+                use crate::generic::softmax::soften_vjp;
+                soften_vjp(s, scores, slopes, columns, seen, scale, lse, means)
+            }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn divide_rows(x: lowtide_tensor::MatMut<'_, f32>, by: &[f32]) {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            // SAFETY: the caller vouches for the shapes.
+            unsafe { crate::generic::softmax::divide_rows(s, x, by) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn dot_rows(
+            a: lowtide_tensor::Mat<'_, f32>,
+            b: lowtide_tensor::Mat<'_, f32>,
+            out: &mut [f32],
+        ) {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            // SAFETY: the caller vouches for the shapes.
+            unsafe { crate::generic::softmax::dot_rows(s, a, b, out) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn finite(x: lowtide_tensor::Mat<'_, f32>) -> bool {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            crate::generic::softmax::finite(s, x)
         }
     };
 }

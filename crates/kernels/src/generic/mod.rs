@@ -11,5 +11,6 @@ pub(crate) mod optim;
 pub(crate) mod pack;
 pub(crate) mod reduce;
 pub(crate) mod rope;
+pub(crate) mod softmax;
 pub(crate) mod stats;
 pub(crate) mod walk;

@@ -1,9 +1,12 @@
 //! NEON: four lanes, 32 registers. Every AArch64 processor has it.
 
 use core::arch::aarch64::{
-    float32x4_t, uint32x4_t, vaddq_f32, vaddq_u32, vbslq_f32, vcgtq_f32, vcltq_f32, vdivq_f32,
-    vdupq_n_f32, vfmaq_f32, vgetq_lane_f32, vld1q_f32, vmulq_f32, vreinterpretq_f32_u32,
-    vreinterpretq_u32_f32, vshlq_n_u32, vsqrtq_f32, vst1q_f32, vsubq_f32,
+    float32x4_t, int32x4_t, uint32x4_t, vaddq_f32, vaddq_s32, vaddq_u32, vbslq_f32, vcgtq_f32,
+    vcltq_f32, vcvtq_f32_s32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vfmaq_f32, vget_low_s16,
+    vgetq_lane_f32, vld1q_f32, vld1q_s32, vmull_high_s16, vmull_s16, vmulq_f32, vpaddq_s32,
+    vqrdmulhq_s16, vreinterpretq_f32_u32, vreinterpretq_s16_s32, vreinterpretq_s32_f32,
+    vreinterpretq_s32_s16, vreinterpretq_u32_f32, vshlq_n_u32, vsqrtq_f32, vst1q_f32, vst1q_s32,
+    vsubq_f32,
 };
 
 use crate::Isa;
