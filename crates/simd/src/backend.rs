@@ -102,11 +102,11 @@ impl Backend for Simd {
 
     fn req(&self, op: OpShape) -> Req {
         match op {
-            OpShape::Qmatmul { out_features, in_features, .. } => {
-                qmatmul::req(self, out_features, in_features)
+            OpShape::Qmatmul { rows, out_features, in_features } => {
+                qmatmul::req(self, rows, out_features, in_features)
             }
-            OpShape::QmatmulT { out_features, in_features, .. } => {
-                qmatmul::req_t(self, out_features, in_features)
+            OpShape::QmatmulT { rows, out_features, in_features } => {
+                qmatmul::req_t(self, rows, out_features, in_features)
             }
             OpShape::Matmul { m, k, n } => matmul::req(self, m, k, n),
             OpShape::XentHead { rows, vocab_size, hidden_size } => {

@@ -33,6 +33,7 @@ mod backend;
 mod elementwise;
 mod glu;
 mod head;
+mod integers;
 mod matmul;
 mod optim;
 mod panel;

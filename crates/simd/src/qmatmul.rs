@@ -14,21 +14,39 @@ use lowtide_lanes::{
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
-use crate::Simd;
 use crate::panel::{DEPTH, WIDTH, chunks, decode, times_turned, turned_scratch};
+use crate::{Compute, Simd, integers};
 
 /// What [`qmatmul`] needs.
-pub(crate) fn req(be: &Simd, out_features: usize, in_features: usize) -> Req {
+pub(crate) fn req(be: &Simd, rows: usize, out_features: usize, in_features: usize) -> Req {
+    let floats = be.threads() * unit_len(be, out_features, in_features);
+    let scratch = match be.compute() {
+        Compute::F32 => floats,
+        _ => floats.max(integers::scratch(be, rows, out_features, in_features)),
+    };
+    Req { scratch, library_bytes: 0 }
+}
+
+/// Scratch of a unit: a panel, and the rows that go into it next.
+fn unit_len(be: &Simd, out_features: usize, in_features: usize) -> usize {
     let width = forward_width(be, out_features).min(out_features);
-    let each = turned_scratch(be.kernels(), in_features, width);
-    Req { scratch: be.threads() * each, library_bytes: 0 }
+    turned_scratch(be.kernels(), in_features, width)
 }
 
 /// What [`qmatmul_t`] needs, for any format.
-pub(crate) fn req_t(be: &Simd, out_features: usize, in_features: usize) -> Req {
-    // The widest that any block length leads to: panel, and one decoded row of it.
-    let width = in_features.min(contract::BLOCK_LEN_MAX);
-    Req { scratch: be.threads() * width * (out_features.min(DEPTH) + 1), library_bytes: 0 }
+pub(crate) fn req_t(be: &Simd, rows: usize, out_features: usize, in_features: usize) -> Req {
+    let floats = be.threads() * unit_len_t(out_features, in_features);
+    let scratch = match be.compute() {
+        Compute::F32 => floats,
+        _ => floats.max(integers::scratch_t(be, rows, out_features, in_features)),
+    };
+    Req { scratch, library_bytes: 0 }
+}
+
+/// Scratch of a transposed unit: the widest panel that any block length leads to, and one decoded
+/// row of it.
+fn unit_len_t(out_features: usize, in_features: usize) -> usize {
+    in_features.min(contract::BLOCK_LEN_MAX) * (out_features.min(DEPTH) + 1)
 }
 
 fn forward_width(be: &Simd, outputs: usize) -> usize {
@@ -44,7 +62,10 @@ pub(crate) fn qmatmul(
     scratch: &mut [f32],
 ) {
     contract::qmatmul(x, w, y.as_ref());
-    let each = req(be, w.rows(), w.cols()).scratch / be.threads();
+    if integers::integers(be, &w).is_some() {
+        return integers::qmatmul(be, x, w, y, scratch);
+    }
+    let each = unit_len(be, w.rows(), w.cols());
     let width = forward_width(be, w.rows());
     share(be.threads(), scratch, each, ColBlocks::new(y, width), |unit, own| {
         let ColBlock { start, cols: y } = unit;
@@ -62,8 +83,11 @@ pub(crate) fn qmatmul_t(
     scratch: &mut [f32],
 ) {
     contract::qmatmul_t(dy, w, dx.as_ref());
+    if integers::integers(be, &w).is_some() {
+        return integers::qmatmul_t(be, dy, w, dx, scratch);
+    }
     let (kernels, outputs, inputs) = (be.kernels(), w.rows(), w.cols());
-    let each = req_t(be, outputs, inputs).scratch / be.threads();
+    let each = unit_len_t(outputs, inputs);
     let width = transposed_width(be, w);
     share(be.threads(), scratch, each, ColBlocks::new(dx, width), |unit, own| {
         let ColBlock { start, cols: mut dx } = unit;
