@@ -94,7 +94,7 @@ impl Backend for Simd {
     }
 
     fn caps(&self) -> Caps {
-        Caps { threads: self.threads, isa: self.kernels.isa().name() }
+        Caps { threads: self.threads, isa: self.kernels.isa().name(), compute: self.compute.name() }
     }
 
     fn req(&self, op: OpShape) -> Req {
