@@ -41,11 +41,13 @@
 
 mod arch;
 mod generic;
+mod int;
 mod isa;
 mod rhs;
 mod simd;
 mod table;
 
+pub use int::{IntRhs, IntRhsT, Rounded};
 pub use isa::Isa;
 pub use rhs::Rhs;
 pub use table::Kernels;

@@ -15,6 +15,9 @@ pub(crate) trait Simd: Copy {
     /// A register of f32 lanes.
     type F: Copy;
 
+    /// A register of 32-bit integers, or of twice as many of 16 bits.
+    type I: Copy;
+
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::F;
 
@@ -53,4 +56,31 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// All rows of `from` are readable, all of `to` writable, and they do not overlap.
     unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+
+    /// `x` in every lane.
+    fn splat_int(self, x: i32) -> Self::I;
+
+    /// The bits of floats as integers.
+    fn bits(self, x: Self::F) -> Self::I;
+
+    /// Integers as floats, rounded to nearest.
+    fn floats(self, x: Self::I) -> Self::F;
+
+    /// In each 32-bit lane, `sum + a0 b0 + a1 b1` of the two 16-bit halves.
+    fn dot_pairs(self, sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
+
+    /// In each 16-bit lane, `a b / 2^15` rounded to nearest, halves up.
+    fn scale_short(self, a: Self::I, b: Self::I) -> Self::I;
+
+    /// Loads all lanes.
+    ///
+    /// # Safety
+    /// `from` is readable for `LANES` elements; no alignment is needed.
+    unsafe fn load_int(self, from: *const i32) -> Self::I;
+
+    /// Stores all lanes.
+    ///
+    /// # Safety
+    /// `to` is writable for `LANES` elements; no alignment is needed.
+    unsafe fn store_int(self, to: *mut i32, x: Self::I);
 }

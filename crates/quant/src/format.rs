@@ -3,6 +3,8 @@
 use core::any::Any;
 use core::fmt::Debug;
 
+use crate::Integers;
+
 /// One way to store a row of numbers as whole blocks of bytes.
 ///
 /// A block holds [`block_len`](Self::block_len) consecutive values of one row in
@@ -41,6 +43,12 @@ pub trait BlockFormat: Any + Sync + Debug {
     /// # Panics
     /// If `x` and `out` are not the same number of whole blocks ([`block_count`]).
     fn encode(&self, x: &[f32], out: &mut [u8]);
+
+    /// The same format as integers with scales, where it is one.
+    #[inline(always)]
+    fn integers(&self) -> Option<&dyn Integers> {
+        None
+    }
 
     /// Bytes in a row of `cols` values; `None` when `cols` is not a multiple of the block or the
     /// size does not fit in `usize`.

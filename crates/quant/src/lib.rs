@@ -47,7 +47,9 @@ mod qmat;
 
 pub mod dynamic8;
 pub mod formats;
+pub mod integers;
 
 pub use codes::{Apart, Codes, Floats, Nested, Scales};
 pub use format::{BlockFormat, block_count};
+pub use integers::Integers;
 pub use qmat::{QMat, QMatError};

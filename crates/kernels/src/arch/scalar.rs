@@ -4,7 +4,7 @@ use crate::Isa;
 use crate::arch::stamp::stamp;
 use crate::simd::Simd;
 
-stamp!(Isa::Scalar, Scalar, rows = 4);
+stamp!(Isa::Scalar, Scalar, rows = 4, int_rows = [2, 2]);
 
 /// The token: every processor runs plain Rust.
 #[derive(Clone, Copy)]
@@ -26,6 +26,8 @@ impl Simd for Scalar {
     const LANES: usize = LANES;
 
     type F = [f32; LANES];
+
+    type I = [i32; LANES];
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -86,4 +88,56 @@ impl Simd for Scalar {
             }
         }
     }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn bits(self, x: Self::F) -> Self::I {
+        x.map(|x| x.to_bits().cast_signed())
+    }
+
+    #[inline(always)]
+    fn floats(self, x: Self::I) -> Self::F {
+        x.map(|x| x as f32)
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sum: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        core::array::from_fn(|i| {
+            let ([a0, a1], [b0, b1]) = (halves(a[i]), halves(b[i]));
+            sum[i] + a0 * b0 + a1 * b1
+        })
+    }
+
+    #[inline(always)]
+    fn scale_short(self, a: Self::I, b: Self::I) -> Self::I {
+        core::array::from_fn(|i| {
+            let ([a0, a1], [b0, b1]) = (halves(a[i]), halves(b[i]));
+            let scaled = |a: i32, b: i32| (a * b + (1 << 14)) >> 15;
+            scaled(a0, b0) & 0xffff | scaled(a1, b1) << 16
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn load_int(self, from: *const i32) -> Self::I {
+        // SAFETY: the caller vouches for `LANES` elements.
+        core::array::from_fn(|i| unsafe { from.add(i).read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn store_int(self, to: *mut i32, x: Self::I) {
+        for (i, x) in x.into_iter().enumerate() {
+            // SAFETY: the caller vouches for `LANES` elements.
+            unsafe { to.add(i).write_unaligned(x) };
+        }
+    }
+}
+
+/// The two 16-bit halves of a lane.
+#[inline(always)]
+fn halves(x: i32) -> [i32; 2] {
+    [i32::from(x as i16), x >> 16]
 }

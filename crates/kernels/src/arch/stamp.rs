@@ -6,12 +6,28 @@
 /// micro-kernel of products has; `$features` is what the functions are compiled with, `$with` what
 /// the table has beyond the stamped functions.
 macro_rules! stamp {
-    ($isa:expr, $token:ty, rows = $rows:literal $(, features = $features:literal)?) => {
+    (
+        $isa:expr,
+        $token:ty,
+        rows = $rows:literal,
+        int_rows = [$int_rows:literal, $int_rows_t:literal]
+        $(, features = $features:literal)? $(,)?
+    ) => {
         /// The functions of this instruction set.
         pub(crate) const TABLE: crate::Kernels = crate::table::new(
             $isa,
             <$token as crate::simd::Simd>::LANES,
-            crate::table::Functions { gemm, pack_rows, pack_transposed, decode },
+            crate::table::Functions {
+                gemm,
+                pack_rows,
+                pack_transposed,
+                decode,
+                decode_integers,
+                round_rows,
+                pair_rows,
+                int_gemm,
+                int_gemm_t,
+            },
         );
 
         $(#[target_feature(enable = $features)])?
@@ -63,6 +79,61 @@ macro_rules! stamp {
             out: &mut [f32],
         ) -> bool {
             crate::generic::decode::decode(format, bytes, out)
+        }
+
+        $(#[target_feature(enable = $features)])?
+        fn decode_integers(
+            format: &'static dyn lowtide_quant::BlockFormat,
+            bytes: &[u8],
+            codes: &mut [i16],
+            scales: &mut [f32],
+            minima: &mut [f32],
+        ) -> bool {
+            crate::generic::decode::decode_integers(format, bytes, codes, scales, minima)
+        }
+
+        $(#[target_feature(enable = $features)])?
+        fn round_rows(
+            x: lowtide_tensor::Mat<'_, f32>,
+            top: f32,
+            codes: lowtide_tensor::MatMut<'_, i16>,
+            scales: lowtide_tensor::MatMut<'_, f32>,
+            sums: lowtide_tensor::MatMut<'_, f32>,
+        ) {
+            crate::generic::int::round_rows(x, top, codes, scales, sums);
+        }
+
+        $(#[target_feature(enable = $features)])?
+        fn pair_rows(a: &[i16], b: &[i16], pairs: &mut [i32]) {
+            crate::generic::int::pair_rows(a, b, pairs);
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn int_gemm(
+            x: crate::Rounded<'_>,
+            b: crate::IntRhs<'_>,
+            add: bool,
+            c: lowtide_tensor::MatMut<'_, f32>,
+        ) {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            // SAFETY: the caller vouches for the shapes.
+            unsafe { crate::generic::int::gemm::<_, $int_rows>(s, x, b, add, c) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn int_gemm_t(
+            g: crate::Rounded<'_>,
+            b: crate::IntRhsT<'_>,
+            base: lowtide_tensor::Mat<'_, f32>,
+            c: lowtide_tensor::MatMut<'_, f32>,
+        ) {
+            const REGISTERS: usize =
+                lowtide_quant::integers::GROUP / <$token as crate::simd::Simd>::LANES;
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            // SAFETY: the caller vouches for the shapes.
+            unsafe { crate::generic::int::gemm_t::<_, $int_rows_t, REGISTERS>(s, g, b, base, c) }
         }
     };
 }

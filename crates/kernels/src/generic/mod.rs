@@ -2,4 +2,5 @@
 
 pub(crate) mod decode;
 pub(crate) mod gemm;
+pub(crate) mod int;
 pub(crate) mod pack;

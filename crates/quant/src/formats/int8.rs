@@ -1,7 +1,7 @@
 //! INT8: signed bytes, and a scale in single precision.
 
 use super::search::nearest;
-use crate::{BlockFormat, Codes, absmax::absmax, block_count};
+use crate::{BlockFormat, Codes, Integers, absmax::absmax, block_count, integers};
 
 /// 32 values in 36 bytes, 9 bits a value: the largest magnitude `a` (f32), then 32 codes `q` (i8);
 /// `x = (q a) / 127`, the division being a product with the `f32` nearest to 1 / 127.
@@ -32,6 +32,11 @@ impl BlockFormat for INT8 {
     }
 
     #[inline(always)]
+    fn integers(&self) -> Option<&dyn Integers> {
+        Some(self)
+    }
+
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut().0) {
@@ -45,6 +50,23 @@ impl BlockFormat for INT8 {
         for (x, block) in x.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             *block = encode_block(x);
         }
+    }
+}
+
+impl Integers for INT8 {
+    #[inline(always)]
+    fn decode_integers(
+        &self,
+        bytes: &[u8],
+        codes: &mut [i16],
+        scales: &mut [f32],
+        minima: &mut [f32],
+    ) {
+        integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
+            let [s0, s1, s2, s3, q @ ..] = block;
+            *codes = q.map(|q| i16::from(q.cast_signed()));
+            (f32::from_le_bytes([*s0, *s1, *s2, *s3]) * (1.0 / 127.0), 0.0)
+        });
     }
 }
 

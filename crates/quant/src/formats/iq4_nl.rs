@@ -1,7 +1,7 @@
 //! IQ4_NL: 32 codes of 4 bits for levels that lie closer together near zero, and a scale.
 
 use super::nibbles::{self, CODES, LEN, scale, scale_bytes};
-use crate::{BlockFormat, absmax::absmax, block_count};
+use crate::{BlockFormat, Integers, absmax::absmax, block_count, integers};
 
 /// 32 values in 18 bytes, 4.5 bits a value: scale `d` (f16), then 16 bytes of codes `q` in the
 /// order of [`Q4_0`](super::Q4_0); `x = d T[q]`, `T` being the levels −127, −104,
@@ -40,6 +40,11 @@ impl BlockFormat for IQ4_NL {
     }
 
     #[inline(always)]
+    fn integers(&self) -> Option<&dyn Integers> {
+        Some(self)
+    }
+
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -52,6 +57,23 @@ impl BlockFormat for IQ4_NL {
         for (x, block) in x.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             *block = encode_block(x);
         }
+    }
+}
+
+impl Integers for IQ4_NL {
+    #[inline(always)]
+    fn decode_integers(
+        &self,
+        bytes: &[u8],
+        codes: &mut [i16],
+        scales: &mut [f32],
+        minima: &mut [f32],
+    ) {
+        integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
+            let [d0, d1, q @ ..] = block;
+            *codes = nibbles::unpack(q).map(|q| i16::from(LEVELS[usize::from(q & 15)]));
+            (scale([*d0, *d1]), 0.0)
+        });
     }
 }
 

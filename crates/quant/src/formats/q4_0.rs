@@ -1,7 +1,7 @@
 //! Q4_0: 32 codes of 4 bits around zero, and a scale.
 
 use super::nibbles::{self, CODES, LEN, reciprocal, scale, scale_bytes};
-use crate::{BlockFormat, block_count};
+use crate::{BlockFormat, Integers, block_count, integers};
 
 /// 32 values in 18 bytes, 4.5 bits a value: scale `d` (f16), then 16 bytes of codes `q`, where byte
 /// `j` holds value `j` in its low half and value `j + 16` in its high half; `x = d (q − 8)`.
@@ -31,6 +31,11 @@ impl BlockFormat for Q4_0 {
     }
 
     #[inline(always)]
+    fn integers(&self) -> Option<&dyn Integers> {
+        Some(self)
+    }
+
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -43,6 +48,23 @@ impl BlockFormat for Q4_0 {
         for (x, block) in x.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             *block = encode_block(x);
         }
+    }
+}
+
+impl Integers for Q4_0 {
+    #[inline(always)]
+    fn decode_integers(
+        &self,
+        bytes: &[u8],
+        codes: &mut [i16],
+        scales: &mut [f32],
+        minima: &mut [f32],
+    ) {
+        integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
+            let [d0, d1, q @ ..] = block;
+            *codes = nibbles::unpack(q).map(|q| i16::from(q) - 8);
+            (scale([*d0, *d1]), 0.0)
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Q4_1: 32 codes of 4 bits above a minimum, and a scale.
 
 use super::nibbles::{self, CODES, LEN, reciprocal, scale, scale_bytes};
-use crate::{BlockFormat, block_count};
+use crate::{BlockFormat, Integers, block_count, integers};
 
 /// 32 values in 20 bytes, 5 bits a value: scale `d` (f16), minimum `m` (f16), then 16 bytes of
 /// codes `q` in the order of [`Q4_0`](super::Q4_0); `x = d q + m`.
@@ -31,6 +31,11 @@ impl BlockFormat for Q4_1 {
     }
 
     #[inline(always)]
+    fn integers(&self) -> Option<&dyn Integers> {
+        Some(self)
+    }
+
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -43,6 +48,27 @@ impl BlockFormat for Q4_1 {
         for (x, block) in x.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             *block = encode_block(x);
         }
+    }
+}
+
+impl Integers for Q4_1 {
+    fn has_minima(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn decode_integers(
+        &self,
+        bytes: &[u8],
+        codes: &mut [i16],
+        scales: &mut [f32],
+        minima: &mut [f32],
+    ) {
+        integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
+            let [d0, d1, m0, m1, q @ ..] = block;
+            *codes = nibbles::unpack(q).map(i16::from);
+            (scale([*d0, *d1]), scale([*m0, *m1]))
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Q4_K: 256 codes of 4 bits in eight sub-blocks, each with a scale and a minimum of 6 bits.
 
 use super::affine::{self, LEN, PARAMETERS, Parameters, SUB};
-use crate::{BlockFormat, block_count};
+use crate::{BlockFormat, Integers, block_count, integers};
 
 /// 256 values in 144 bytes, 4.5 bits a value: scale `d` (f16) and scale of the minima `e` (f16), a
 /// scale `s` and a minimum `m` of 6 bits for each of eight sub-blocks of 32 values (12 bytes), then
@@ -39,6 +39,11 @@ impl BlockFormat for Q4_K {
     }
 
     #[inline(always)]
+    fn integers(&self) -> Option<&dyn Integers> {
+        Some(self)
+    }
+
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -51,6 +56,42 @@ impl BlockFormat for Q4_K {
         for (x, block) in x.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             *block = encode_block(x);
         }
+    }
+}
+
+impl Integers for Q4_K {
+    fn has_minima(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn decode_integers(
+        &self,
+        bytes: &[u8],
+        codes: &mut [i16],
+        scales: &mut [f32],
+        minima: &mut [f32],
+    ) {
+        integers::each_of_eight(
+            self,
+            bytes,
+            codes,
+            scales,
+            minima,
+            |block: &[u8; BYTES], codes| {
+                let (parameters, q) = block.split_first_chunk().expect("a block begins with them");
+                let Parameters { scales, minima } = Parameters::read(parameters);
+                let pairs = codes.as_chunks_mut::<{ 2 * SUB }>().0;
+                for (q, codes) in q.as_chunks::<SUB>().0.iter().zip(pairs) {
+                    let (low, high) = codes.split_at_mut(SUB);
+                    for ((low, high), q) in low.iter_mut().zip(high).zip(q) {
+                        *low = i16::from(q & 15);
+                        *high = i16::from(q >> 4);
+                    }
+                }
+                (scales, minima.map(|m| -m))
+            },
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! Q5_0: 32 codes of 5 bits around zero, and a scale.
 
 use super::nibbles::{CODES, HIGH, LEN, pack_5, reciprocal, scale, scale_bytes, unpack_5};
-use crate::{BlockFormat, block_count};
+use crate::{BlockFormat, Integers, block_count, integers};
 
 /// 32 values in 22 bytes, 5.5 bits a value: scale `d` (f16), 4 bytes with the highest bits of the
 /// codes `q` (bit `j` belongs to value `j`), then 16 bytes with their lower bits in the order of
@@ -32,6 +32,11 @@ impl BlockFormat for Q5_0 {
     }
 
     #[inline(always)]
+    fn integers(&self) -> Option<&dyn Integers> {
+        Some(self)
+    }
+
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -44,6 +49,23 @@ impl BlockFormat for Q5_0 {
         for (x, block) in x.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             *block = encode_block(x);
         }
+    }
+}
+
+impl Integers for Q5_0 {
+    #[inline(always)]
+    fn decode_integers(
+        &self,
+        bytes: &[u8],
+        codes: &mut [i16],
+        scales: &mut [f32],
+        minima: &mut [f32],
+    ) {
+        integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
+            let [d0, d1, h0, h1, h2, h3, q @ ..] = block;
+            *codes = unpack_5([*h0, *h1, *h2, *h3], q).map(|q| i16::from(q) - 16);
+            (scale([*d0, *d1]), 0.0)
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Q5_K: 256 codes of 5 bits in eight sub-blocks, each with a scale and a minimum of 6 bits.
 
 use super::affine::{self, LEN, PARAMETERS, Parameters, SUB};
-use crate::{BlockFormat, block_count};
+use crate::{BlockFormat, Integers, block_count, integers};
 
 /// 256 values in 176 bytes, 5.5 bits a value: scales and minima as in [`Q4_K`](super::Q4_K), then
 /// 32 bytes with the highest bits of the codes `q`, where bit `b` of byte `l` belongs to value `l`
@@ -39,6 +39,11 @@ impl BlockFormat for Q5_K {
     }
 
     #[inline(always)]
+    fn integers(&self) -> Option<&dyn Integers> {
+        Some(self)
+    }
+
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -51,6 +56,45 @@ impl BlockFormat for Q5_K {
         for (x, block) in x.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             *block = encode_block(x);
         }
+    }
+}
+
+impl Integers for Q5_K {
+    fn has_minima(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn decode_integers(
+        &self,
+        bytes: &[u8],
+        codes: &mut [i16],
+        scales: &mut [f32],
+        minima: &mut [f32],
+    ) {
+        integers::each_of_eight(
+            self,
+            bytes,
+            codes,
+            scales,
+            minima,
+            |block: &[u8; BYTES], codes| {
+                let (parameters, rest) =
+                    block.split_first_chunk().expect("a block begins with them");
+                let (bits, q) = rest.split_first_chunk::<SUB>().expect("the highest bits follow");
+                let Parameters { scales, minima } = Parameters::read(parameters);
+                let pairs = codes.as_chunks_mut::<{ 2 * SUB }>().0;
+                for (c, (q, codes)) in q.as_chunks::<SUB>().0.iter().zip(pairs).enumerate() {
+                    let (low, high) = codes.split_at_mut(SUB);
+                    for (((low, high), q), bits) in low.iter_mut().zip(high).zip(q).zip(bits) {
+                        let bits = bits >> (2 * c);
+                        *low = i16::from(q & 15 | bits << 4 & 16);
+                        *high = i16::from(q >> 4 | bits << 3 & 16);
+                    }
+                }
+                (scales, minima.map(|m| -m))
+            },
+        );
     }
 }
 

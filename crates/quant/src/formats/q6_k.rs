@@ -2,7 +2,7 @@
 
 use super::nibbles::{scale, scale_bytes, scale_bytes_up};
 use super::search::{self, Fit, nearest};
-use crate::{BlockFormat, absmax::absmax, block_count};
+use crate::{BlockFormat, Integers, absmax::absmax, block_count, integers};
 
 /// 256 values in 210 bytes, 6.5625 bits a value: for each half of the block 64 bytes with the low
 /// four bits of the codes `q`, then for each half 32 bytes with the two high ones, then a scale `s`
@@ -46,6 +46,11 @@ impl BlockFormat for Q6_K {
     }
 
     #[inline(always)]
+    fn integers(&self) -> Option<&dyn Integers> {
+        Some(self)
+    }
+
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -58,6 +63,30 @@ impl BlockFormat for Q6_K {
         for (x, block) in x.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             *block = encode_block(x);
         }
+    }
+}
+
+impl Integers for Q6_K {
+    #[inline(always)]
+    fn decode_integers(
+        &self,
+        bytes: &[u8],
+        codes: &mut [i16],
+        scales: &mut [f32],
+        minima: &mut [f32],
+    ) {
+        integers::each_of_eight(
+            self,
+            bytes,
+            codes,
+            scales,
+            minima,
+            |block: &[u8; BYTES], codes| {
+                // The scale of 16 values is an integer itself: it goes into the codes.
+                let d = integers_of_block(block, codes);
+                ([d; LEN / integers::GROUP], [0.0; LEN / integers::GROUP])
+            },
+        );
     }
 }
 
@@ -83,6 +112,30 @@ fn decode_block(block: &[u8; BYTES], out: &mut [f32; LEN]) {
             }
         }
     }
+}
+
+/// Codes `s (q - 32)`, and their scale.
+#[inline(always)]
+fn integers_of_block(block: &[u8; BYTES], codes: &mut [i16; LEN]) -> f32 {
+    let (low, rest) = block.split_at(LOW);
+    let (high, rest) = rest.split_at(HIGH);
+    let (scales, d) = rest.split_at(LEN / SUB);
+    let halves = low.as_chunks::<64>().0.iter().zip(high.as_chunks::<32>().0);
+    let codes = codes.as_chunks_mut::<HALF>().0;
+    for (((low, high), s), y) in halves.zip(scales.as_chunks::<8>().0).zip(codes) {
+        let s = s.map(|s| i16::from(s.cast_signed()));
+        let code = |q: u8| i16::from(q) - 32;
+        for part in 0..2 {
+            for l in part * SUB..(part + 1) * SUB {
+                let (a, b, h) = (low[l], low[l + 32], high[l]);
+                y[l] = s[part] * code(a & 15 | h << 4 & 48);
+                y[l + 32] = s[part + 2] * code(b & 15 | h << 2 & 48);
+                y[l + 64] = s[part + 4] * code(a >> 4 | h & 48);
+                y[l + 96] = s[part + 6] * code(b >> 4 | h >> 2 & 48);
+            }
+        }
+    }
+    scale([d[0], d[1]])
 }
 
 fn encode_block(x: &[f32; LEN]) -> [u8; BYTES] {

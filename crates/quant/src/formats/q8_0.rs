@@ -1,7 +1,7 @@
 //! Q8_0: 32 signed bytes and a scale.
 
 use super::nibbles::{reciprocal, scale, scale_bytes};
-use crate::{BlockFormat, absmax::absmax, block_count};
+use crate::{BlockFormat, Integers, absmax::absmax, block_count, integers};
 
 /// 32 values in 34 bytes, 8.5 bits a value: scale `d` (f16), then 32 codes `q` (i8); `x = d q`.
 ///
@@ -30,6 +30,11 @@ impl BlockFormat for Q8_0 {
     }
 
     #[inline(always)]
+    fn integers(&self) -> Option<&dyn Integers> {
+        Some(self)
+    }
+
+    #[inline(always)]
     fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         block_count(self, bytes.len(), out.len());
         for (block, y) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -42,6 +47,23 @@ impl BlockFormat for Q8_0 {
         for (x, block) in x.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             *block = encode_block(x);
         }
+    }
+}
+
+impl Integers for Q8_0 {
+    #[inline(always)]
+    fn decode_integers(
+        &self,
+        bytes: &[u8],
+        codes: &mut [i16],
+        scales: &mut [f32],
+        minima: &mut [f32],
+    ) {
+        integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
+            let [d0, d1, q @ ..] = block;
+            *codes = q.map(|q| i16::from(q.cast_signed()));
+            (scale([*d0, *d1]), 0.0)
+        });
     }
 }
 

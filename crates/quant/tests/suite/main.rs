@@ -2,6 +2,7 @@
 
 mod blocks;
 mod dynamic8;
+mod integers;
 mod lookups;
 mod properties;
 mod qmat;

@@ -6,7 +6,7 @@ use crate::Isa;
 use crate::arch::stamp::stamp;
 use crate::simd::Simd;
 
-stamp!(Isa::Neon, Neon, rows = 8, features = "neon");
+stamp!(Isa::Neon, Neon, rows = 8, int_rows = [2, 2], features = "neon");
 
 /// The token: this processor has NEON.
 #[derive(Clone, Copy)]
@@ -27,6 +27,8 @@ impl Simd for Neon {
     const LANES: usize = 4;
 
     type F = float32x4_t;
+
+    type I = int32x4_t;
 
     #[inline(always)]
     fn splat(self, x: f32) -> float32x4_t {
@@ -94,5 +96,54 @@ impl Simd for Neon {
                 unsafe { *to.add(j * to_stride + i) = *from.add(i * from_stride + j) };
             }
         }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> int32x4_t {
+        // SAFETY: the token.
+        unsafe { vdupq_n_s32(x) }
+    }
+
+    #[inline(always)]
+    fn bits(self, x: float32x4_t) -> int32x4_t {
+        // SAFETY: the token.
+        unsafe { vreinterpretq_s32_f32(x) }
+    }
+
+    #[inline(always)]
+    fn floats(self, x: int32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vcvtq_f32_s32(x) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: the token.
+        unsafe {
+            let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+            let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+            vaddq_s32(sum, vpaddq_s32(low, vmull_high_s16(a, b)))
+        }
+    }
+
+    #[inline(always)]
+    fn scale_short(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: the token.
+        unsafe {
+            let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+            vreinterpretq_s32_s16(vqrdmulhq_s16(a, b))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_int(self, from: *const i32) -> int32x4_t {
+        // SAFETY: the token, and the caller vouches for 4 elements.
+        unsafe { vld1q_s32(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_int(self, to: *mut i32, x: int32x4_t) {
+        // SAFETY: the token, and the caller vouches for 4 elements.
+        unsafe { vst1q_s32(to, x) }
     }
 }

@@ -1,16 +1,18 @@
 //! AVX2 with FMA and F16C: eight lanes, 16 registers.
 
 use core::arch::x86_64::{
-    __m256, __m256i, _mm256_cmpgt_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps,
-    _mm256_maskstore_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setr_epi32, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    __m256, __m256i, _mm256_add_epi32, _mm256_castps_si256, _mm256_cmpgt_epi32, _mm256_cvtepi32_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maskload_ps,
+    _mm256_maskstore_ps, _mm256_mul_ps, _mm256_mulhrs_epi16, _mm256_permute2f128_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_shuffle_ps, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 
 use crate::Isa;
 use crate::arch::stamp::stamp;
 use crate::simd::Simd;
 
-stamp!(Isa::Avx2, Avx2, rows = 4, features = "avx2,fma,f16c");
+stamp!(Isa::Avx2, Avx2, rows = 4, int_rows = [2, 2], features = "avx2,fma,f16c");
 
 /// The token: this processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -41,6 +43,8 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
 
     type F = __m256;
+
+    type I = __m256i;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
@@ -98,6 +102,48 @@ impl Simd for Avx2 {
             // SAFETY: the caller vouches for 8 rows of 8 elements.
             unsafe { self.store(to.add(i * to_stride), column) };
         }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> __m256i {
+        // SAFETY: the token.
+        unsafe { _mm256_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    fn bits(self, x: __m256) -> __m256i {
+        // SAFETY: the token.
+        unsafe { _mm256_castps_si256(x) }
+    }
+
+    #[inline(always)]
+    fn floats(self, x: __m256i) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token.
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
+    }
+
+    #[inline(always)]
+    fn scale_short(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token.
+        unsafe { _mm256_mulhrs_epi16(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_int(self, from: *const i32) -> __m256i {
+        // SAFETY: the token, and the caller vouches for 8 elements.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_int(self, to: *mut i32, x: __m256i) {
+        // SAFETY: the token, and the caller vouches for 8 elements.
+        unsafe { _mm256_storeu_si256(to.cast(), x) }
     }
 }
 

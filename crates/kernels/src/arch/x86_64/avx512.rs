@@ -1,26 +1,35 @@
 //! AVX-512 F, BW, DQ and VL: sixteen lanes, 32 registers, masks.
 
 use core::arch::x86_64::{
-    __m512, __mmask16, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps,
-    _mm512_storeu_ps, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
+    __m512, __m512i, __mmask16, _mm512_add_epi32, _mm512_castps_si512, _mm512_cvtepi32_ps,
+    _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_mulhrs_epi16,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
 };
 
 use crate::Isa;
 use crate::arch::stamp::stamp;
 use crate::simd::Simd;
 
-stamp!(Isa::Avx512, Avx512, rows = 8, features = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c");
+stamp!(
+    Isa::Avx512,
+    Avx512<false>,
+    rows = 8,
+    int_rows = [4, 6],
+    features = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"
+);
 
-/// The token: this processor has AVX-512 F, BW, DQ and VL.
+/// The token: this processor has AVX-512 F, BW, DQ and VL, and with `VNNI` dot products of small
+/// integers.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const VNNI: bool>(());
 
-impl Avx512 {
+impl<const VNNI: bool> Avx512<VNNI> {
     /// Makes a token.
     ///
     /// # Safety
-    /// The processor has AVX-512 F, BW, DQ and VL.
+    /// The processor has AVX-512 F, BW, DQ and VL, and with `VNNI` also that.
     #[inline(always)]
     pub(crate) unsafe fn assume() -> Self {
         Self(())
@@ -33,10 +42,12 @@ fn first(lanes: usize) -> __mmask16 {
     ((1_u32 << lanes) - 1) as __mmask16
 }
 
-impl Simd for Avx512 {
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const LANES: usize = 16;
 
     type F = __m512;
+
+    type I = __m512i;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -95,11 +106,59 @@ impl Simd for Avx512 {
             unsafe { self.store(to.add(i * to_stride), column) };
         }
     }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> __m512i {
+        // SAFETY: the token.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    fn bits(self, x: __m512) -> __m512i {
+        // SAFETY: the token.
+        unsafe { _mm512_castps_si512(x) }
+    }
+
+    #[inline(always)]
+    fn floats(self, x: __m512i) -> __m512 {
+        // SAFETY: the token.
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token, which says whether there is one instruction for it.
+        unsafe {
+            if VNNI {
+                _mm512_dpwssd_epi32(sum, a, b)
+            } else {
+                _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scale_short(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token.
+        unsafe { _mm512_mulhrs_epi16(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_int(self, from: *const i32) -> __m512i {
+        // SAFETY: the token, and the caller vouches for 16 elements.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_int(self, to: *mut i32, x: __m512i) {
+        // SAFETY: the token, and the caller vouches for 16 elements.
+        unsafe { _mm512_storeu_si512(to.cast(), x) }
+    }
 }
 
 /// Columns of 16 rows: pairs of rows, then fours, then the 128-bit quarters twice.
 #[inline(always)]
-fn transposed(_: Avx512, rows: [__m512; 16]) -> [__m512; 16] {
+fn transposed<const VNNI: bool>(_: Avx512<VNNI>, rows: [__m512; 16]) -> [__m512; 16] {
     let mut pairs = rows;
     for i in 0..8 {
         // SAFETY: the token.

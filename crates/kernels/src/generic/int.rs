@@ -1,0 +1,414 @@
+//! Products in integers: codes of packed weights with rounded activations or gradients.
+//!
+//! The plain algorithm: 32 activations become integers with one scale, `x ≈ s q`; 32 weights are
+//! integers already, `w = d c + m`. So 32 terms of a product are
+//! `s (d Σ q c + m Σ q)`, of which the first sum is exact in 32 bits. Going back, the scale of the
+//! weights varies along the contraction; there `g d ≈ s D q'` with `q' = q r`, where `r = d / D` is
+//! a fraction of 15 bits and `D` the largest scale of the 32, and again `Σ q' c` is exact.
+//! Departures:
+//!
+//! 1. Integers have 16 bits and go through the pairwise dot product that every instruction set has
+//!    in some form, 2 terms a lane: that is as much as two 8-bit digits with 4 terms a lane, and
+//!    needs no digits.
+//! 2. A micro-kernel holds `R` rows by `V` registers of integer sums; after each 32 terms they are
+//!    scaled and added to as many registers of floats, in ascending order.
+
+use lowtide_tensor::{Mat, MatMut};
+
+use crate::int::{IntRhs, IntRhsT, Rounded};
+use crate::simd::Simd;
+
+/// Terms that share a scale.
+const GROUP: usize = lowtide_quant::integers::GROUP;
+
+/// Pairs of terms that share a scale.
+const PAIRS: usize = GROUP / 2;
+
+/// Magnitudes below this are taken for zero: their reciprocal would overflow.
+const SMALLEST: f32 = 1e-30;
+
+/// Rounds 32 values to integers of at most `top` in magnitude; gives their scale and the scaled sum
+/// of the integers. Values that are not finite make the scale NaN.
+#[inline(always)]
+pub(crate) fn round_group(x: &[f32; GROUP], top: f32, codes: &mut [i16; GROUP]) -> (f32, f32) {
+    /// Adding it rounds to an integer, which then lies in the low bits.
+    const ROUNDER: f32 = 12_582_912.0;
+    let mut bits = 0_i32;
+    for x in x {
+        // As integers, magnitudes compare as floats do, infinity and NaN above all others.
+        bits = bits.max((x.to_bits() & 0x7fff_ffff).cast_signed());
+    }
+    let largest = f32::from_bits(bits.cast_unsigned());
+    if largest.is_finite() && largest >= SMALLEST {
+        let factor = top / largest;
+        let mut sum = 0_i32;
+        for (code, x) in codes.iter_mut().zip(x) {
+            *code = (x * factor + ROUNDER).to_bits() as i16;
+            sum += i32::from(*code);
+        }
+        let scale = largest / top;
+        (scale, scale * sum as f32)
+    } else {
+        *codes = [0; GROUP];
+        let scale = if largest.is_finite() { 0.0 } else { f32::NAN };
+        (scale, scale)
+    }
+}
+
+/// Rounds rows `x [m, k]`; `codes [m, k']`, `scales` and `sums [m, k' / 32]`, where `k'` is `k`
+/// rounded up to whole groups, padded with zeros.
+#[inline(always)]
+pub(crate) fn round_rows(
+    x: Mat<'_, f32>,
+    top: f32,
+    mut codes: MatMut<'_, i16>,
+    mut scales: MatMut<'_, f32>,
+    mut sums: MatMut<'_, f32>,
+) {
+    for i in 0..x.rows() {
+        let (whole, rest) = x.row(i).as_chunks::<GROUP>();
+        let codes = codes.row_mut(i).as_chunks_mut::<GROUP>().0;
+        let mut results = scales.row_mut(i).iter_mut().zip(sums.row_mut(i));
+        for ((x, codes), (scale, sum)) in whole.iter().zip(&mut *codes).zip(&mut results) {
+            (*scale, *sum) = round_group(x, top, codes);
+        }
+        if let (Some((scale, sum)), false) = (results.next(), rest.is_empty()) {
+            let mut padded = [0.0; GROUP];
+            padded[..rest.len()].copy_from_slice(rest);
+            (*scale, *sum) = round_group(&padded, top, &mut codes[whole.len()]);
+        }
+    }
+}
+
+/// `c = x b` or `c += x b`.
+///
+/// # Safety
+/// Shapes fit together; `c` has adjacent columns.
+#[inline(always)]
+pub(crate) unsafe fn gemm<S: Simd, const R: usize>(
+    s: S,
+    x: Rounded<'_>,
+    b: IntRhs<'_>,
+    add: bool,
+    mut c: MatMut<'_, f32>,
+) {
+    let (m, n) = (c.rows(), c.cols());
+    let groups = b.scales.k();
+    let c_row = c.as_ref().row_stride();
+    let mut at = 0;
+    while at < n {
+        let width = b.codes.group.unwrap_or(n).min(n - at);
+        let (codes, codes_row) = b.codes.part(at, width);
+        let (scales, scales_row) = b.scales.part(at, width);
+        let mut done = 0;
+        while done < width {
+            let lanes = (width - done).min(3 * S::LANES);
+            let call = Call {
+                groups,
+                x,
+                // SAFETY: the group and the columns from `done` on lie inside `b`.
+                codes: unsafe { b.codes.as_ptr().add(codes + done) },
+                codes_row,
+                // SAFETY: as above.
+                scales: unsafe { b.scales.as_ptr().add(scales + done) },
+                scales_row,
+                minima: b.minima.map(|minima| {
+                    let (minima_at, _) = minima.part(at, width);
+                    // SAFETY: as above; minima lie as scales do.
+                    unsafe { minima.as_ptr().add(minima_at + done) }
+                }),
+                add,
+                // SAFETY: `at + done < n` is a column of `c`.
+                c: unsafe { c.as_mut_ptr().add(at + done) },
+                c_row,
+            };
+            // SAFETY: `lanes` columns from there on are there; rows are walked within `m`.
+            unsafe {
+                if lanes == 3 * S::LANES {
+                    rows::<S, R, 3, false>(s, &call, m, 0);
+                    done += 3 * S::LANES;
+                } else if lanes >= 2 * S::LANES {
+                    rows::<S, R, 2, false>(s, &call, m, 0);
+                    done += 2 * S::LANES;
+                } else if lanes >= S::LANES {
+                    rows::<S, R, 1, false>(s, &call, m, 0);
+                    done += S::LANES;
+                } else {
+                    rows::<S, R, 1, true>(s, &call, m, lanes);
+                    done = width;
+                }
+            }
+        }
+        at += width;
+    }
+}
+
+/// What does not change within some columns of a product.
+struct Call<'a> {
+    groups: usize,
+    x: Rounded<'a>,
+    codes: *const f32,
+    codes_row: usize,
+    scales: *const f32,
+    scales_row: usize,
+    minima: Option<*const f32>,
+    add: bool,
+    c: *mut f32,
+    c_row: usize,
+}
+
+/// All rows of `V` registers of columns.
+///
+/// # Safety
+/// As [`gemm`], with `V` registers (`lanes` lanes) of columns at the pointers.
+#[inline(always)]
+unsafe fn rows<S: Simd, const R: usize, const V: usize, const PART: bool>(
+    s: S,
+    call: &Call<'_>,
+    m: usize,
+    lanes: usize,
+) {
+    let mut row = 0;
+    while row < m {
+        let left = m - row;
+        // SAFETY: each micro-kernel has at most `left` rows.
+        unsafe {
+            if left >= R {
+                micro::<S, R, V, PART>(s, call, row, lanes);
+                row += R;
+            } else if left >= 2 && R > 2 {
+                micro::<S, 2, V, PART>(s, call, row, lanes);
+                row += 2;
+            } else {
+                micro::<S, 1, V, PART>(s, call, row, lanes);
+                row += 1;
+            }
+        }
+    }
+}
+
+/// `R` rows by `V` registers; with `PART`, only `lanes` lanes of the one register.
+///
+/// # Safety
+/// The rows and columns are there.
+#[inline(always)]
+unsafe fn micro<S: Simd, const R: usize, const V: usize, const PART: bool>(
+    s: S,
+    call: &Call<'_>,
+    row: usize,
+    lanes: usize,
+) {
+    // SAFETY: `V` registers, or `lanes` lanes, are there wherever this is called.
+    let load = |from: *const f32, v: usize| unsafe {
+        if PART { s.load_part(from, lanes) } else { s.load(from.add(v * S::LANES)) }
+    };
+    let x = call.x;
+    // SAFETY: row `row` is there.
+    let (q, scales, sums) = unsafe {
+        (
+            x.codes.as_ptr().add(row * x.codes.row_stride()),
+            x.scales.as_ptr().add(row * x.scales.row_stride()),
+            x.sums.as_ptr().add(row * x.sums.row_stride()),
+        )
+    };
+    let mut totals = [[s.splat(0.0); V]; R];
+    for group in 0..call.groups {
+        let mut dots = [[s.splat_int(0); V]; R];
+        for pair in 0..PAIRS {
+            let at = group * PAIRS + pair;
+            // SAFETY: row `at` of the codes is there.
+            let b = unsafe { call.codes.add(at * call.codes_row) };
+            let mut right = [s.splat_int(0); V];
+            for (v, right) in right.iter_mut().enumerate() {
+                *right = s.bits(load(b, v));
+            }
+            for (r, dots) in dots.iter_mut().enumerate() {
+                // SAFETY: `R` rows are there, each with two codes for every pair.
+                let left = s.splat_int(unsafe {
+                    q.add(r * x.codes.row_stride() + 2 * at).cast::<i32>().read_unaligned()
+                });
+                for (dot, right) in dots.iter_mut().zip(right) {
+                    *dot = s.dot_pairs(*dot, right, left);
+                }
+            }
+        }
+        for v in 0..V {
+            // SAFETY: a scale, and a minimum where there are any, for every group and column.
+            let d = load(unsafe { call.scales.add(group * call.scales_row) }, v);
+            for (r, (totals, dots)) in totals.iter_mut().zip(&dots).enumerate() {
+                // SAFETY: a scale for every row and group.
+                let scale = s.splat(unsafe { *scales.add(r * x.scales.row_stride() + group) });
+                totals[v] = s.fma(s.mul(s.floats(dots[v]), d), scale, totals[v]);
+            }
+            if let Some(minima) = call.minima {
+                // SAFETY: as for the scales.
+                let minimum = load(unsafe { minima.add(group * call.scales_row) }, v);
+                for (r, totals) in totals.iter_mut().enumerate() {
+                    // SAFETY: a sum for every row and group.
+                    let sum = s.splat(unsafe { *sums.add(r * x.sums.row_stride() + group) });
+                    totals[v] = s.fma(minimum, sum, totals[v]);
+                }
+            }
+        }
+    }
+    // SAFETY: `R` rows and the columns are there.
+    unsafe { put::<S, R, V, PART>(s, &totals, call.add, call.c, call.c_row, row, lanes) };
+}
+
+/// Writes `R` rows of `V` registers, or adds them to what is there.
+///
+/// # Safety
+/// The rows and columns are there.
+#[inline(always)]
+unsafe fn put<S: Simd, const R: usize, const V: usize, const PART: bool>(
+    s: S,
+    totals: &[[S::F; V]; R],
+    add: bool,
+    c: *mut f32,
+    c_row: usize,
+    row: usize,
+    lanes: usize,
+) {
+    let one = s.splat(1.0);
+    for (r, totals) in totals.iter().enumerate() {
+        for (v, &total) in totals.iter().enumerate() {
+            // SAFETY: the caller vouches for row and column.
+            unsafe {
+                let to = c.add((row + r) * c_row + v * S::LANES);
+                match (add, PART) {
+                    (false, false) => s.store(to, total),
+                    (false, true) => s.store_part(to, total, lanes),
+                    (true, false) => s.store(to, s.fma(one, total, s.load(to))),
+                    (true, true) => {
+                        s.store_part(to, s.fma(one, total, s.load_part(to, lanes)), lanes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes codes of two neighbouring rows `a [n]`, `b [n]` as the pairs of one row of a panel.
+#[inline(always)]
+pub(crate) fn pair_rows(a: &[i16], b: &[i16], pairs: &mut [i32]) {
+    for ((a, b), pair) in a.iter().zip(b).zip(pairs) {
+        *pair = i32::from(a.cast_unsigned()) | i32::from(*b) << 16;
+    }
+}
+
+/// Rows of gradients scaled at once: their integers stay in the first cache.
+const ROWS: usize = 2;
+
+/// `c += g b`, where the scale of `b` varies along the contraction; micro-kernels have [`ROWS`]
+/// rows by the 32 columns that share scales.
+///
+/// # Safety
+/// Shapes fit together; `c` has adjacent columns. `V` registers hold 32 lanes. The contraction is
+/// at most [`IntRhsT::K_MAX`] long.
+#[inline(always)]
+pub(crate) unsafe fn gemm_t<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    g: Rounded<'_>,
+    b: IntRhsT<'_>,
+    base: Mat<'_, f32>,
+    mut c: MatMut<'_, f32>,
+) {
+    let (m, columns) = (c.rows(), c.cols() / GROUP);
+    for column in 0..columns {
+        let mut row = 0;
+        while row < m {
+            let left = m - row;
+            // SAFETY: `column` is one of the groups of columns, and there are `left` rows.
+            unsafe {
+                if left >= R {
+                    micro_t::<S, R, V>(s, g, b, base, &mut c, row, column);
+                    row += R;
+                } else if left >= ROWS && R > ROWS {
+                    micro_t::<S, ROWS, V>(s, g, b, base, &mut c, row, column);
+                    row += ROWS;
+                } else {
+                    micro_t::<S, 1, V>(s, g, b, base, &mut c, row, column);
+                    row += 1;
+                }
+            }
+        }
+    }
+}
+
+/// `R` rows by one group of columns.
+///
+/// # Safety
+/// The rows and columns are there.
+#[inline(always)]
+unsafe fn micro_t<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    g: Rounded<'_>,
+    b: IntRhsT<'_>,
+    base: Mat<'_, f32>,
+    c: &mut MatMut<'_, f32>,
+    row: usize,
+    column: usize,
+) {
+    let (k, groups) = (g.codes.cols(), g.scales.cols());
+    // SAFETY: ratios and codes of group `column` of the columns, of which there are `k` and `k / 2`
+    // rows of 32.
+    let (ratios, codes) = unsafe {
+        (b.ratios.as_ptr().add(column * k), b.codes.as_ptr().add(column * k / 2 * GROUP))
+    };
+    let mut scaled = [[0_i16; IntRhsT::K_MAX]; R];
+    for (r, scaled) in scaled.iter_mut().enumerate() {
+        for at in (0..k).step_by(2 * S::LANES) {
+            // SAFETY: `k` is whole groups, which are whole registers of 16-bit lanes; a row of
+            // `scaled` is at least as long.
+            unsafe {
+                let q = g.codes.as_ptr().add((row + r) * g.codes.row_stride() + at);
+                let product =
+                    s.scale_short(s.load_int(q.cast()), s.load_int(ratios.add(at).cast()));
+                s.store_int(scaled.as_mut_ptr().add(at).cast(), product);
+            }
+        }
+    }
+    let mut totals = [[s.splat(0.0); V]; R];
+    for (r, totals) in totals.iter_mut().enumerate() {
+        // SAFETY: a base for every row and group of columns.
+        let base = unsafe { *base.as_ptr().add((row + r) * base.row_stride() + column) };
+        *totals = [s.splat(base); V];
+    }
+    for group in 0..groups {
+        let mut dots = [[s.splat_int(0); V]; R];
+        for pair in 0..PAIRS {
+            let at = group * PAIRS + pair;
+            let mut right = [s.splat_int(0); V];
+            for (v, right) in right.iter_mut().enumerate() {
+                // SAFETY: row `at` of the codes of these columns.
+                *right = s.bits(unsafe { s.load(codes.add(at * GROUP + v * S::LANES)) });
+            }
+            for (dots, scaled) in dots.iter_mut().zip(&scaled) {
+                // SAFETY: two codes for every pair.
+                let left = s.splat_int(unsafe {
+                    scaled.as_ptr().add(2 * at).cast::<i32>().read_unaligned()
+                });
+                for (dot, right) in dots.iter_mut().zip(right) {
+                    *dot = s.dot_pairs(*dot, right, left);
+                }
+            }
+        }
+        // SAFETY: a largest scale for every group of rows and of columns.
+        let largest = unsafe { *b.largest.as_ptr().add(group * b.largest.row_stride() + column) };
+        for (r, (totals, dots)) in totals.iter_mut().zip(&dots).enumerate() {
+            // SAFETY: a scale for every row and group.
+            let scale =
+                unsafe { *g.scales.as_ptr().add((row + r) * g.scales.row_stride() + group) };
+            let scale = s.splat(scale * largest);
+            for (total, &dot) in totals.iter_mut().zip(dots) {
+                *total = s.fma(s.floats(dot), scale, *total);
+            }
+        }
+    }
+    // SAFETY: `R` rows and 32 columns are there.
+    unsafe {
+        let c_row = c.as_ref().row_stride();
+        let to = c.as_mut_ptr().add(column * GROUP);
+        put::<S, R, V, false>(s, &totals, true, to, c_row, row, 0);
+    }
+}
