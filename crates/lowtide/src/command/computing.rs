@@ -104,6 +104,11 @@ fn compute_names() -> PossibleValuesParser {
     PossibleValuesParser::new(["auto"].into_iter().chain(Compute::ALL.map(Compute::name)))
 }
 
+impl ArithmeticFlags {
+    /// Nothing given.
+    pub(crate) const NONE: Self = Self { precision: None, compute: None };
+}
+
 /// Precision and arithmetic by name, as flags and settings have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arithmetic<'a> {

@@ -4,7 +4,7 @@ use std::num::NonZero;
 
 use lowtide::backend::Backend;
 use lowtide::train::Precision;
-use lowtide::{Compute, Isa, Kernels, NdArray, Simd};
+use lowtide::{Compute, Kernels, NdArray, Simd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::computing::{Arithmetic, BackendName, IsaName, MachineFlags};
@@ -111,6 +111,8 @@ pub(crate) fn compute(name: BackendName, asked: Arithmetic<'_>) -> Result<Comput
 
 #[cfg(test)]
 mod tests {
+    use lowtide::Isa;
+
     use super::*;
 
     fn asked<'a>(precision: &'a str, compute: &'a str) -> Arithmetic<'a> {
