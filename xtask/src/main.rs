@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "this program talks to the person who runs it")]
 
+mod aarch64;
 mod data;
+mod dist;
 mod files;
 mod model;
 mod run;
+mod targets;
 mod test;
 mod tidy;
 
@@ -20,6 +23,8 @@ cargo xtask <command>
   tidy                layers, unsafe, sizes, module docs, words, bare-metal builds
   model smollm2       fetch SmolLM2-135M-Instruct into models/ and check its SHA-256
   data rust-errors    make examples/rust-errors.jsonl from the compiler's explanations
+  aarch64             tests and training steps on three emulated AArch64 processors
+  dist aarch64        one static program for AArch64 Linux: target/dist/lowtide-aarch64
   fuzz --build        build the fuzz targets";
 
 fn main() -> ExitCode {
@@ -44,6 +49,8 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["tidy"] => tidy::all(),
         ["model", "smollm2"] => model::smollm2(),
         ["data", "rust-errors"] => data::rust_errors(),
+        ["aarch64"] => aarch64::all(),
+        ["dist", "aarch64"] => dist::aarch64(),
         ["fuzz", "--build"] => test::build_fuzz_targets(),
         other => bail!("unknown command `{}`\n\n{HELP}", other.join(" ")),
     }

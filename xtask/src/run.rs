@@ -43,11 +43,18 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 
 /// Runs to the end or for at most `limit`, then ends it; `false` when it failed in any way.
 pub(crate) fn succeeds_within(command: &mut Command, limit: Duration) -> bool {
-    let Ok(mut child) = command.spawn() else { return false };
+    check_within(command, limit).is_ok()
+}
+
+/// Like [`check`], but ends what runs for longer than `limit`, which is a failure too.
+pub(crate) fn check_within(command: &mut Command, limit: Duration) -> Result<()> {
+    let mut child =
+        command.spawn().with_context(|| format!("cannot start `{}`", words(command)))?;
     let start = Instant::now();
     loop {
         match child.try_wait() {
-            Ok(Some(status)) => return status.success(),
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => bail!("`{}` failed: {status}", words(command)),
             Ok(None) if start.elapsed() < limit => {
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -55,7 +62,7 @@ pub(crate) fn succeeds_within(command: &mut Command, limit: Duration) -> bool {
                 // Nothing is left to do for a child that can neither be waited for nor ended.
                 let _ = child.kill();
                 let _ = child.wait();
-                return false;
+                bail!("`{}` was ended after {} s", words(command), limit.as_secs());
             }
         }
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::run::{self, Steps, cargo, check};
-use crate::{data, model, tidy};
+use crate::{aarch64, data, model, tidy};
 
 /// Test binaries that are too slow for the development profile, as (crate, test). The development
 /// profile optimises, so this list stays short: each entry makes CI compile its crates once more.
@@ -50,6 +50,7 @@ pub(crate) fn all() -> Result<()> {
             check(cargo().args(["test", "--release", "--package", package, "--test", test]))
         })
     })?;
+    steps.step("aarch64", aarch64::all_that_can_be)?;
     steps.step("documentation", || {
         let mut doc = cargo();
         doc.args(["doc", "--workspace", "--no-deps"]);

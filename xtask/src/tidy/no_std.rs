@@ -1,11 +1,8 @@
 //! The crates that run without an operating system are built for a machine that has none.
 
-use std::process::Command;
-use std::time::Duration;
-
 use anyhow::Result;
 
-use crate::run;
+use crate::{run, targets};
 
 /// An Arm Cortex-M4 with a floating-point unit: no operating system, no standard library.
 const TARGET: &str = "thumbv7em-none-eabihf";
@@ -28,7 +25,7 @@ const WITH_ALLOCATOR: [&str; 2] = ["lowtide-tape", "lowtide-model"];
 
 /// Builds them, or says loudly that it cannot.
 pub(super) fn build() -> Result<()> {
-    if !target_is_there() {
+    if !targets::is_there(TARGET) {
         println!("SKIPPED: the bare-metal build; `rustup target add {TARGET}` did not work here");
         return Ok(());
     }
@@ -42,17 +39,4 @@ pub(super) fn build() -> Result<()> {
         println!("{} build for {TARGET}", crates.join(", "));
     }
     Ok(())
-}
-
-/// Whether the target's core library is installed, or can be installed within a minute.
-fn target_is_there() -> bool {
-    let mut libraries = Command::new("rustc");
-    libraries.args(["--print", "target-libdir", "--target", TARGET]);
-    let installed = run::output(&mut libraries)
-        .is_ok_and(|folder| std::path::Path::new(folder.trim()).is_dir());
-    installed || {
-        let mut add = Command::new("rustup");
-        add.args(["target", "add", TARGET]);
-        run::succeeds_within(&mut add, Duration::from_secs(60))
-    }
 }
