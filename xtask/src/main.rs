@@ -21,6 +21,7 @@ cargo xtask <command>
 
   test                every check: what CI runs, and what to run before a commit (also: ci)
   tidy                layers, unsafe, sizes, module docs, words, bare-metal builds
+  bench [FLAGS]       lowtide bench with these flags, built for speed
   model smollm2       fetch SmolLM2-135M-Instruct into models/ and check its SHA-256
   data rust-errors    make examples/rust-errors.jsonl from the compiler's explanations
   aarch64             tests and training steps on three emulated AArch64 processors
@@ -47,6 +48,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         }
         ["test" | "ci"] => test::all(),
         ["tidy"] => tidy::all(),
+        ["bench", flags @ ..] => bench(flags),
         ["model", "smollm2"] => model::smollm2(),
         ["data", "rust-errors"] => data::rust_errors(),
         ["aarch64"] => aarch64::all(),
@@ -54,4 +56,10 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["fuzz", "--build"] => test::build_fuzz_targets(),
         other => bail!("unknown command `{}`\n\n{HELP}", other.join(" ")),
     }
+}
+
+/// `lowtide bench` as a release build, with its flags passed on.
+fn bench(flags: &[&str]) -> Result<()> {
+    let words = ["run", "--quiet", "--release", "--package", "lowtide", "--", "bench"];
+    run::check(run::cargo().args(words).args(flags))
 }

@@ -44,10 +44,13 @@ mod generic;
 mod int;
 mod isa;
 mod rhs;
+mod seen;
 mod simd;
+mod softmax;
 mod table;
 
 pub use int::{IntRhs, IntRhsT, Rounded};
 pub use isa::Isa;
 pub use rhs::Rhs;
+pub use seen::Seen;
 pub use table::Kernels;

@@ -12,8 +12,14 @@ pub(crate) trait Simd: Copy {
     /// Lanes of a register.
     const LANES: usize;
 
+    /// Registers in a row of a product's micro-kernel, 2 or 3: as many as leave room for the rows.
+    const WIDE: usize;
+
     /// A register of f32 lanes.
     type F: Copy;
+
+    /// What a comparison gives: a yes or no for each lane.
+    type Mask: Copy;
 
     /// A register of 32-bit integers, or of twice as many of 16 bits.
     type I: Copy;
@@ -26,6 +32,39 @@ pub(crate) trait Simd: Copy {
 
     /// `a * b + c`, rounded once where the instruction set can.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a` where it is larger than `b`, else `b`: so `b` where either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a` where it is smaller than `b`, else `b`: so `b` where either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// Where `a` is smaller than `b`; nowhere where either is NaN.
+    fn less(self, a: Self::F, b: Self::F) -> Self::Mask;
+
+    /// `yes` where the mask says so, else `no`.
+    fn select(self, mask: Self::Mask, yes: Self::F, no: Self::F) -> Self::F;
+
+    /// `2^n`, where the last nine bits of `x` are those of the integer `n`, from -126 to 127.
+    fn power(self, x: Self::F) -> Self::F;
+
+    /// The sum of all lanes: halves are added to each other until one is left.
+    fn sum(self, x: Self::F) -> f32;
+
+    /// The largest lane, by [`Simd::max`] of halves.
+    fn largest(self, x: Self::F) -> f32;
+
+    /// The first lane.
+    fn first(self, x: Self::F) -> f32;
 
     /// Loads all lanes.
     ///

@@ -53,6 +53,7 @@ pub use lowtide_train::{
 
 pub use lowtide_adapter as adapter;
 pub use lowtide_backend as backend;
+pub use lowtide_bench as bench;
 pub use lowtide_convert as convert;
 pub use lowtide_data as data;
 pub use lowtide_formats as formats;

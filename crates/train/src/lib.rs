@@ -41,7 +41,7 @@ pub use metrics::{
 pub use planner::{Needs, RunPlan};
 pub use precision::Precision;
 pub use prepare::{Prepared, PreparedData};
-pub use rss::{Memory, memory_now};
+pub use rss::{Memory, Watch, memory_now};
 pub use run::{finetune, finetune_until, plan};
 pub use settings::{BudgetError, Settings, SettingsError, parse_bytes};
 pub use trainer::{Trainer, Update};

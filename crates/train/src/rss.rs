@@ -53,11 +53,13 @@ fn read_status(buffer: &mut [u8]) -> Option<&str> {
 }
 
 /// Follows anonymous resident memory from a thread of its own.
-pub(crate) struct Watch {
+#[derive(Debug)]
+pub struct Watch {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Debug)]
 struct Shared {
     peak: AtomicU64,
     stop: AtomicBool,
@@ -70,7 +72,8 @@ const STACK_BYTES: usize = 64 << 10;
 
 impl Watch {
     /// Starts to watch.
-    pub(crate) fn start() -> Self {
+    #[must_use]
+    pub fn start() -> Self {
         let shared = Arc::new(Shared { peak: AtomicU64::new(0), stop: AtomicBool::new(false) });
         let watched = Arc::clone(&shared);
         let look = move || {
@@ -85,12 +88,13 @@ impl Watch {
     }
 
     /// Takes a reading now, at a step boundary.
-    pub(crate) fn look(&self) {
+    pub fn look(&self) {
         self.shared.look();
     }
 
     /// The highest reading so far.
-    pub(crate) fn peak(&self) -> Option<u64> {
+    #[must_use]
+    pub fn peak(&self) -> Option<u64> {
         Some(self.shared.peak.load(Ordering::Relaxed)).filter(|peak| *peak > 0)
     }
 }

@@ -86,6 +86,23 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "lowtide-bench",
+        &[
+            "lowtide-memory",
+            "lowtide-tensor",
+            "lowtide-quant",
+            "lowtide-backend",
+            "lowtide-adapter",
+            "lowtide-optim",
+            "lowtide-tape",
+            "lowtide-formats",
+            "lowtide-model",
+            "lowtide-data",
+            "lowtide-runtime",
+            "lowtide-train",
+        ],
+    ),
+    (
         "lowtide",
         &[
             "lowtide-memory",
@@ -106,6 +123,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-convert",
             "lowtide-runtime",
             "lowtide-train",
+            "lowtide-bench",
         ],
     ),
 ];
@@ -120,7 +138,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap_mangen", &["lowtide"]),
     ("hf-hub", &["lowtide-hub"]),
     ("indicatif", &["lowtide"]),
-    ("maud", &["lowtide-train"]),
+    ("maud", &["lowtide-train", "lowtide-bench"]),
     ("memmap2", &["lowtide-memory", "lowtide-formats", "lowtide-data"]),
     ("minijinja", &["lowtide-data"]),
     ("ndarray", &["lowtide-ndarray"]),

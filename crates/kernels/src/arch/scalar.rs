@@ -25,7 +25,11 @@ impl Scalar {
 impl Simd for Scalar {
     const LANES: usize = LANES;
 
+    const WIDE: usize = 2;
+
     type F = [f32; LANES];
+
+    type Mask = [bool; LANES];
 
     type I = [i32; LANES];
 
@@ -43,6 +47,62 @@ impl Simd for Scalar {
     #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         core::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        core::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        core::array::from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        core::array::from_fn(|i| a[i] / b[i])
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        core::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        core::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn less(self, a: Self::F, b: Self::F) -> Self::Mask {
+        core::array::from_fn(|i| a[i] < b[i])
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Self::Mask, yes: Self::F, no: Self::F) -> Self::F {
+        core::array::from_fn(|i| if mask[i] { yes[i] } else { no[i] })
+    }
+
+    #[inline(always)]
+    fn power(self, x: Self::F) -> Self::F {
+        x.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(1.0_f32.to_bits())))
+    }
+
+    #[inline(always)]
+    fn sum(self, [a, b, c, d]: Self::F) -> f32 {
+        (a + c) + (b + d)
+    }
+
+    #[inline(always)]
+    fn largest(self, [a, b, c, d]: Self::F) -> f32 {
+        let larger = |a: f32, b: f32| if a > b { a } else { b };
+        larger(larger(a, c), larger(b, d))
+    }
+
+    #[inline(always)]
+    fn first(self, x: Self::F) -> f32 {
+        x[0]
     }
 
     #[inline(always)]

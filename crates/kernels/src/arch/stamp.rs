@@ -17,6 +17,7 @@ macro_rules! stamp {
         pub(crate) const TABLE: crate::Kernels = crate::table::new(
             $isa,
             <$token as crate::simd::Simd>::LANES,
+            <$token as crate::simd::Simd>::WIDE * <$token as crate::simd::Simd>::LANES,
             crate::table::Functions {
                 gemm,
                 pack_rows,
@@ -28,6 +29,7 @@ macro_rules! stamp {
                 int_gemm,
                 int_gemm_t,
             },
+            crate::softmax::Softmax { soften, soften_vjp, divide_rows, dot_rows, finite },
         );
 
         $(#[target_feature(enable = $features)])?
@@ -104,8 +106,8 @@ macro_rules! stamp {
         }
 
         $(#[target_feature(enable = $features)])?
-        fn pair_rows(a: &[i16], b: &[i16], pairs: &mut [i32]) {
-            crate::generic::int::pair_rows(a, b, pairs);
+        fn pair_rows(a: &[i16], b: &[i16], rows: usize, row: usize, panel: &mut [i32]) {
+            crate::generic::int::pair_rows(a, b, rows, row, panel);
         }
 
         $(#[target_feature(enable = $features)])?
@@ -134,6 +136,67 @@ macro_rules! stamp {
             let s = unsafe { <$token>::assume() };
             // SAFETY: the caller vouches for the shapes.
             unsafe { crate::generic::int::gemm_t::<_, $int_rows_t, REGISTERS>(s, g, b, base, c) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn soften(
+            scores: *mut f32,
+            columns: usize,
+            seen: crate::Seen,
+            maxima: &mut [f32],
+            sums: &mut [f32],
+            o: lowtide_tensor::MatMut<'_, f32>,
+        ) {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            // SAFETY: the caller vouches for the shapes.
+            unsafe { crate::generic::softmax::soften(s, scores, columns, seen, maxima, sums, o) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn soften_vjp(
+            scores: *mut f32,
+            slopes: *mut f32,
+            columns: usize,
+            seen: crate::Seen,
+            scale: f32,
+            lse: &[f32],
+            means: &[f32],
+        ) {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            // SAFETY: the caller vouches for the shapes.
+            unsafe {
+                use crate::generic::softmax::soften_vjp;
+                soften_vjp(s, scores, slopes, columns, seen, scale, lse, means)
+            }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn divide_rows(x: lowtide_tensor::MatMut<'_, f32>, by: &[f32]) {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            // SAFETY: the caller vouches for the shapes.
+            unsafe { crate::generic::softmax::divide_rows(s, x, by) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn dot_rows(
+            a: lowtide_tensor::Mat<'_, f32>,
+            b: lowtide_tensor::Mat<'_, f32>,
+            out: &mut [f32],
+        ) {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            // SAFETY: the caller vouches for the shapes.
+            unsafe { crate::generic::softmax::dot_rows(s, a, b, out) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn finite(x: lowtide_tensor::Mat<'_, f32>) -> bool {
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            crate::generic::softmax::finite(s, x)
         }
     };
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::bench::BenchArgs;
 use super::chat::ChatArgs;
 use super::computing::{ArithmeticFlags, MachineFlags};
 use super::convert::ConvertArgs;
@@ -59,6 +60,9 @@ pub(crate) enum Job {
     /// Write the report of a run anew, or compare several runs on one page
     #[command(after_help = EXIT_CODES)]
     Report(ReportArgs),
+    /// Let backends and instruction sets take turns on this machine, and say what it can do at best
+    #[command(after_help = EXIT_CODES)]
+    Bench(BenchArgs),
     /// Print a script that completes the command line in a shell
     Completions(CompletionsArgs),
     /// Write the man pages into a folder
@@ -78,6 +82,7 @@ impl Job {
             Self::Convert(args) => args.voice,
             Self::Inspect(args) => args.voice,
             Self::Report(args) => args.voice,
+            Self::Bench(args) => args.voice(),
             Self::Completions(_) | Self::Man(_) => Voice::default(),
         }
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use lowtide::adapter::BuildError;
+use lowtide::bench::BenchError;
 use lowtide::convert::ConvertError;
 use lowtide::hub::HubError;
 use lowtide::model::{ModelError, TargetsError};
@@ -35,6 +36,8 @@ pub(crate) enum Failure {
     Training(Box<TrainError>, Box<Settings>),
     /// `eval`.
     Evaluation(Box<TrainError>),
+    /// `bench`.
+    Bench(Box<BenchError>),
     /// `generate` or `chat`.
     Generation(Box<RuntimeError>),
     /// A path given by itself, at which is not what was expected.
@@ -81,6 +84,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Flag { .. } => 2,
+            Self::Bench(error) if blamed(error).is_some() => 2,
             Self::Training(error, _) | Self::Files(error) if usage(error).is_some() => 2,
             Self::Generation(error) if speaker(error).is_some() => 2,
             Self::Interrupted { .. } => INTERRUPTED,
@@ -129,6 +133,10 @@ impl fmt::Display for Failure {
             Self::Training(error, settings) => training(f, error, settings),
             Self::Evaluation(error) => evaluation(f, error),
             Self::Generation(error) => generation(f, error),
+            Self::Bench(error) => match blamed(error) {
+                Some(flag) => write!(f, "--{flag}: {error}"),
+                None => chain(f, &**error),
+            },
             Self::Path { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::Files(error) => match usage(error) {
                 Some(words) => f.write_str(&words),
@@ -302,6 +310,21 @@ fn chain(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Result {
         cause = error.source();
     }
     f.write_str(said.trim_end())
+}
+
+/// The flag that is to blame for an error of a bench, whatever the files hold.
+fn blamed(error: &BenchError) -> Option<&'static str> {
+    match error {
+        BenchError::NoKernel { .. } => Some("filter"),
+        BenchError::Tokens { .. } => Some("tokens"),
+        _ => None,
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        Self::Bench(Box::new(error))
+    }
 }
 
 impl From<SettingsError> for Failure {

@@ -5,6 +5,7 @@
 //! place that writes to standard output.
 
 mod args;
+mod bench;
 mod chat;
 mod computing;
 mod config;
@@ -52,6 +53,7 @@ pub(crate) fn run() -> ExitCode {
         Job::Chat(args) => chat::run(args),
         Job::Inspect(args) => inspect::run(args),
         Job::Report(args) => report::run(args),
+        Job::Bench(args) => bench::run(args),
         Job::Completions(args) => packaging::completions(args),
         Job::Man(args) => packaging::man(args),
     };
@@ -85,7 +87,9 @@ fn misread(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     let code = u8::try_from(error.exit_code()).unwrap_or(1);
     if code != 0 {
-        let json = std::env::args_os().any(|word| word == "--json");
+        // To `bench`, the flag names a file.
+        let bench = std::env::args_os().nth(1).is_some_and(|word| word == "bench");
+        let json = !bench && std::env::args_os().any(|word| word == "--json");
         let words = error.to_string();
         let words = words.strip_prefix("error: ").unwrap_or(&words).trim_end().to_owned();
         tell(&Report::new(code, words), Voice { json, ..Voice::default() });

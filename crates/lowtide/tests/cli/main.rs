@@ -1,6 +1,7 @@
 //! The command as a user meets it: flags in, text, JSON, files and exit codes out.
 
 mod adapters;
+mod benches;
 mod converts;
 mod home;
 mod hub;

@@ -20,15 +20,15 @@ const DOTS_MAX: usize = 60;
 
 /// What a chart is called, in its page and for those who cannot see it.
 #[derive(Clone, Debug)]
-pub(super) struct Words {
+pub struct Words {
     /// Unique in the page.
-    pub(super) id: String,
+    pub id: String,
     /// What is shown.
-    pub(super) title: String,
+    pub title: String,
     /// The same in a sentence with numbers.
-    pub(super) describes: String,
+    pub describes: String,
     /// Under the horizontal axis.
-    pub(super) across: String,
+    pub across: String,
 }
 
 /// How a series is drawn.
@@ -143,7 +143,8 @@ pub(super) fn stack(
 }
 
 /// A bar of parts laid end to end, `full` wide in all; each part a class and a value.
-pub(super) fn bar(words: &Words, full: f64, parts: &[(String, f64)]) -> Markup {
+#[must_use]
+pub fn bar(words: &Words, full: f64, parts: &[(String, f64)]) -> Markup {
     let mut at = 0.0;
     let parts = parts.iter().map(|(colour, value)| {
         let start = at;

@@ -12,9 +12,9 @@ mod axis;
 mod chart;
 mod compare;
 mod memory;
-mod number;
+pub mod number;
 mod page;
-mod parts;
+pub mod parts;
 mod read;
 
 use std::collections::BTreeMap;
@@ -24,6 +24,7 @@ use lowtide_formats::atomic;
 use lowtide_memory::Timeline;
 use serde::{Deserialize, Serialize};
 
+pub use chart::{Words, bar};
 pub use compare::comparison;
 pub use page::page;
 pub use read::ReportError;

@@ -5,10 +5,11 @@ const MIB: f64 = KIB * 1024.0;
 const GIB: f64 = MIB * 1024.0;
 
 /// What stands where nothing was measured.
-pub(super) const NONE: &str = "–";
+pub const NONE: &str = "–";
 
 /// `512 B`, `12.3 KiB`, `165 MiB`, `1.02 GiB`.
-pub(super) fn bytes(n: u64) -> String {
+#[must_use]
+pub fn bytes(n: u64) -> String {
     let (unit, name) = unit(n);
     match name {
         "B" => format!("{n} B"),
@@ -28,7 +29,8 @@ pub(super) fn unit(n: u64) -> (f64, &'static str) {
 }
 
 /// Three significant digits, whole numbers from a hundred on.
-pub(super) fn three(x: f64) -> String {
+#[must_use]
+pub fn three(x: f64) -> String {
     match x.abs() {
         _ if !x.is_finite() => NONE.into(),
         a if a < 9.995 => format!("{x:.2}"),
@@ -43,7 +45,8 @@ pub(super) fn loss(x: f64) -> String {
 }
 
 /// `1,234,567`.
-pub(super) fn whole(n: u64) -> String {
+#[must_use]
+pub fn whole(n: u64) -> String {
     count(n, false)
 }
 

@@ -1,4 +1,5 @@
-//! What pages have in common: head, tiles, legends, and the notes they carry.
+//! What pages have in common: head, tiles, legends, and the notes they carry. Other pages than a
+//! run's are made of the same.
 
 use std::path::Path;
 
@@ -18,7 +19,8 @@ pub(super) const NOTES_OPEN: &str = "<template id=\"lowtide-notes\">";
 pub(super) const NOTES_CLOSE: &str = "</template>";
 
 /// A whole page.
-pub(super) fn document(title: &str, body: &Markup) -> String {
+#[must_use]
+pub fn document(title: &str, body: &Markup) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -39,7 +41,8 @@ pub(super) fn document(title: &str, body: &Markup) -> String {
 }
 
 /// One figure of a page's first rows.
-pub(super) fn tile(name: &str, figure: &str, remark: &str) -> Markup {
+#[must_use]
+pub fn tile(name: &str, figure: &str, remark: &str) -> Markup {
     html! {
         div class="tile" {
             dt { (name) }
@@ -49,7 +52,8 @@ pub(super) fn tile(name: &str, figure: &str, remark: &str) -> Markup {
 }
 
 /// A titled box.
-pub(super) fn card(class: &str, title: &str, remark: &str, inside: &Markup) -> Markup {
+#[must_use]
+pub fn card(class: &str, title: &str, remark: &str, inside: &Markup) -> Markup {
     html! {
         section class={ "card " (class) } {
             h2 { (title) }
@@ -60,7 +64,8 @@ pub(super) fn card(class: &str, title: &str, remark: &str, inside: &Markup) -> M
 }
 
 /// Colours with what they stand for.
-pub(super) fn legend(entries: &[(&str, String)]) -> Markup {
+#[must_use]
+pub fn legend(entries: &[(&str, String)]) -> Markup {
     html! {
         ul class="legend" {
             @for (colour, words) in entries { li { (swatch(colour)) (words) } }
@@ -69,12 +74,14 @@ pub(super) fn legend(entries: &[(&str, String)]) -> Markup {
 }
 
 /// A patch of a colour.
-pub(super) fn swatch(colour: &str) -> Markup {
+#[must_use]
+pub fn swatch(colour: &str) -> Markup {
     html! { i class={ "swatch " (colour) } aria-hidden="true" {} }
 }
 
 /// Who made the page.
-pub(super) fn footer(version: &str) -> Markup {
+#[must_use]
+pub fn footer(version: &str) -> Markup {
     html! {
         footer {
             "Made by Lowtide " (version) ". One file: it loads nothing and runs nothing."

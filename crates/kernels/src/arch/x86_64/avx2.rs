@@ -1,18 +1,22 @@
 //! AVX2 with FMA and F16C: eight lanes, 16 registers.
 
 use core::arch::x86_64::{
-    __m256, __m256i, _mm256_add_epi32, _mm256_castps_si256, _mm256_cmpgt_epi32, _mm256_cvtepi32_ps,
+    __m256, __m256i, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_max_ps, _mm_max_ss,
+    _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_blendv_ps,
+    _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
+    _mm256_cmpgt_epi32, _mm256_cvtepi32_ps, _mm256_cvtss_f32, _mm256_div_ps, _mm256_extractf128_ps,
     _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maskload_ps,
-    _mm256_maskstore_ps, _mm256_mul_ps, _mm256_mulhrs_epi16, _mm256_permute2f128_ps,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_shuffle_ps, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    _mm256_maskstore_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_mulhrs_epi16,
+    _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
+    _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
+    _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 
 use crate::Isa;
 use crate::arch::stamp::stamp;
 use crate::simd::Simd;
 
-stamp!(Isa::Avx2, Avx2, rows = 4, int_rows = [2, 2], features = "avx2,fma,f16c");
+stamp!(Isa::Avx2, Avx2, rows = 6, int_rows = [4, 2], features = "avx2,fma,f16c");
 
 /// The token: this processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -42,7 +46,11 @@ impl Avx2 {
 impl Simd for Avx2 {
     const LANES: usize = 8;
 
+    const WIDE: usize = 2;
+
     type F = __m256;
+
+    type Mask = __m256;
 
     type I = __m256i;
 
@@ -62,6 +70,84 @@ impl Simd for Avx2 {
     fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
         // SAFETY: the token.
         unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn less(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: __m256, yes: __m256, no: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_blendv_ps(no, yes, mask) }
+    }
+
+    #[inline(always)]
+    fn power(self, x: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(x));
+            let one = _mm256_castps_si256(_mm256_set1_ps(1.0));
+            _mm256_castsi256_ps(_mm256_add_epi32(exponent, one))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: __m256) -> f32 {
+        // SAFETY: the token.
+        unsafe {
+            let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+
+    #[inline(always)]
+    fn largest(self, x: __m256) -> f32 {
+        // SAFETY: the token.
+        unsafe {
+            let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+
+    #[inline(always)]
+    fn first(self, x: __m256) -> f32 {
+        // SAFETY: the token.
+        unsafe { _mm256_cvtss_f32(x) }
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! What a job reports, as text for people: pure functions from reports to lines.
 
+pub(crate) mod bench;
 pub(crate) mod conversion;
 pub(crate) mod data;
 pub(crate) mod evaluation;

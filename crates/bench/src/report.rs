@@ -1,0 +1,196 @@
+//! What a run found, as values that are told in a table, in JSON and on a page.
+
+use std::path::Path;
+
+use lowtide_formats::atomic;
+use lowtide_memory::ByCategory;
+use serde::{Deserialize, Serialize};
+
+use crate::{BenchError, Ceiling, Limit, Peer, Spread, Timing, Work};
+
+/// The version of what `--json` writes; it grows when a field changes its meaning or goes.
+pub const SCHEMA: u32 = 1;
+
+/// Everything a run found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of Lowtide.
+    pub lowtide: String,
+    /// Where it ran.
+    pub machine: Machine,
+    /// The base, where a suite needed one.
+    pub model: Option<String>,
+    /// Who took turns, in order; ratios are to the first.
+    pub contenders: Vec<About>,
+    /// What the machine can do at best, by threads.
+    pub ceilings: Vec<Ceiling>,
+    /// What was timed.
+    pub rows: Vec<Row>,
+    /// What was held.
+    pub memory: Vec<MemoryRow>,
+    /// What others reached.
+    pub peers: Vec<Peer>,
+}
+
+/// Where a run took place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Name of the processor, where the system tells it.
+    pub processor: Option<String>,
+    /// Processors that this process may use.
+    pub cores: usize,
+    /// Architecture: `x86_64`.
+    pub arch: String,
+    /// Operating system: `linux`.
+    pub os: String,
+}
+
+/// A contender as reports tell it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// What it is called.
+    pub label: String,
+    /// Name of the backend.
+    pub backend: String,
+    /// Instruction set.
+    pub isa: String,
+    /// Threads it shares work over.
+    pub threads: usize,
+}
+
+/// One thing that was timed, and how the contenders did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// `kernels`, `step` or `generate`.
+    pub suite: String,
+    /// What was timed.
+    pub name: String,
+    /// What one call does.
+    pub work: Work,
+    /// Tokens of one call, where it has tokens.
+    pub tokens: Option<u64>,
+    /// One a contender, in their order.
+    pub results: Vec<Measured>,
+}
+
+/// What was measured of one contender.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Its label.
+    pub contender: String,
+    /// Seconds a call.
+    pub seconds: Spread,
+    /// Seconds over those of the first contender in the same round: below 1 is faster.
+    pub ratio: Spread,
+    /// Calls of one turn.
+    pub calls: usize,
+    /// Floating-point operations of the plain algorithm a second.
+    pub flops_per_second: f64,
+    /// Bytes of operands a second.
+    pub bytes_per_second: f64,
+    /// Tokens a second, where there are tokens.
+    pub tokens_per_second: Option<f64>,
+    /// The limit that binds, and the share of it that was reached.
+    pub limit: Option<Limit>,
+    /// See `limit`; 1 is the limit itself.
+    pub share: Option<f64>,
+    /// Bytes that were planned to be held, where something is planned.
+    pub planned_bytes: Option<u64>,
+}
+
+/// What one contender held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryRow {
+    /// What was run.
+    pub name: String,
+    /// Its label.
+    pub contender: String,
+    /// Bytes that were planned.
+    pub planned_bytes: u64,
+    /// Bytes charged to the ledger at its peak.
+    pub charged_bytes: u64,
+    /// By how much the process grew, as the system tells it, where it does.
+    pub grown_bytes: Option<u64>,
+    /// What the plan is made of, by category.
+    pub by_category: Vec<(String, u64)>,
+}
+
+impl Measured {
+    /// What a timing means for `work`.
+    pub(crate) fn of(
+        contender: &str,
+        timing: Timing,
+        work: Work,
+        tokens: Option<u64>,
+        ceiling: Option<&Ceiling>,
+    ) -> Self {
+        let seconds = timing.seconds.median;
+        let bound = ceiling.and_then(|ceiling| ceiling.bound(work));
+        Self {
+            contender: contender.to_owned(),
+            seconds: timing.seconds,
+            ratio: timing.ratio,
+            calls: timing.calls,
+            flops_per_second: work.flops as f64 / seconds,
+            bytes_per_second: work.bytes as f64 / seconds,
+            tokens_per_second: tokens.map(|tokens| tokens as f64 / seconds),
+            limit: bound.map(|(_, limit)| limit),
+            share: bound.map(|(least, _)| least / seconds),
+            planned_bytes: None,
+        }
+    }
+}
+
+impl Report {
+    /// The report as text in JSON.
+    ///
+    /// # Panics
+    /// Never: a report is plain values.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("reports are plain values");
+        text.push('\n');
+        text
+    }
+}
+
+/// Writes a text whole, or leaves what was there.
+///
+/// # Errors
+/// [`BenchError::Write`], naming the file.
+pub fn write(path: &Path, text: &str) -> Result<(), BenchError> {
+    atomic::write_file(path, |out| out.write_all(text.as_bytes()))
+        .map_err(|source| BenchError::Write { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// Categories that are not empty, by name.
+pub(crate) fn named(bytes: ByCategory) -> Vec<(String, u64)> {
+    let held = bytes.iter().filter(|(_, bytes)| *bytes > 0);
+    held.map(|(category, bytes)| (category.name().to_owned(), bytes)).collect()
+}
+
+impl Machine {
+    /// This one.
+    #[must_use]
+    pub fn this() -> Self {
+        Self {
+            processor: processor(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            arch: std::env::consts::ARCH.into(),
+            os: std::env::consts::OS.into(),
+        }
+    }
+}
+
+/// The processor's own name: x86 tells it a core, many Arm boards tell the board.
+fn processor() -> Option<String> {
+    let told = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let value = |key: &str| {
+        let line = told.lines().find(|line| line.starts_with(key))?;
+        let (_, name) = line.split_once(':')?;
+        Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    };
+    value("model name").or_else(|| value("Model"))
+}

@@ -1,0 +1,131 @@
+//! The flags of `lowtide bench`.
+
+use std::path::PathBuf;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
+use lowtide_kernels::{Isa, Kernels};
+
+use crate::command::args::{THREADS, Voice};
+
+/// `lowtide bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What is timed, by commas: single operations, whole steps, generation; or what is held
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    #[arg(default_value = "kernels", help_heading = "What")]
+    suite: Vec<Suite>,
+    /// Base for step, generate and memory: as elsewhere, or qwen2.5-0.5b-shape (random weights)
+    #[arg(long, short, value_name = "PATH", help_heading = "What")]
+    pub(super) model: Option<PathBuf>,
+    /// Tokens of a step and of a prompt [default: 512, for the shape 256]
+    #[arg(long, value_name = "N", help_heading = "What")]
+    pub(super) tokens: Option<usize>,
+    /// Only operations with this in their names
+    #[arg(long, value_name = "TEXT", help_heading = "What")]
+    pub(super) filter: Option<String>,
+    /// Who takes turns, by commas; ratios are to the first
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    #[arg(default_value = "ndarray,simd", help_heading = "Contenders")]
+    pub(super) backend: Vec<Name>,
+    /// Instruction sets of simd, by commas, or all [default: the quickest]
+    #[arg(long, value_delimiter = ',', value_parser = instructions, value_name = "LIST")]
+    #[arg(help_heading = "Contenders")]
+    pub(super) isa: Vec<Instructions>,
+    /// Precisions of simd, by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    #[arg(default_value = "exact", help_heading = "Contenders")]
+    pub(super) precision: Vec<Precision>,
+    /// Numbers of threads, by commas [default: one a core]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", help_heading = "Contenders")]
+    #[arg(value_parser = RangedU64ValueParser::<u16>::new().range(THREADS))]
+    pub(super) threads: Vec<u16>,
+    /// Turns that each contender gets [default: 7, quick 3]
+    #[arg(long, value_name = "N", help_heading = "Contenders")]
+    #[arg(value_parser = RangedU64ValueParser::<u16>::new().range(1..=1000))]
+    pub(super) rounds: Option<u16>,
+    /// A glance: short turns, few rows, one model's shapes
+    #[arg(long, help_heading = "Contenders")]
+    pub(super) quick: bool,
+    /// Figures of others to put beside ours
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub(super) peers: Option<PathBuf>,
+    /// Write everything that was found as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) json: Option<PathBuf>,
+    /// Write a page with charts, which loads nothing and runs nothing
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) html: Option<PathBuf>,
+    /// Only errors
+    #[arg(long, short, help_heading = "Output")]
+    quiet: bool,
+    /// Trace what happens on standard error
+    #[arg(long, short, conflicts_with = "quiet", help_heading = "Output")]
+    verbose: bool,
+}
+
+impl BenchArgs {
+    /// How much is said; here `--json` names a file.
+    pub(crate) fn voice(&self) -> Voice {
+        Voice { json: false, quiet: self.quiet, verbose: self.verbose }
+    }
+
+    /// The suites in the order in which they were asked for, each once.
+    pub(super) fn suites(&self) -> Vec<Suite> {
+        once(&self.suite)
+    }
+}
+
+/// The same, each once.
+pub(super) fn once<T: PartialEq + Copy>(values: &[T]) -> Vec<T> {
+    let mut seen = Vec::new();
+    for &value in values {
+        if !seen.contains(&value) {
+            seen.push(value);
+        }
+    }
+    seen
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Suite {
+    Kernels,
+    Step,
+    Generate,
+    Memory,
+}
+
+/// A backend by name. No `auto` here: who takes turns is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Name {
+    Ndarray,
+    Simd,
+}
+
+/// How products with packed weights are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Precision {
+    Exact,
+    Balanced,
+    Fast,
+}
+
+/// One instruction set of this processor, or all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Instructions {
+    All,
+    Of(Isa),
+}
+
+fn instructions(name: &str) -> Result<Instructions, String> {
+    if name == "all" {
+        return Ok(Instructions::All);
+    }
+    match Isa::by_name(name) {
+        Some(isa) if Kernels::of(isa).is_some() => Ok(Instructions::Of(isa)),
+        _ => {
+            let here: Vec<_> = Kernels::available().map(|kernels| kernels.isa().name()).collect();
+            Err(format!("this processor has {}", here.join(", ")))
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `lowtide bench`: backends and instruction sets side by side, on this machine.
+
+mod contenders;
+mod flags;
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::Duration;
+
+use lowtide::bench::kernels::Extent;
+use lowtide::bench::suites::{self, Base, SHAPES};
+use lowtide::bench::{
+    BenchError, Ceiling, Effort, Machine, Pace, Peer, Probes, Report, Row, SCHEMA, Stand, Wall,
+    measure, page, read_peers, write,
+};
+use lowtide::train::SettingsError;
+
+use super::console::Console;
+use super::failure::Failure;
+use super::{inputs, show};
+use contenders::Contenders;
+pub(crate) use flags::BenchArgs;
+use flags::Suite;
+
+/// Tokens of a step unless told otherwise.
+const TOKENS: usize = 512;
+/// Tokens that are decoded.
+const DECODED: usize = 32;
+
+/// Runs `lowtide bench`.
+pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    let base = base(args)?;
+    let peers = args.peers.as_deref().map(read_peers).transpose();
+    let peers = peers.map_err(BenchError::from)?.unwrap_or_default();
+    let contenders = Contenders::start(args)?;
+    let console = RefCell::new(Console::new(args.voice()));
+
+    console.borrow_mut().advance(0, 1, "measuring what the machine can do".into(), String::new());
+    let effort = if args.quick { Effort::quick() } else { Effort::default() };
+    let ceilings = measure(&contenders.threads(), Probes::default(), &effort);
+    console.borrow_mut().settle();
+    console.borrow_mut().text(&show::bench::ceilings(&Machine::this(), &ceilings));
+
+    let mut report = Report {
+        schema: SCHEMA,
+        lowtide: env!("CARGO_PKG_VERSION").into(),
+        machine: Machine::this(),
+        model: base.as_ref().map(Base::name),
+        contenders: contenders.about(),
+        ceilings,
+        rows: Vec::new(),
+        memory: Vec::new(),
+        peers,
+    };
+    let found = timed(args, base.as_ref(), &contenders, &report.ceilings, &report.peers, &console);
+    console.borrow_mut().settle();
+    (report.rows, report.memory) = found?;
+
+    let mut console = console.into_inner();
+    console.text(&show::bench::memory(&report.memory));
+    for (path, text) in [(&args.json, Report::to_json as fn(&Report) -> _), (&args.html, page)] {
+        if let Some(path) = path {
+            write(path, &text(&report))?;
+            console.text(&format!("wrote {}\n", path.display()));
+        }
+    }
+    Ok(console.finish()?)
+}
+
+/// The base, if a suite needs one.
+fn base(args: &BenchArgs) -> Result<Option<Base>, Failure> {
+    if args.suites().iter().all(|suite| *suite == Suite::Kernels) {
+        return Ok(None);
+    }
+    let Some(model) = &args.model else {
+        let expected = "a base, or qwen2.5-0.5b-shape, for the suites step, generate and memory";
+        let (field, found) = ("model", "missing".into());
+        return Err(SettingsError::BadValue { field, found, expected }.into());
+    };
+    if shape_tokens(model).is_none() {
+        inputs::base("model", model, args.voice())?;
+    }
+    Ok(Some(Base::open(model)?))
+}
+
+/// Tokens of a step on a shape that goes by a name.
+fn shape_tokens(model: &Path) -> Option<usize> {
+    SHAPES.iter().find(|(name, _)| Path::new(name) == model).map(|(_, tokens)| *tokens)
+}
+
+/// Runs the suites and tells rows as they come.
+fn timed(
+    args: &BenchArgs,
+    base: Option<&Base>,
+    contenders: &Contenders,
+    ceilings: &[Ceiling],
+    peers: &[Peer],
+    console: &RefCell<Console>,
+) -> Result<(Vec<Row>, Vec<lowtide::bench::MemoryRow>), BenchError> {
+    let (turn, rounds) = if args.quick { (5, 3) } else { (30, 7) };
+    let rounds = args.rounds.map_or(rounds, usize::from);
+    let extent = if args.quick { Extent::Quick } else { Extent::Full };
+    let tokens = args.tokens.or(args.model.as_deref().and_then(shape_tokens)).unwrap_or(TOKENS);
+    contenders.with(|contenders| {
+        let stand = Stand {
+            contenders,
+            ceilings,
+            clock: &Wall::default(),
+            pace: Pace { turn: Duration::from_millis(turn), rounds },
+            on_start: &|name| {
+                console.borrow_mut().advance(0, 1, format!("timing {name}"), String::new());
+            },
+            on_row: &|row| {
+                let mut console = console.borrow_mut();
+                console.settle();
+                console.text(&show::bench::row(row, peers));
+            },
+        };
+        let (mut rows, mut memory) = (Vec::new(), Vec::new());
+        for suite in args.suites() {
+            match (suite, base) {
+                (Suite::Kernels, _) => {
+                    rows.extend(suites::kernels(&stand, extent, args.filter.as_deref())?);
+                }
+                (Suite::Step, Some(base)) => rows.extend(suites::step(&stand, base, tokens)?),
+                (Suite::Generate, Some(base)) => {
+                    rows.extend(suites::generate(&stand, base, tokens, DECODED)?);
+                }
+                (Suite::Memory, Some(base)) => memory.extend(suites::memory(&stand, base, tokens)?),
+                (_, None) => unreachable!("a base was opened for it"),
+            }
+        }
+        Ok((rows, memory))
+    })
+}

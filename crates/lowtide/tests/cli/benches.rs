@@ -1,0 +1,74 @@
+//! `lowtide bench`: what is found is shown, written and compared. Nothing here depends on times.
+
+use std::fs;
+
+use crate::place::Place;
+
+#[test]
+fn operations_are_timed_shown_and_written() {
+    let place = Place::new();
+    let words = "bench --quick --suite kernels --filter rmsnorm --threads 1,2 --rounds 2 \
+                 --json bench.json --html bench.html";
+    let out = place.lowtide(words).done();
+    for part in [
+        "\n  1 thread    ",
+        "\nrmsnorm 32x576\n  ndarray/1 ",
+        "\nrmsnorm_vjp 32x576\n",
+        "\nwrote bench.json\nwrote bench.html\n",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let json = place.json("bench.json");
+    let labels: Vec<_> =
+        json["contenders"].as_array().unwrap().iter().map(|c| &c["label"]).collect();
+    assert_eq!(labels.len(), 4, "{labels:?}");
+    assert_eq!([labels[0], labels[1]], ["ndarray/1", "ndarray/2"]);
+    let row = &json["rows"][0];
+    assert_eq!((&row["suite"], &row["name"]), (&"kernels".into(), &"rmsnorm 32x576".into()));
+    assert_eq!(row["results"].as_array().unwrap().len(), 4);
+    assert!(row["results"][3]["seconds"]["median"].as_f64().unwrap() > 0.0);
+    let page = fs::read_to_string(place.path("bench.html")).unwrap();
+    assert!(page.contains("rmsnorm_vjp 32x576") && !page.contains("<script"), "{page}");
+}
+
+#[test]
+fn steps_generation_and_memory_take_a_base_and_stand_beside_peers() {
+    let place = Place::new();
+    let figure = r#"{"suite": "step", "rows": ["train 16 block"], "seconds": 2.0}"#;
+    let peers = format!(r#"{{"peers": [{{"name": "someone", "figures": [{figure}]}}]}}"#);
+    fs::write(place.path("peers.json"), peers).unwrap();
+    let words = "bench --quick --suite step,generate,memory --model model --tokens 16 --rounds 1 \
+                 --backend ndarray --threads 2 --peers peers.json";
+    let out = place.lowtide(words).done();
+    for part in [
+        "\nforward 16\n  ndarray/2",
+        "\ntrain 16 block\n  ndarray/2",
+        "\n  someone       2.00 s",
+        "\nprompt 16\n",
+        "\ndecode 32 after 16\n",
+        "\nMemory ",
+        "\ntrain 16 store  ndarray/2",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+}
+
+#[test]
+fn bad_flags_and_files_are_told_by_their_names() {
+    let place = Place::new();
+    let error = place.lowtide("bench --quick --filter nothing").failed(2);
+    assert_eq!(error, "error: --filter: no kernel has `nothing` in its name\n");
+    let error = place.lowtide("bench --suite step").failed(2);
+    assert!(error.starts_with("error: --model is missing, expected a base"), "{error}");
+    let error = place.lowtide("bench --suite step --model absent").failed(1);
+    assert_eq!(error, "error: --model absent: no such file or folder\n");
+    let error = place.lowtide("bench --quick --suite step --model model --tokens 1").failed(2);
+    assert!(error.starts_with("error: --tokens: 1 tokens: expected 2 to "), "{error}");
+    let error = place.lowtide("bench --isa abacus").failed(2);
+    assert!(error.contains("this processor has ") && error.contains("scalar"), "{error}");
+    fs::write(place.path("peers.json"), "{\"peers\": 3}").unwrap();
+    let error = place.lowtide("bench --peers peers.json").failed(1);
+    assert!(error.starts_with("error: peers.json: "), "{error}");
+    let error = place.lowtide("bench --quick --filter axpby --json no/such/bench.json").failed(1);
+    assert!(error.contains("no/such/bench.json"), "{error}");
+}
