@@ -29,6 +29,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod attention;
+mod attention_vjp;
 mod backend;
 mod elementwise;
 mod glu;
@@ -38,6 +40,7 @@ mod matmul;
 mod optim;
 mod panel;
 mod qmatmul;
+mod reach;
 mod rmsnorm;
 mod rope;
 
