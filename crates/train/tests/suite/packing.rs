@@ -5,8 +5,8 @@ use std::path::Path;
 
 use lowtide_data::{DataError, Dataset, SampleBuf};
 use lowtide_memory::{Budget, Ledger};
-use lowtide_simd::Simd;
 use lowtide_optim::{Sgd, StepHyper};
+use lowtide_simd::Simd;
 use lowtide_tape::Policy;
 use lowtide_testkit::golden::golden_dir;
 use lowtide_testkit::tiny::TinyLlama;
