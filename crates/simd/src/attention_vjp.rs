@@ -14,7 +14,7 @@ use lowtide_lanes::share;
 use lowtide_tensor::{Mat, MatMut, QUANTUM};
 
 use crate::Simd;
-use crate::reach::{Reach, Tile, packed, turned};
+use crate::reach::{Reach, Tile, packed, turned, whole};
 
 /// Multiply-adds below which the work stays on the calling thread.
 const WORTH_SHARING: usize = 128 * 1024;
@@ -182,8 +182,13 @@ impl Work<'_> {
         let (slopes, own) = own.split_at_mut(tile.rows * Kernels::SCORES);
 
         let scale = self.shape.scale as f32;
-        kernels.gemm(scale, q, keys.turned, false, whole(probs).cols_range(0..n));
-        kernels.gemm(1.0, dout, keys.values, false, whole(slopes).cols_range(0..n));
+        for (rows, columns) in tile.bands() {
+            let n = columns.end;
+            let out = |tile| whole(tile).rows_range(rows.clone()).cols_range(0..n);
+            let (q, dout) = (q.rows_range(rows.clone()), dout.rows_range(rows.clone()));
+            kernels.gemm(scale, q, keys.turned.first_columns(n), false, out(&mut *probs));
+            kernels.gemm(1.0, dout, keys.values.first_columns(n), false, out(&mut *slopes));
+        }
         let total = self.forward.q.rows();
         let (lse, means) =
             self.softmaxes[2 * first * total..2 * (first + 1) * total].split_at(total);
@@ -192,27 +197,32 @@ impl Work<'_> {
 
         let probs = Mat::new(probs, tile.rows, Kernels::SCORES).cols_range(0..n);
         let slopes = Mat::new(slopes, tile.rows, Kernels::SCORES).cols_range(0..n);
-        let dk = gradients.dk.rb().rows_range(keys.at.clone());
-        let dv = gradients.dv.rb().rows_range(keys.at.clone());
+        let mut dk = gradients.dk.rb().rows_range(keys.at.clone());
+        let mut dv = gradients.dv.rb().rows_range(keys.at.clone());
         let local = rows.start - self.span.start..rows.end - self.span.start;
-        let dq = gradients.dq.rb().rows_range(local).cols_range(head * d..(head + 1) * d);
-        if tile.is_whole() || [q, dout, keys.k].iter().all(|&x| kernels.finite(x)) {
-            let (room, own) = own.split_at_mut(tile.rows * d);
-            kernels.gemm(1.0, probs.t(), packed(kernels, dout, room), true, dv);
-            kernels.gemm(1.0, slopes.t(), packed(kernels, q, &mut own[..tile.rows * d]), true, dk);
-            kernels.gemm(1.0, slopes, keys.packed, true, dq);
-        } else {
+        let mut dq = gradients.dq.rb().rows_range(local).cols_range(head * d..(head + 1) * d);
+        if !tile.is_whole() && ![q, dout, keys.k].iter().all(|&x| kernels.finite(x)) {
             tile.scatter(kernels, probs, dout, dv);
             tile.scatter(kernels, slopes, q, dk);
-            tile.gather(kernels, slopes, keys.k, dq);
+            return tile.gather(kernels, slopes, keys.k, dq);
+        }
+        let (room, own) = own.split_at_mut(tile.rows * d);
+        let douts = packed(kernels, dout, room);
+        let queries = packed(kernels, q, &mut own[..tile.rows * d]);
+        for (columns, rows) in tile.bands_of_columns() {
+            let [probs, slopes] = [probs, slopes]
+                .map(|tile| tile.rows_range(rows.clone()).cols_range(columns.clone()).t());
+            let dv = dv.rb().rows_range(columns.clone());
+            kernels.gemm(1.0, probs, douts.rows_range(rows.clone()), true, dv);
+            let dk = dk.rb().rows_range(columns.clone());
+            kernels.gemm(1.0, slopes, queries.rows_range(rows.clone()), true, dk);
+        }
+        for (rows, columns) in tile.bands() {
+            let slopes = slopes.rows_range(rows.clone()).cols_range(columns.clone());
+            let dq = dq.rb().rows_range(rows);
+            kernels.gemm(1.0, slopes, keys.packed.rows_range(columns), true, dq);
         }
     }
-}
-
-/// A tile of scores as a matrix.
-fn whole(tile: &mut [f32]) -> MatMut<'_, f32> {
-    let rows = tile.len() / Kernels::SCORES;
-    MatMut::new(tile, rows, Kernels::SCORES)
 }
 
 /// One key/value head of one span.
