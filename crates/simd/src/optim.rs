@@ -24,8 +24,8 @@ pub(crate) fn adamw(
     share_out(lanes, units, |((p, g), (m, v))| be.kernels().adamw(&factors, p, g, m, v));
 }
 
-/// One AdamW update with 8-bit moments; chunks are whole blocks. A block's moments are floats on the
-/// stack while it is updated.
+/// One AdamW update with 8-bit moments; chunks are whole blocks. A block's moments are floats on
+/// the stack while it is updated.
 pub(crate) fn adamw8(
     be: &Simd,
     p: &mut [f32],
