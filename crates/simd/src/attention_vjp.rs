@@ -2,11 +2,13 @@
 //!
 //! First, each query's `dout · o` for each head, which is what the softmax's gradient subtracts.
 //! Then a unit is one key/value head of one span, with the query heads that share it: it owns its
-//! columns of all three gradients, so nothing is computed twice. Units that would leave threads idle
-//! at the end are cut further, into tiles of keys (for `dk` and `dv`) and tiles of queries (for
-//! `dq`), which makes scores twice and changes no bit: every gradient's chain is the same. Tiles of keys run outside,
+//! columns of all three gradients, so nothing is computed twice. Tiles of keys run outside,
 //! ascending; for each, heads and tiles of queries run inside, ascending. A tile costs five
 //! products: scores and the gradients of weights, made again, and one into each gradient.
+//!
+//! Units that would leave threads idle at the end are cut further, into tiles of keys (for `dk` and
+//! `dv`) and tiles of queries (for `dq`). That makes scores twice and changes no bit: every
+//! gradient's chain is the same.
 
 use std::ops::Range;
 
