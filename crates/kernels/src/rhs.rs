@@ -18,6 +18,8 @@ pub struct Rhs<'a> {
     rows: usize,
     first: usize,
     k: usize,
+    /// Columns that take part, the first of those there are.
+    n: usize,
     /// The width of groups, where packed.
     pub(crate) group: Option<usize>,
 }
@@ -31,7 +33,7 @@ impl<'a> Rhs<'a> {
     pub fn rows(data: Mat<'a, f32>) -> Self {
         let adjacent = data.cols() <= 1 || data.col_stride() == 1;
         assert!(adjacent, "the right-hand side's columns have stride {}", data.col_stride());
-        Self { data, rows: data.rows(), first: 0, k: data.rows(), group: None }
+        Self { data, rows: data.rows(), first: 0, k: data.rows(), n: data.cols(), group: None }
     }
 
     /// A packed matrix `[k, n]`: the first `k * n` elements of `panel`, in groups of `group`
@@ -42,7 +44,7 @@ impl<'a> Rhs<'a> {
     #[must_use]
     pub fn packed(panel: &'a [f32], k: usize, n: usize, group: usize) -> Self {
         assert!(group > 0, "groups of no columns");
-        Self { data: Mat::new(&panel[..k * n], k, n), rows: k, first: 0, k, group: Some(group) }
+        Self { data: Mat::new(&panel[..k * n], k, n), rows: k, first: 0, k, n, group: Some(group) }
     }
 
     /// Some consecutive rows.
@@ -56,6 +58,16 @@ impl<'a> Rhs<'a> {
         Self { first: self.first + start, k: end - start, ..self }
     }
 
+    /// Only the first `n` columns.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[must_use]
+    pub fn first_columns(self, n: usize) -> Self {
+        assert!(n <= self.n, "{n} columns of {}", self.n);
+        Self { n, ..self }
+    }
+
     /// Rows: the contracted length.
     #[must_use]
     pub fn k(&self) -> usize {
@@ -65,6 +77,11 @@ impl<'a> Rhs<'a> {
     /// Columns of the product.
     #[must_use]
     pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Columns there are, some of which may not take part.
+    pub(crate) fn stored(&self) -> usize {
         self.data.cols()
     }
 

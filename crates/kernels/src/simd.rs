@@ -90,6 +90,9 @@ pub(crate) trait Simd: Copy {
     /// `to` is writable for `lanes` elements, at most `LANES`.
     unsafe fn store_part(self, to: *mut f32, x: Self::F, lanes: usize);
 
+    /// The square root, rounded once.
+    fn sqrt(self, x: Self::F) -> Self::F;
+
     /// Transposes `LANES` by `LANES` elements whose rows are `from_stride` and `to_stride` apart.
     ///
     /// # Safety

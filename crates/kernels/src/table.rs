@@ -5,6 +5,7 @@ use lowtide_quant::integers::GROUP;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::int::adjacent;
+use crate::rows::Rows;
 use crate::softmax::Softmax;
 use crate::{IntRhs, IntRhsT, Isa, Rhs, Rounded, arch};
 
@@ -17,7 +18,7 @@ pub struct Kernels {
     isa: Isa,
     lanes: usize,
     group: usize,
-    functions: Functions,
+    pub(crate) functions: Functions,
     pub(crate) softmax: Softmax,
 }
 
@@ -29,6 +30,7 @@ pub(crate) struct Functions {
     pub(crate) pack_rows: unsafe fn(Mat<'_, f32>, usize, usize, usize, *mut f32),
     pub(crate) pack_transposed: unsafe fn(Mat<'_, f32>, usize, usize, usize, *mut f32),
     pub(crate) decode: unsafe fn(&'static dyn BlockFormat, &[u8], &mut [f32]) -> bool,
+    pub(crate) rows: Rows,
     pub(crate) decode_integers: DecodeIntegers,
     pub(crate) round_rows: RoundRows,
     pub(crate) pair_rows: unsafe fn(&[i16], &[i16], usize, usize, &mut [i32]),

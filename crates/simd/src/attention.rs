@@ -17,7 +17,7 @@ use lowtide_lanes::share;
 use lowtide_tensor::{Mat, MatMut, QUANTUM};
 
 use crate::Simd;
-use crate::reach::{Reach, Tile, packed, turned};
+use crate::reach::{Reach, Tile, packed, turned, whole};
 
 /// Multiply-adds below which attention stays on the calling thread.
 const WORTH_SHARING: usize = 256 * 1024;
@@ -114,13 +114,16 @@ impl Unit<'_> {
             for stack in 0..stacks {
                 let at = stack * rows..(stack + 1) * rows;
                 let (q, mut o) = stacked(q, self.o.rb(), stack, d);
-                let out = MatMut::new(scores, rows, Kernels::SCORES).cols_range(0..n);
-                kernels.gemm(scale, q, keys, false, out);
+                for (rows, columns) in tile.bands() {
+                    let out = whole(scores).rows_range(rows.clone()).cols_range(0..columns.end);
+                    let keys = keys.first_columns(columns.end);
+                    kernels.gemm(scale, q.rows_range(rows), keys, false, out);
+                }
                 let (maxima, sums) = (&mut maxima[at.clone()], &mut sums[at]);
                 kernels.soften(scores, n, tile.seen, maxima, sums, o.rb());
                 let weights = Mat::new(scores, rows, Kernels::SCORES).cols_range(0..n);
                 if local {
-                    kernels.gemm(1.0, weights, right, true, o);
+                    tile.forth(kernels, weights, right, o);
                 } else {
                     tile.gather(kernels, weights, values, o);
                 }

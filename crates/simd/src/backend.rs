@@ -2,12 +2,17 @@
 
 use std::ops::Range;
 
-use lowtide_backend::{AttentionShape, Backend, Caps, OpShape, Req, Span, spec};
+use lowtide_backend::{
+    Activation, AdamHyper, AttentionShape, Backend, Caps, Direction, DropoutKey, Moments8, OpShape,
+    Pairing, Req, SgdHyper, Span, Stats,
+};
 use lowtide_kernels::Kernels;
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
-use crate::{attention, attention_vjp, matmul, qmatmul};
+use crate::{
+    attention, attention_vjp, elementwise, glu, head, matmul, optim, qmatmul, rmsnorm, rope,
+};
 
 /// Arithmetic of products with packed weights. Everything else is always computed in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -110,7 +115,12 @@ impl Backend for Simd {
                 attention::req(self, queries, keys, shape)
             }
             OpShape::AttentionVjp { rows, shape } => attention_vjp::req(self, rows, shape),
-            other => spec::req(other),
+            OpShape::XentHead { rows, vocab_size, hidden_size } => {
+                head::req(self, rows, vocab_size, hidden_size)
+            }
+            OpShape::XentHeadVjp { rows, vocab_size, hidden_size } => {
+                head::req_vjp(self, rows, vocab_size, hidden_size)
+            }
         }
     }
 
@@ -174,5 +184,108 @@ impl Backend for Simd {
         let forward = attention_vjp::Forward { q, k, v, o, lse, dout };
         let gradients = attention_vjp::Gradients { dq, dk, dv };
         attention_vjp::attention_vjp(self, forward, shape, spans, gradients, scratch);
+    }
+
+    fn xent_head(
+        &self,
+        h: Mat<'_, f32>,
+        w: QMat<'_>,
+        targets: &[u32],
+        loss: &mut [f32],
+        lse: &mut [f32],
+        argmax: &mut [u32],
+        scratch: &mut [f32],
+    ) {
+        head::xent_head(self, h, w, targets, loss, lse, argmax, scratch);
+    }
+
+    fn xent_head_vjp(
+        &self,
+        h: Mat<'_, f32>,
+        w: QMat<'_>,
+        targets: &[u32],
+        lse: &[f32],
+        scale: f32,
+        dh: MatMut<'_, f32>,
+        scratch: &mut [f32],
+    ) {
+        head::xent_head_vjp(self, h, w, targets, lse, scale, dh, scratch);
+    }
+
+    fn axpby(&self, alpha: f32, x: Mat<'_, f32>, beta: f32, y: MatMut<'_, f32>) {
+        elementwise::axpby(self, alpha, x, beta, y);
+    }
+
+    fn add_bias(&self, bias: &[f32], y: MatMut<'_, f32>) {
+        elementwise::add_bias(self, bias, y);
+    }
+
+    fn sum_rows(&self, x: Mat<'_, f32>, dsum: &mut [f32]) {
+        elementwise::sum_rows(self, x, dsum);
+    }
+
+    fn dropout(&self, x: Mat<'_, f32>, p: f64, key: DropoutKey, row0: usize, y: MatMut<'_, f32>) {
+        elementwise::dropout(self, x, p, key, row0, y);
+    }
+
+    fn stats(&self, x: &[f32]) -> Stats {
+        elementwise::stats(self, x)
+    }
+
+    fn glu(&self, act: Activation, gate: Mat<'_, f32>, up: Mat<'_, f32>, y: MatMut<'_, f32>) {
+        glu::glu(self, act, gate, up, y);
+    }
+
+    fn glu_in_place(&self, act: Activation, gate: MatMut<'_, f32>, up: Mat<'_, f32>) {
+        glu::glu_in_place(self, act, gate, up);
+    }
+
+    fn glu_vjp(
+        &self,
+        act: Activation,
+        dy: Mat<'_, f32>,
+        gate: MatMut<'_, f32>,
+        up: MatMut<'_, f32>,
+    ) {
+        glu::glu_vjp(self, act, dy, gate, up);
+    }
+
+    fn rmsnorm(&self, x: Mat<'_, f32>, w: &[f32], eps: f32, y: MatMut<'_, f32>, rstd: &mut [f32]) {
+        rmsnorm::rmsnorm(self, x, w, eps, y, rstd);
+    }
+
+    fn rmsnorm_vjp(
+        &self,
+        x: Mat<'_, f32>,
+        w: &[f32],
+        rstd: &[f32],
+        dy: Mat<'_, f32>,
+        dx: MatMut<'_, f32>,
+    ) {
+        rmsnorm::rmsnorm_vjp(self, x, w, rstd, dy, dx);
+    }
+
+    fn rope(
+        &self,
+        x: MatMut<'_, f32>,
+        head_dim: usize,
+        pos: &[u32],
+        inv_freq: &[f32],
+        pairing: Pairing,
+        direction: Direction,
+    ) {
+        rope::rope(self, x, head_dim, pos, inv_freq, pairing, direction);
+    }
+
+    fn adamw(&self, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], hyper: &AdamHyper) {
+        optim::adamw(self, p, g, m, v, hyper);
+    }
+
+    fn adamw8(&self, p: &mut [f32], g: &[f32], moments: Moments8<'_>, hyper: &AdamHyper) {
+        optim::adamw8(self, p, g, moments, hyper);
+    }
+
+    fn sgd(&self, p: &mut [f32], g: &[f32], hyper: &SgdHyper) {
+        optim::sgd(self, p, g, hyper);
     }
 }

@@ -32,9 +32,16 @@
 mod attention;
 mod attention_vjp;
 mod backend;
+mod elementwise;
+mod glu;
+mod head;
 mod integers;
 mod matmul;
+mod optim;
+mod panel;
 mod qmatmul;
 mod reach;
+mod rmsnorm;
+mod rope;
 
 pub use backend::{Compute, Simd};

@@ -7,20 +7,15 @@
 use std::ops::Range;
 
 use lowtide_backend::{Req, contract};
-use lowtide_kernels::{Kernels, Rhs};
+use lowtide_kernels::Rhs;
 use lowtide_lanes::{
     ColBlock, ColBlocks, RowBlock, RowBlocks, level_width, row_split, share, share_out,
 };
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
+use crate::panel::{DEPTH, WIDTH, chunks, decode, times_turned, turned_scratch};
 use crate::{Compute, Simd, integers};
-
-/// Columns of a result computed together, unless one block of the format is wider.
-const WIDTH: usize = 192;
-
-/// Terms after which a chain restarts, rounded down to whole blocks of the format.
-const DEPTH: usize = 256;
 
 /// What [`qmatmul`] needs.
 pub(crate) fn req(be: &Simd, rows: usize, out_features: usize, in_features: usize) -> Req {
@@ -35,7 +30,7 @@ pub(crate) fn req(be: &Simd, rows: usize, out_features: usize, in_features: usiz
 /// Scratch of a unit: a panel, and the rows that go into it next.
 fn unit_len(be: &Simd, out_features: usize, in_features: usize) -> usize {
     let width = forward_width(be, out_features).min(out_features);
-    in_features.min(DEPTH) * (width + be.kernels().lanes())
+    turned_scratch(be.kernels(), in_features, width)
 }
 
 /// What [`qmatmul_t`] needs, for any format.
@@ -70,22 +65,12 @@ pub(crate) fn qmatmul(
     if integers::integers(be, &w).is_some() {
         return integers::qmatmul(be, x, w, y, scratch);
     }
-    let (kernels, inputs) = (be.kernels(), w.cols());
-    let depth = chain(w);
-    let each = unit_len(be, w.rows(), inputs);
+    let each = unit_len(be, w.rows(), w.cols());
     let width = forward_width(be, w.rows());
     share(be.threads(), scratch, each, ColBlocks::new(y, width), |unit, own| {
-        let ColBlock { start, cols: mut y } = unit;
+        let ColBlock { start, cols: y } = unit;
         let w = w.slice_rows(start..start + y.cols());
-        if inputs == 0 {
-            y.fill(0.0);
-        }
-        for at in chunks(inputs, depth) {
-            let (panel, rows) = own.split_at_mut(w.rows() * at.len());
-            pack_turned(kernels, w, &at, panel, rows);
-            let panel = Rhs::packed(panel, at.len(), w.rows(), kernels.group());
-            kernels.gemm(1.0, x.cols_range(at.clone()), panel, at.start > 0, y.rb());
-        }
+        times_turned(be.kernels(), x, w, y, own);
     });
 }
 
@@ -153,44 +138,4 @@ pub(crate) fn qgather(be: &Simd, w: QMat<'_>, ids: &[u32], out: MatMut<'_, f32>)
             decode(be.kernels(), w, ids[start + i] as usize, 0..w.cols(), out.row_mut(i));
         }
     });
-}
-
-/// Ascending chunks of the contracted width.
-fn chunks(total: usize, depth: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..total).step_by(depth).map(move |at| at..total.min(at + depth))
-}
-
-/// [`DEPTH`], rounded down to whole blocks.
-fn chain(w: QMat<'_>) -> usize {
-    let block = w.format().block_len();
-    DEPTH / block * block
-}
-
-/// Decodes columns `at` of every row of `w` into a panel `[at.len(), w.rows()]`, a register's worth
-/// of rows at a time.
-fn pack_turned(
-    kernels: &Kernels,
-    w: QMat<'_>,
-    at: &Range<usize>,
-    panel: &mut [f32],
-    rows: &mut [f32],
-) {
-    for first in (0..w.rows()).step_by(kernels.lanes()) {
-        let count = kernels.lanes().min(w.rows() - first);
-        let rows = &mut rows[..count * at.len()];
-        for (i, row) in rows.chunks_exact_mut(at.len()).enumerate() {
-            decode(kernels, w, first + i, at.clone(), row);
-        }
-        kernels.pack_transposed(Mat::new(rows, count, at.len()), w.rows(), first, panel);
-    }
-}
-
-/// Decodes columns `at` of a row, which begin and end with a block.
-fn decode(kernels: &Kernels, w: QMat<'_>, row: usize, at: Range<usize>, out: &mut [f32]) {
-    if w.scales_apart().is_some() {
-        return w.decode_columns(row, at, out);
-    }
-    let (len, bytes) = (w.format().block_len(), w.format().block_bytes());
-    let blocks = &w.row(row)[at.start / len * bytes..at.end / len * bytes];
-    kernels.decode(w.format(), blocks, out);
 }

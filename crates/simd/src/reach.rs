@@ -61,6 +61,15 @@ impl Reach {
     }
 }
 
+/// Rows or columns of a tile that are cut off together where only a part of them is seen: whole
+/// registers and micro-kernels for every instruction set.
+const BAND: usize = 16;
+
+/// `0..len` in steps.
+fn cut(len: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(step).map(move |at| at..len.min(at + step))
+}
+
 /// A tile of scores, for products with the rows that its weights stand for.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
@@ -78,6 +87,59 @@ impl Tile {
     /// Whether no row sees any column.
     pub(crate) fn is_empty(&self) -> bool {
         (0..self.rows).all(|i| self.seen.of(i, self.columns).is_empty())
+    }
+
+    /// Bands of rows, and the columns that they see at least, in whole bands: products with the
+    /// others would only add zeros.
+    pub(crate) fn bands(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let step = if self.is_whole() { self.rows.max(1) } else { BAND };
+        cut(self.rows, step).map(move |rows| {
+            let first = self.seen.of(rows.start, self.columns).start;
+            let end = self.seen.of(rows.end - 1, self.columns).end;
+            (rows, first / BAND * BAND..end.next_multiple_of(BAND).min(self.columns).max(first))
+        })
+    }
+
+    /// Bands of columns, and the rows that see them at least.
+    fn bands_of_columns(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let step = if self.is_whole() { self.columns.max(1) } else { BAND };
+        cut(self.columns, step).map(move |columns| {
+            let seen = |&row: &usize| self.seen.of(row, self.columns);
+            let first = (0..self.rows).find(|row| seen(row).end > columns.start);
+            let first = first.unwrap_or(self.rows);
+            let after = (first..self.rows).find(|row| seen(row).start >= columns.end);
+            (columns, first..after.unwrap_or(self.rows))
+        })
+    }
+
+    /// `out += weights x`, where `x [columns, d]` is finite.
+    pub(crate) fn forth(
+        self,
+        kernels: &Kernels,
+        weights: Mat<'_, f32>,
+        x: Rhs<'_>,
+        mut out: MatMut<'_, f32>,
+    ) {
+        for (rows, columns) in self.bands() {
+            let weights = weights.rows_range(rows.clone()).cols_range(columns.clone());
+            let out = out.rb().rows_range(rows);
+            kernels.gemm(1.0, weights, x.rows_range(columns), true, out);
+        }
+    }
+
+    /// `out += weightsᵀ x`, where `x [rows, d]` is finite.
+    pub(crate) fn back(
+        self,
+        kernels: &Kernels,
+        weights: Mat<'_, f32>,
+        x: Rhs<'_>,
+        mut out: MatMut<'_, f32>,
+    ) {
+        for (columns, rows) in self.bands_of_columns() {
+            let weights = weights.rows_range(rows.clone()).cols_range(columns.clone()).t();
+            let out = out.rb().rows_range(columns);
+            kernels.gemm(1.0, weights, x.rows_range(rows), true, out);
+        }
     }
 
     /// `out += weights x`, where `x [columns, d]` may hold NaN or infinities: only what a row sees
@@ -133,4 +195,10 @@ pub(crate) fn packed<'a>(kernels: &Kernels, x: Mat<'_, f32>, room: &'a mut [f32]
     let (n, d) = (x.rows(), x.cols());
     kernels.pack_rows(x, n, 0, room);
     Rhs::packed(room, n, d, kernels.group())
+}
+
+/// A tile of scores as a matrix.
+pub(crate) fn whole(tile: &mut [f32]) -> MatMut<'_, f32> {
+    let rows = tile.len() / Kernels::SCORES;
+    MatMut::new(tile, rows, Kernels::SCORES)
 }

@@ -21,13 +21,18 @@ pub fn dropout<F: Float>(
 ) {
     contract::dropout(x, p, y.as_ref());
     let keep = F::from_f64(1.0 / (1.0 - p));
-    let stream = link(link(link(0, key.seed), key.step), key.site);
     for t in 0..x.rows() {
-        let row = link(stream, (row0 + t) as u64);
+        let row = dropout_row(key, row0 + t);
         for (c, (y, &x)) in y.row_mut(t).iter_mut().zip(x.row(t)).enumerate() {
             *y = if draw(row, c) >= p { x * keep } else { F::ZERO };
         }
     }
+}
+
+/// The state of the chain after seed, step, site and `row`: every draw of that row begins with it.
+#[must_use]
+pub fn dropout_row(key: DropoutKey, row: usize) -> u64 {
+    link(link(link(link(0, key.seed), key.step), key.site), row as u64)
 }
 
 /// Uniform in `[0, 1)`.

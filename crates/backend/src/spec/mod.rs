@@ -19,12 +19,12 @@ mod stats;
 mod xent;
 
 pub use attention::{attention, attention_vjp};
-pub use dropout::dropout;
+pub use dropout::{dropout, dropout_row};
 pub use elementwise::{add_bias, axpby, sum_rows};
 pub use glu::{glu, glu_in_place, glu_vjp};
 pub use matmul::matmul;
 pub use norm::{rmsnorm, rmsnorm_vjp};
-pub use optim::{adamw, adamw8, sgd};
+pub use optim::{AdamFactors, adamw, adamw8, sgd};
 pub use qmatmul::{qdecode, qgather, qmatmul, qmatmul_t};
 pub use rope::rope;
 pub use stats::stats;

@@ -9,7 +9,7 @@ use crate::shapes::{AdamHyper, Moments8, SgdHyper};
 /// One AdamW update of one tensor, in place.
 pub fn adamw<F: Float>(p: &mut [F], g: &[F], m: &mut [F], v: &mut [F], hyper: &AdamHyper) {
     contract::adamw(p, g, m, v, hyper);
-    let factors = Factors::new(hyper);
+    let factors = AdamFactors::new(hyper);
     for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         factors.update(p, g, m, v);
     }
@@ -19,7 +19,7 @@ pub fn adamw<F: Float>(p: &mut [F], g: &[F], m: &mut [F], v: &mut [F], hyper: &A
 /// updated as [`adamw`] does, and encoded again with its new absmax.
 pub fn adamw8<F: Float>(p: &mut [F], g: &[F], moments: Moments8<'_>, hyper: &AdamHyper) {
     contract::adamw8(p, g, &moments, hyper);
-    let factors = Factors::new(hyper);
+    let factors = AdamFactors::new(hyper);
     let Moments8 { m, v, m_absmax, v_absmax } = moments;
     let values = p.chunks_mut(BLOCK).zip(g.chunks(BLOCK));
     let codes = m.chunks_mut(BLOCK).zip(v.chunks_mut(BLOCK));
@@ -50,20 +50,32 @@ pub fn sgd<F: Float>(p: &mut [F], g: &[F], hyper: &SgdHyper) {
 }
 
 /// The scalars of one AdamW update: reckoned in f64, rounded once.
-struct Factors<F> {
-    grad_scale: F,
-    shrink: F,
-    beta1: F,
-    fresh1: F,
-    beta2: F,
-    fresh2: F,
-    root_correction2: F,
-    eps: F,
-    step_size: F,
+#[derive(Clone, Copy, Debug)]
+pub struct AdamFactors<F> {
+    /// Factor on the gradient.
+    pub grad_scale: F,
+    /// Factor on the parameter: what decay leaves of it.
+    pub shrink: F,
+    /// Factors on the first moment and on the gradient that enters it.
+    pub beta1: F,
+    /// The second of them, `1 - beta1`.
+    pub fresh1: F,
+    /// Factors on the second moment and on the squared gradient that enters it.
+    pub beta2: F,
+    /// The second of them, `1 - beta2`.
+    pub fresh2: F,
+    /// `sqrt(1 - beta2^t)`, which divides the root of the second moment.
+    pub root_correction2: F,
+    /// Added to the denominator.
+    pub eps: F,
+    /// `lr / (1 - beta1^t)`.
+    pub step_size: F,
 }
 
-impl<F: Float> Factors<F> {
-    fn new(hyper: &AdamHyper) -> Self {
+impl<F: Float> AdamFactors<F> {
+    /// The scalars of update `hyper.step`.
+    #[must_use]
+    pub fn new(hyper: &AdamHyper) -> Self {
         let correction1 = 1.0 - power(hyper.beta1, hyper.step);
         let correction2 = 1.0 - power(hyper.beta2, hyper.step);
         Self {

@@ -134,6 +134,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn sqrt(self, x: Self::F) -> Self::F {
+        x.map(lowtide_tensor::Float::sqrt)
+    }
+
+    #[inline(always)]
     unsafe fn transpose(
         self,
         from: *const f32,

@@ -28,9 +28,12 @@ macro_rules! stamp {
                 pair_rows,
                 int_gemm,
                 int_gemm_t,
+                rows: ROWS,
             },
             crate::softmax::Softmax { soften, soften_vjp, divide_rows, dot_rows, finite },
         );
+
+        crate::arch::stamp_rows::stamp_rows!($token $(, $features)?);
 
         $(#[target_feature(enable = $features)])?
         unsafe fn gemm(

@@ -85,8 +85,9 @@ unsafe fn row_of_kernels<S: Simd, const R: usize>(s: S, call: &Call, row: usize,
     let data = b.as_ptr();
     let mut at = 0;
     while at < n {
-        let width = group.min(n - at);
-        let (offset, b_row) = b.part(at, width);
+        let stored = group.min(b.stored() - at);
+        let (offset, b_row) = b.part(at, stored);
+        let width = stored.min(n - at);
         // SAFETY: the group lies inside `b`, whose rows are `b_row` apart; `at + width <= n`.
         unsafe { group_of_kernels::<S, R>(s, call, row, at, data.add(offset), b_row, width) };
         at += width;

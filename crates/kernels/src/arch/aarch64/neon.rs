@@ -5,8 +5,8 @@ use core::arch::aarch64::{
     vcltq_f32, vcvtq_f32_s32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vfmaq_f32, vgetq_lane_f32,
     vld1q_f32, vld1q_s32, vmlal_s16, vmovn_s32, vmulq_f32, vqrdmulhq_s16, vreinterpretq_f32_f64,
     vreinterpretq_f32_u32, vreinterpretq_f64_f32, vreinterpretq_s16_s32, vreinterpretq_s32_f32,
-    vreinterpretq_s32_s16, vreinterpretq_u32_f32, vshlq_n_u32, vshrn_n_s32, vst1q_f32, vst1q_s32,
-    vsubq_f32, vtrn1q_f32, vtrn1q_f64, vtrn2q_f32, vtrn2q_f64,
+    vreinterpretq_s32_s16, vreinterpretq_u32_f32, vshlq_n_u32, vshrn_n_s32, vsqrtq_f32, vst1q_f32,
+    vst1q_s32, vsubq_f32, vtrn1q_f32, vtrn1q_f64, vtrn2q_f32, vtrn2q_f64,
 };
 
 use crate::Isa;
@@ -186,6 +186,12 @@ impl Simd for Neon {
             // SAFETY: the caller vouches for `lanes` elements.
             unsafe { *to.add(i) = x };
         }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, x: float32x4_t) -> float32x4_t {
+        // SAFETY: the token.
+        unsafe { vsqrtq_f32(x) }
     }
 
     #[inline(always)]

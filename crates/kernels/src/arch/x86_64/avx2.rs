@@ -8,8 +8,8 @@ use core::arch::x86_64::{
     _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maskload_ps,
     _mm256_maskstore_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_mulhrs_epi16,
     _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
-    _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
-    _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_sqrt_ps, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 
 use crate::Isa;
@@ -172,6 +172,12 @@ impl Simd for Avx2 {
     unsafe fn store_part(self, to: *mut f32, x: __m256, lanes: usize) {
         // SAFETY: the token; masked lanes are not written, the caller vouches for the others.
         unsafe { _mm256_maskstore_ps(to, self.first(lanes), x) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, x: __m256) -> __m256 {
+        // SAFETY: the token.
+        unsafe { _mm256_sqrt_ps(x) }
     }
 
     #[inline(always)]

@@ -9,8 +9,8 @@ use core::arch::x86_64::{
     _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_blend_ps,
     _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
     _mm512_mulhrs_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_shuffle_f32x4,
-    _mm512_shuffle_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
-    _mm512_unpackhi_ps, _mm512_unpacklo_ps,
+    _mm512_shuffle_ps, _mm512_slli_epi32, _mm512_sqrt_ps, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_ps, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
 };
 
 use crate::Isa;
@@ -180,6 +180,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     unsafe fn store_part(self, to: *mut f32, x: __m512, lanes: usize) {
         // SAFETY: the token; masked lanes are not written, the caller vouches for the others.
         unsafe { _mm512_mask_storeu_ps(to, first(lanes), x) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, x: __m512) -> __m512 {
+        // SAFETY: the token.
+        unsafe { _mm512_sqrt_ps(x) }
     }
 
     #[inline(always)]
