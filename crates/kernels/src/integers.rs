@@ -72,8 +72,8 @@ impl Kernels {
     }
 
     /// Rounds rows `x [m, k]` to integers of at most [`Digits::top`] in magnitude, with a scale for
-    /// each 32: `codes [m, k']`, `scales` and `sums [m, k' / 32]`, where `k'` is `k` rounded up to a
-    /// multiple of 32. How integers lie in the 32 codes of a group is the table's own. Sums are
+    /// each 32: `codes [m, k']`, `scales` and `sums [m, k' / 32]`, where `k'` is `k` rounded up to
+    /// a multiple of 32. How integers lie in the 32 codes of a group is the table's own. Sums are
     /// those of the rounded values. A value that is not finite makes the scale of its 32 NaN.
     ///
     /// # Panics
@@ -101,8 +101,8 @@ impl Kernels {
         unsafe { (self.int(digits).round_rows)(x, digits.top(), codes, scales, sums) }
     }
 
-    /// Writes the codes of [`Kernels::codes_per_element`] neighbouring rows, `codes [that many, n]`,
-    /// as row `row` of the codes of [`IntRhsT`], `panel [n / 32, rows, 32]`.
+    /// Writes the codes of [`Kernels::codes_per_element`] neighbouring rows,
+    /// `codes [that many, n]`, as row `row` of the codes of [`IntRhsT`], `panel [n / 32, rows, 32]`.
     ///
     /// # Panics
     /// When the lengths do not fit, or there is no such row.

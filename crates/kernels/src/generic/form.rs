@@ -1,8 +1,8 @@
 //! How integers lie in memory, and what multiplies them there.
 //!
-//! Rounded activations and gradients keep 16 bits a value, in groups of 32; how a group fills its 64
-//! bytes is its table's own. So is how many codes of weights an element of a panel holds: two of 16
-//! bits, or four of 8 where the codes of the format are that small.
+//! Rounded activations and gradients keep 16 bits a value, in groups of 32; how a group fills its
+//! 64 bytes is its table's own. So is how many codes of weights an element of a panel holds: two of
+//! 16 bits, or four of 8 where the codes of the format are that small.
 
 use crate::simd::Simd;
 
