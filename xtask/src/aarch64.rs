@@ -20,7 +20,7 @@ pub(crate) use toolchain::{TARGET, Toolchain};
 pub(crate) const CPUS: [&str; 3] = ["max", "cortex-a76", "cortex-a53"];
 
 /// Crates whose tests run. Those above them add nothing that depends on the processor.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "lowtide-memory",
     "lowtide-tensor",
     "lowtide-quant",
@@ -30,12 +30,17 @@ const CRATES: [&str; 10] = [
     "lowtide-optim",
     "lowtide-lanes",
     "lowtide-kernels",
+    "lowtide-simd",
     "lowtide-tape",
 ];
 
 /// Tests that are too slow when emulated, which costs 10 to 30 times: crate, a part of the test's
 /// name, and why nothing is lost.
-const SKIPPED: &[(&str, &str, &str)] = &[];
+const SKIPPED: &[(&str, &str, &str)] = &[
+    ("lowtide-simd", "scalar::", "plain Rust has nothing of this processor; x86-64 tests it"),
+    ("lowtide-simd", "neon_dotprod::", "in f32 it is NEON; its integers have tests of their own"),
+    ("lowtide-simd", "neon_i8mm::", "in f32 it is NEON; its integers have tests of their own"),
+];
 
 /// How long one test program may run.
 const LIMIT: Duration = Duration::from_secs(300);

@@ -5,22 +5,50 @@ use lowtide_tensor::Mat;
 
 use crate::Rhs;
 
-/// Rows of floats rounded to integers, with a scale for each 32: `x ≈ scale * code`.
+/// How many digits of 8 bits floats are rounded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Digits {
+    /// One: quick, and visibly rounded.
+    One,
+    /// Two, of which the lower one is from -64 to 63.
+    Two,
+}
+
+impl Digits {
+    /// The largest integer.
+    #[must_use]
+    pub const fn top(self) -> f32 {
+        match self {
+            Self::One => 127.0,
+            Self::Two => 127.0 * 128.0,
+        }
+    }
+}
+
+/// Rows of floats rounded to integers, with a scale for each 32: `x ≈ scale * code`. Where a table
+/// puts the integers of 32 values within their codes is its own affair.
 #[derive(Clone, Copy, Debug)]
 pub struct Rounded<'a> {
+    pub(crate) digits: Digits,
     pub(crate) codes: Mat<'a, i16>,
     pub(crate) scales: Mat<'a, f32>,
     pub(crate) sums: Mat<'a, f32>,
 }
 
 impl<'a> Rounded<'a> {
-    /// What [`Kernels::round_rows`](crate::Kernels::round_rows) wrote, or some columns of it:
-    /// `codes [m, k]`, `scales` and `sums [m, k / 32]`, all with adjacent columns.
+    /// What [`Kernels::round_rows`](crate::Kernels::round_rows) of the same table wrote, or some
+    /// groups of its columns: `codes [m, k]`, `scales` and `sums [m, k / 32]`, all with adjacent
+    /// columns.
     ///
     /// # Panics
     /// When the shapes do not fit.
     #[must_use]
-    pub fn new(codes: Mat<'a, i16>, scales: Mat<'a, f32>, sums: Mat<'a, f32>) -> Self {
+    pub fn new(
+        digits: Digits,
+        codes: Mat<'a, i16>,
+        scales: Mat<'a, f32>,
+        sums: Mat<'a, f32>,
+    ) -> Self {
         let (m, k) = (codes.rows(), codes.cols());
         let whole = k.is_multiple_of(GROUP);
         let fits = |x: Mat<'_, f32>| x.rows() == m && x.cols() == k / GROUP && adjacent(x);
@@ -32,7 +60,7 @@ impl<'a> Rounded<'a> {
             sums.rows(),
             sums.cols()
         );
-        Self { codes, scales, sums }
+        Self { digits, codes, scales, sums }
     }
 
     /// Rows.
@@ -62,20 +90,21 @@ pub struct IntRhs<'a> {
 }
 
 impl<'a> IntRhs<'a> {
-    /// `codes [k / 2, n]`: two 16-bit codes, of rows `2 i` and `2 i + 1`, in each element's bits;
-    /// `scales` and `minima [k / 32, n]`. All packed by
+    /// `codes [k / e, n]`: `e` codes of neighbouring rows in each element's bits, where `e` is
+    /// [`Kernels::codes_per_element`](crate::Kernels::codes_per_element); `scales` and
+    /// `minima [k / 32, n]`. All packed by
     /// [`Kernels::pack_transposed`](crate::Kernels::pack_transposed).
     ///
     /// # Panics
     /// When the shapes do not fit.
     #[must_use]
     pub fn new(codes: Rhs<'a>, scales: Rhs<'a>, minima: Option<Rhs<'a>>) -> Self {
-        let (pairs, groups, n) = (codes.k(), scales.k(), codes.n());
+        let (elements, groups, n) = (codes.k(), scales.k(), codes.n());
         let alike = |x: &Rhs<'_>| x.k() == groups && x.n() == n && x.group == codes.group;
         let fits = alike(&scales) && minima.as_ref().is_none_or(alike);
         assert!(
-            fits && codes.group.is_some() && pairs == groups * GROUP / 2,
-            "integer weights: {pairs} pairs and {groups} groups by {n} columns"
+            fits && codes.group.is_some() && (groups == 0 || elements.is_multiple_of(groups)),
+            "integer weights: {elements} elements and {groups} groups by {n} columns"
         );
         Self { codes, scales, minima }
     }
@@ -94,8 +123,8 @@ impl<'a> IntRhsT<'a> {
     /// The longest contraction of one call.
     pub const K_MAX: usize = 256;
 
-    /// `codes [n / 32, k / 2, 32]`: for each 32 columns, pairs of codes of rows `2 i` and
-    /// `2 i + 1` in each element's bits ([`Kernels::pair_rows`](crate::Kernels::pair_rows));
+    /// `codes [n / 32, k / e, 32]`: for each 32 columns, `e` codes of neighbouring rows in each
+    /// element's bits ([`Kernels::weave_rows`](crate::Kernels::weave_rows));
     /// `ratios [n / 32, k]`: the scale of the row as a fraction of the largest of its 32 rows, in
     /// 15 bits; `largest [k / 32, n / 32]`: that largest scale.
     ///
@@ -105,11 +134,11 @@ impl<'a> IntRhsT<'a> {
     pub fn new(codes: &'a [f32], ratios: &'a [i16], largest: Mat<'a, f32>) -> Self {
         let (k, n) = (largest.rows() * GROUP, largest.cols() * GROUP);
         assert!(
-            codes.len() == n * k / 2
+            (n * k == 0 || codes.len().is_multiple_of(n * k / GROUP))
                 && ratios.len() == n / GROUP * k
                 && k <= Self::K_MAX
                 && adjacent(largest),
-            "integer weights transposed: {} pairs and {} ratios for [{k}, {n}]",
+            "integer weights transposed: {} elements and {} ratios for [{k}, {n}]",
             codes.len(),
             ratios.len()
         );

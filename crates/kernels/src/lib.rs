@@ -43,6 +43,7 @@ mod arch;
 mod few;
 mod generic;
 mod int;
+mod integers;
 mod isa;
 mod rhs;
 mod rows;
@@ -51,7 +52,7 @@ mod simd;
 mod softmax;
 mod table;
 
-pub use int::{IntRhs, IntRhsT, Rounded};
+pub use int::{Digits, IntRhs, IntRhsT, Rounded};
 pub use isa::Isa;
 pub use rhs::Rhs;
 pub use rows::{AdamW, Draws, Gate, Summary};

@@ -1,14 +1,13 @@
 //! The table, its safe face, and which tables run here.
 
-use lowtide_quant::integers::GROUP;
-use lowtide_quant::{BlockFormat, QMat};
+use lowtide_quant::BlockFormat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::few::Few;
-use crate::int::adjacent;
+use crate::integers::IntFunctions;
 use crate::rows::Rows;
 use crate::softmax::Softmax;
-use crate::{IntRhs, IntRhsT, Isa, Rhs, Rounded, arch};
+use crate::{Digits, Isa, Rhs, arch};
 
 /// The functions of one instruction set.
 ///
@@ -20,7 +19,8 @@ pub struct Kernels {
     lanes: usize,
     group: usize,
     pub(crate) functions: Functions,
-    few: Option<Few>,
+    int: [IntFunctions; 2],
+    pub(crate) few: Option<Few>,
     pub(crate) softmax: Softmax,
 }
 
@@ -34,18 +34,11 @@ pub(crate) struct Functions {
     pub(crate) decode: unsafe fn(&'static dyn BlockFormat, &[u8], &mut [f32]) -> bool,
     pub(crate) rows: Rows,
     pub(crate) decode_integers: DecodeIntegers,
-    pub(crate) round_rows: RoundRows,
-    pub(crate) pair_rows: unsafe fn(&[i16], &[i16], usize, usize, &mut [i32]),
-    pub(crate) int_gemm: unsafe fn(Rounded<'_>, IntRhs<'_>, bool, MatMut<'_, f32>),
-    pub(crate) int_gemm_t: unsafe fn(Rounded<'_>, IntRhsT<'_>, Mat<'_, f32>, MatMut<'_, f32>),
 }
 
 /// Format, bytes, codes, scales, minima.
 type DecodeIntegers =
     unsafe fn(&'static dyn BlockFormat, &[u8], &mut [i16], &mut [f32], &mut [f32]) -> bool;
-
-/// Rows, the largest code, codes, scales, sums.
-type RoundRows = unsafe fn(Mat<'_, f32>, f32, MatMut<'_, i16>, MatMut<'_, f32>, MatMut<'_, f32>);
 
 /// A table, for the files of `arch`.
 pub(crate) const fn new(
@@ -53,9 +46,10 @@ pub(crate) const fn new(
     lanes: usize,
     group: usize,
     functions: Functions,
+    int: [IntFunctions; 2],
     softmax: Softmax,
 ) -> Kernels {
-    Kernels { isa, lanes, group, functions, few: None, softmax }
+    Kernels { isa, lanes, group, functions, int, few: None, softmax }
 }
 
 /// The same table with functions for one row.
@@ -122,6 +116,14 @@ impl Kernels {
     #[must_use]
     pub fn of(isa: Isa) -> Option<&'static Self> {
         Self::available().find(|kernels| kernels.isa == isa)
+    }
+
+    /// What computes with integers of so many digits.
+    pub(crate) fn int(&self, digits: Digits) -> &IntFunctions {
+        match digits {
+            Digits::One => &self.int[0],
+            Digits::Two => &self.int[1],
+        }
     }
 
     /// Its instruction set.
@@ -214,153 +216,4 @@ impl Kernels {
             format.decode(bytes, out);
         }
     }
-
-    /// Unpacks whole blocks of a format of small integers: `codes [values]`, `scales` and `minima`
-    /// one for each 32. Says whether the format is one.
-    ///
-    /// # Panics
-    /// When the lengths are not those of the same number of whole blocks.
-    pub fn decode_integers(
-        &self,
-        format: &'static dyn BlockFormat,
-        bytes: &[u8],
-        codes: &mut [i16],
-        scales: &mut [f32],
-        minima: &mut [f32],
-    ) -> bool {
-        // SAFETY: the instruction set was detected.
-        let known =
-            unsafe { (self.functions.decode_integers)(format, bytes, codes, scales, minima) };
-        if known {
-            return true;
-        }
-        let Some(format) = format.integers() else { return false };
-        format.decode_integers(bytes, codes, scales, minima);
-        true
-    }
-
-    /// Rounds rows `x [m, k]` to integers of at most `top` in magnitude, with a scale for each 32:
-    /// `codes [m, k']`, `scales` and `sums [m, k' / 32]`, where `k'` is `k` rounded up to a
-    /// multiple of 32. Sums are those of the rounded values. A value that is not finite makes the
-    /// scale of its 32 NaN.
-    ///
-    /// # Panics
-    /// When the shapes do not fit, or columns are not adjacent.
-    pub fn round_rows(
-        &self,
-        x: Mat<'_, f32>,
-        top: f32,
-        codes: MatMut<'_, i16>,
-        scales: MatMut<'_, f32>,
-        sums: MatMut<'_, f32>,
-    ) {
-        let rounded = Rounded::new(codes.as_ref(), scales.as_ref(), sums.as_ref());
-        assert!(
-            rounded.m() == x.rows()
-                && rounded.k() == x.cols().next_multiple_of(GROUP)
-                && adjacent(x),
-            "round_rows of [{}, {}] to [{}, {}]",
-            x.rows(),
-            x.cols(),
-            rounded.m(),
-            rounded.k()
-        );
-        // SAFETY: the instruction set was detected.
-        unsafe { (self.functions.round_rows)(x, top, codes, scales, sums) }
-    }
-
-    /// Writes the codes of two neighbouring rows `a`, `b [n]` as row `row` of the codes of
-    /// [`IntRhsT`], `panel [n / 32, rows, 32]`.
-    ///
-    /// # Panics
-    /// When the lengths do not fit, or there is no such row.
-    pub fn pair_rows(&self, a: &[i16], b: &[i16], rows: usize, row: usize, panel: &mut [i32]) {
-        let n = a.len();
-        let fits = b.len() == n && n.is_multiple_of(GROUP) && panel.len() == rows * n;
-        assert!(
-            fits && row < rows,
-            "pairs of {n} and {} codes as row {row} of {rows} in {}",
-            b.len(),
-            panel.len()
-        );
-        // SAFETY: the instruction set was detected.
-        unsafe { (self.functions.pair_rows)(a, b, rows, row, panel) }
-    }
-
-    /// `c = x b`, or `c += x b` with `add`, in integers: `x [m, k]`, `b [k, n]`, `c [m, n]` with
-    /// adjacent columns. Each 32 terms are summed exactly, scaled, and added in ascending order.
-    ///
-    /// # Panics
-    /// When the shapes do not fit.
-    pub fn int_gemm(&self, x: Rounded<'_>, b: IntRhs<'_>, add: bool, c: MatMut<'_, f32>) {
-        let (m, k, n) = (x.m(), x.k(), c.cols());
-        let fits = c.rows() == m && b.scales.k() * GROUP == k && b.scales.n() == n;
-        assert!(
-            fits && adjacent(c.as_ref()) && b.codes.group == Some(self.group()),
-            "int_gemm of [{m}, {k}] and [{}, {}] to [{}, {n}]",
-            b.scales.k() * GROUP,
-            b.scales.n(),
-            c.rows()
-        );
-        // SAFETY: the instruction set was detected; the shapes were just compared.
-        unsafe { (self.functions.int_gemm)(x, b, add, c) }
-    }
-
-    /// `c += g b` in integers: `g [m, k]`, `b [k, n]`, `base [m, n / 32]`, which is added to the 32
-    /// columns that share a minimum, `c [m, n]` with adjacent columns.
-    ///
-    /// # Panics
-    /// When the shapes do not fit.
-    pub fn int_gemm_t(
-        &self,
-        g: Rounded<'_>,
-        b: IntRhsT<'_>,
-        base: Mat<'_, f32>,
-        c: MatMut<'_, f32>,
-    ) {
-        let (m, k, n) = (g.m(), g.k(), b.n());
-        let fits = b.k() == k && c.rows() == m && c.cols() == n;
-        assert!(
-            fits && base.rows() == m && base.cols() * GROUP == n && adjacent(c.as_ref()),
-            "int_gemm_t of [{m}, {k}] and [{}, {n}], base [{}, {}], to [{}, {}]",
-            b.k(),
-            base.rows(),
-            base.cols(),
-            c.rows(),
-            c.cols()
-        );
-        assert!(adjacent(base), "int_gemm_t: the base's columns have gaps");
-        // SAFETY: the instruction set was detected; the shapes were just compared.
-        unsafe { (self.functions.int_gemm_t)(g, b, base, c) }
-    }
-
-    /// `y = W x` for one row, unpacking weights in registers where this table can: `x [cols]`,
-    /// `w [rows, cols]`, `y [rows]`. The chain of multiply-adds restarts every `chain` inputs; the
-    /// bits are those of [`Kernels::gemm`] on decoded panels of that depth. Says whether it did.
-    ///
-    /// # Panics
-    /// When the shapes do not fit, or `chain` is no multiple of 32.
-    pub fn one_row(&self, x: &[f32], w: QMat<'_>, chain: usize, y: &mut [f32]) -> bool {
-        check_one_row(x.len(), w, chain, y.len());
-        // SAFETY: the instruction set was detected; the shapes were just compared.
-        self.few.is_some_and(|few| unsafe { (few.floats)(x, w, chain, y) })
-    }
-
-    /// The same with rounded inputs `x [1, cols]`; the bits are those of [`Kernels::int_gemm`].
-    ///
-    /// # Panics
-    /// As [`Kernels::one_row`].
-    pub fn one_row_int(&self, x: Rounded<'_>, w: QMat<'_>, chain: usize, y: &mut [f32]) -> bool {
-        assert!(x.m() == 1, "one row of {}", x.m());
-        check_one_row(x.k(), w, chain, y.len());
-        let integers = self.few.and_then(|few| few.integers);
-        // SAFETY: the instruction set was detected; the shapes were just compared.
-        integers.is_some_and(|integers| unsafe { integers(x, w, chain, y) })
-    }
-}
-
-fn check_one_row(x: usize, w: QMat<'_>, chain: usize, y: usize) {
-    let (rows, cols) = (w.rows(), w.cols());
-    assert!(x == cols && y == rows, "one row of {x} by [{rows}, {cols}] to {y}");
-    assert!(chain > 0 && chain.is_multiple_of(GROUP), "chains of {chain}");
 }

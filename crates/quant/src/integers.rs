@@ -10,6 +10,11 @@ pub trait Integers: BlockFormat {
         false
     }
 
+    /// Whether every code is from -128 to 127, as those of most formats are.
+    fn codes_are_bytes(&self) -> bool {
+        true
+    }
+
     /// Unpacks whole blocks: `codes [values]`, `scales` and `minima [values / GROUP]`.
     ///
     /// No code exceeds [`CODE_MAX`] in magnitude. `scale * code + minimum` is the value that

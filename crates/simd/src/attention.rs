@@ -122,14 +122,10 @@ impl Unit<'_> {
                 let (maxima, sums) = (&mut maxima[at.clone()], &mut sums[at]);
                 kernels.soften(scores, n, tile.seen, maxima, sums, o.rb());
                 let weights = Mat::new(scores, rows, Kernels::SCORES).cols_range(0..n);
-                if !local {
+                if local {
+                    tile.forth(kernels, weights, right, o);
+                } else {
                     tile.gather(kernels, weights, values, o);
-                    continue;
-                }
-                for (rows, columns) in tile.bands() {
-                    let weights = weights.rows_range(rows.clone()).cols_range(columns.clone());
-                    let o = o.rb().rows_range(rows);
-                    kernels.gemm(1.0, weights, right.rows_range(columns), true, o);
                 }
             }
         }

@@ -5,6 +5,10 @@
 //! columns of all three gradients, so nothing is computed twice. Tiles of keys run outside,
 //! ascending; for each, heads and tiles of queries run inside, ascending. A tile costs five
 //! products: scores and the gradients of weights, made again, and one into each gradient.
+//!
+//! Units that would leave threads idle at the end are cut further, into tiles of keys (for `dk` and
+//! `dv`) and tiles of queries (for `dq`). That makes scores twice and changes no bit: every
+//! gradient's chain is the same.
 
 use std::ops::Range;
 
@@ -66,20 +70,32 @@ pub(crate) fn attention_vjp(
 
     let each = req(be, rows, shape).scratch - 2 * rows * shape.heads;
     let each = each / be.threads();
-    let units = Units { shape, spans: spans.iter(), rest: Some(gradients), at: 0, band: None };
+    let all = spans.iter().filter(|span| !span.is_empty()).count() * shape.kv_heads;
+    let units = Units {
+        shape,
+        spans: spans.iter(),
+        rest: Some(gradients),
+        at: 0,
+        band: None,
+        // All threads finish what is left uncut at about the same time.
+        uncut: if threads == 1 { all } else { all / threads * threads },
+        cut: None,
+    };
     share(threads, own, each, units, |unit, own| {
-        let Unit { span, head, mut gradients } = unit;
-        let work = Work {
-            kernels: be.kernels(),
-            forward,
-            softmaxes: rows_of,
-            shape,
-            reach: Reach::new(span, rows, rows, shape.window),
-            span,
-            head,
+        let Unit { span, head, part, mut gradients } = unit;
+        let reach = Reach::new(span, rows, rows, shape.window);
+        let keys = match &part {
+            Part::All => 0..span.len(),
+            Part::Keys(keys) => keys.clone(),
+            Part::Queries(queries) => {
+                let rows = span.start + queries.start..span.start + queries.end;
+                reach.tiles(&rows).next().map_or(0, |tile| tile.start)..queries.end
+            }
         };
-        for at in (0..span.len()).step_by(QUANTUM) {
-            work.keys(at..span.len().min(at + QUANTUM), &mut gradients, own);
+        let kernels = be.kernels();
+        let work = Work { kernels, forward, softmaxes: rows_of, shape, reach, span, head, part };
+        for at in keys.clone().step_by(QUANTUM) {
+            work.keys(at..keys.end.min(at + QUANTUM), &mut gradients, own);
         }
     });
 }
@@ -115,6 +131,17 @@ struct Work<'a> {
     span: Span,
     /// The key/value head.
     head: usize,
+    part: Part,
+}
+
+/// What of its head's gradients a unit owns; keys and queries are counted from the span's first.
+#[derive(Clone)]
+enum Part {
+    All,
+    /// `dk` and `dv` of some keys.
+    Keys(Range<usize>),
+    /// `dq` of some queries.
+    Queries(Range<usize>),
 }
 
 /// A tile of keys and values, as products read it.
@@ -147,7 +174,11 @@ impl Work<'_> {
         let group = self.shape.heads / self.shape.kv_heads;
         // Before the tile that holds the first of these keys nobody sees them.
         for head in 0..group {
-            for at in (keys.at.start..self.span.len()).step_by(QUANTUM) {
+            let (first, end) = match &self.part {
+                Part::Queries(queries) => (queries.start, queries.end),
+                Part::All | Part::Keys(_) => (keys.at.start, self.span.len()),
+            };
+            for at in (first..end).step_by(QUANTUM) {
                 let rows =
                     self.span.start + at..self.span.start + self.span.len().min(at + QUANTUM);
                 let tile = Tile {
@@ -197,38 +228,42 @@ impl Work<'_> {
 
         let probs = Mat::new(probs, tile.rows, Kernels::SCORES).cols_range(0..n);
         let slopes = Mat::new(slopes, tile.rows, Kernels::SCORES).cols_range(0..n);
-        let mut dk = gradients.dk.rb().rows_range(keys.at.clone());
-        let mut dv = gradients.dv.rb().rows_range(keys.at.clone());
-        let local = rows.start - self.span.start..rows.end - self.span.start;
-        let mut dq = gradients.dq.rb().rows_range(local).cols_range(head * d..(head + 1) * d);
-        if !tile.is_whole() && ![q, dout, keys.k].iter().all(|&x| kernels.finite(x)) {
-            tile.scatter(kernels, probs, dout, dv);
-            tile.scatter(kernels, slopes, q, dk);
-            return tile.gather(kernels, slopes, keys.k, dq);
+        let clean = tile.is_whole() || [q, dout, keys.k].iter().all(|&x| kernels.finite(x));
+        if !matches!(self.part, Part::Queries(_)) {
+            let first = if let Part::Keys(keys) = &self.part { keys.start } else { 0 };
+            let at = keys.at.start - first..keys.at.end - first;
+            let mut dk = gradients.dk.rb().rows_range(at.clone());
+            let mut dv = gradients.dv.rb().rows_range(at);
+            if clean {
+                let (room, own) = own.split_at_mut(tile.rows * d);
+                let douts = packed(kernels, dout, room);
+                let queries = packed(kernels, q, &mut own[..tile.rows * d]);
+                tile.back(kernels, probs, douts, dv.rb());
+                tile.back(kernels, slopes, queries, dk.rb());
+            } else {
+                tile.scatter(kernels, probs, dout, dv.rb());
+                tile.scatter(kernels, slopes, q, dk.rb());
+            }
         }
-        let (room, own) = own.split_at_mut(tile.rows * d);
-        let douts = packed(kernels, dout, room);
-        let queries = packed(kernels, q, &mut own[..tile.rows * d]);
-        for (columns, rows) in tile.bands_of_columns() {
-            let [probs, slopes] = [probs, slopes]
-                .map(|tile| tile.rows_range(rows.clone()).cols_range(columns.clone()).t());
-            let dv = dv.rb().rows_range(columns.clone());
-            kernels.gemm(1.0, probs, douts.rows_range(rows.clone()), true, dv);
-            let dk = dk.rb().rows_range(columns.clone());
-            kernels.gemm(1.0, slopes, queries.rows_range(rows.clone()), true, dk);
-        }
-        for (rows, columns) in tile.bands() {
-            let slopes = slopes.rows_range(rows.clone()).cols_range(columns.clone());
-            let dq = dq.rb().rows_range(rows);
-            kernels.gemm(1.0, slopes, keys.packed.rows_range(columns), true, dq);
+        if !matches!(self.part, Part::Keys(_)) {
+            let first = if let Part::Queries(queries) = &self.part { queries.start } else { 0 };
+            let first = self.span.start + first;
+            let dq = gradients.dq.rb().rows_range(rows.start - first..rows.end - first);
+            let dq = dq.cols_range(head * d..(head + 1) * d);
+            if clean {
+                tile.forth(kernels, slopes, keys.packed, dq);
+            } else {
+                tile.gather(kernels, slopes, keys.k, dq);
+            }
         }
     }
 }
 
-/// One key/value head of one span.
+/// One key/value head of one span, or a part of it.
 struct Unit<'a> {
     span: Span,
     head: usize,
+    part: Part,
     gradients: Gradients<'a>,
 }
 
@@ -241,12 +276,58 @@ struct Units<'a, 's> {
     at: usize,
     /// Heads of the current span not handed out so far.
     band: Option<Unit<'a>>,
+    /// Heads to hand out whole.
+    uncut: usize,
+    /// The head that is cut: keys ascending, then queries ascending; `part` is the last handed out.
+    cut: Option<Unit<'a>>,
 }
 
 impl<'a> Iterator for Units<'a, '_> {
     type Item = Unit<'a>;
 
     fn next(&mut self) -> Option<Unit<'a>> {
+        loop {
+            if let Some(part) = self.cut.take().and_then(|head| self.part(head)) {
+                return Some(part);
+            }
+            let head = self.head()?;
+            if self.uncut > 0 && !head.span.is_empty() {
+                self.uncut -= 1;
+                return Some(head);
+            }
+            self.cut = Some(head);
+        }
+    }
+}
+
+impl<'a> Units<'a, '_> {
+    /// The next part of a head that is cut.
+    fn part(&mut self, head: Unit<'a>) -> Option<Unit<'a>> {
+        let Unit { span, head, part, gradients: Gradients { dq, dk, dv } } = head;
+        let tile = |at: usize| at..span.len().min(at + QUANTUM);
+        if dk.rows() > 0 {
+            let at = tile(span.len() - dk.rows());
+            let ((dk, dk_rest), (dv, dv_rest)) = (dk.split_rows(at.len()), dv.split_rows(at.len()));
+            let (none, dq) = dq.split_rows(0);
+            let gradients = Gradients { dq, dk: dk_rest, dv: dv_rest };
+            self.cut = Some(Unit { span, head, part, gradients });
+            let gradients = Gradients { dq: none, dk, dv };
+            return Some(Unit { span, head, part: Part::Keys(at), gradients });
+        }
+        if dq.rows() > 0 {
+            let at = tile(span.len() - dq.rows());
+            let (dq, dq_rest) = dq.split_rows(at.len());
+            let ((no_dk, dk), (no_dv, dv)) = (dk.split_rows(0), dv.split_rows(0));
+            self.cut =
+                Some(Unit { span, head, part, gradients: Gradients { dq: dq_rest, dk, dv } });
+            let gradients = Gradients { dq, dk: no_dk, dv: no_dv };
+            return Some(Unit { span, head, part: Part::Queries(at), gradients });
+        }
+        None
+    }
+
+    /// The next head of a span, whole.
+    fn head(&mut self) -> Option<Unit<'a>> {
         let band = match self.band.take().filter(|band| band.gradients.dk.cols() > 0) {
             Some(band) => band,
             None => {
@@ -258,15 +339,15 @@ impl<'a> Iterator for Units<'a, '_> {
                 let ((dq, dq_rest), (dk, dk_rest), (dv, dv_rest)) = (cut(dq), cut(dk), cut(dv));
                 self.at = span.end;
                 self.rest = Some(Gradients { dq: dq_rest, dk: dk_rest, dv: dv_rest });
-                Unit { span, head: 0, gradients: Gradients { dq, dk, dv } }
+                Unit { span, head: 0, part: Part::All, gradients: Gradients { dq, dk, dv } }
             }
         };
-        let Unit { span, head, gradients: Gradients { dq, dk, dv } } = band;
+        let Unit { span, head, gradients: Gradients { dq, dk, dv }, .. } = band;
         let (d, group) = (self.shape.head_dim, self.shape.heads / self.shape.kv_heads);
         let (dq, dq_rest) = dq.split_cols(group * d);
         let ((dk, dk_rest), (dv, dv_rest)) = (dk.split_cols(d), dv.split_cols(d));
         let rest = Gradients { dq: dq_rest, dk: dk_rest, dv: dv_rest };
-        self.band = Some(Unit { span, head: head + 1, gradients: rest });
-        Some(Unit { span, head, gradients: Gradients { dq, dk, dv } })
+        self.band = Some(Unit { span, head: head + 1, part: Part::All, gradients: rest });
+        Some(Unit { span, head, part: Part::All, gradients: Gradients { dq, dk, dv } })
     }
 }

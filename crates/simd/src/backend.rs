@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use lowtide_backend::{
-    Activation, AdamHyper, AttentionShape, Backend, Caps, Direction, DropoutKey, OpShape, Pairing,
-    Req, SgdHyper, Span, Stats,
+    Activation, AdamHyper, AttentionShape, Backend, Caps, Direction, DropoutKey, Moments8, OpShape,
+    Pairing, Req, SgdHyper, Span, Stats,
 };
 use lowtide_kernels::Kernels;
 use lowtide_quant::QMat;
@@ -279,6 +279,10 @@ impl Backend for Simd {
 
     fn adamw(&self, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], hyper: &AdamHyper) {
         optim::adamw(self, p, g, m, v, hyper);
+    }
+
+    fn adamw8(&self, p: &mut [f32], g: &[f32], moments: Moments8<'_>, hyper: &AdamHyper) {
+        optim::adamw8(self, p, g, moments, hyper);
     }
 
     fn sgd(&self, p: &mut [f32], g: &[f32], hyper: &SgdHyper) {

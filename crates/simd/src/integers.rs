@@ -9,8 +9,8 @@
 
 use std::ops::Range;
 
-use bytemuck::cast_slice_mut;
-use lowtide_kernels::{IntRhs, IntRhsT, Kernels, Rhs, Rounded};
+use bytemuck::{cast_slice, cast_slice_mut};
+use lowtide_kernels::{Digits, IntRhs, IntRhsT, Kernels, Rhs, Rounded};
 use lowtide_lanes::{ColBlock, ColBlocks, RowBlock, RowBlocks, level_width, share, share_out};
 use lowtide_quant::integers::GROUP;
 use lowtide_quant::{Integers, QMat};
@@ -32,18 +32,19 @@ const WIDTH_T: usize = 512;
 const ROUNDED_MAX: usize = 3 << 18;
 
 /// The matrix as integers, where the backend computes so and the format is small integers with
-/// complete blocks.
+/// complete blocks: bytes, where the table wants these.
 pub(crate) fn integers<'a>(be: &Simd, w: &QMat<'a>) -> Option<&'a dyn Integers> {
     let computes = be.compute() != Compute::F32 && w.scales_apart().is_none();
-    if computes { w.format().integers() } else { None }
+    let integers = if computes { w.format().integers() } else { None };
+    let bytes = be.kernels().codes_per_element(digits(be)) > 2;
+    integers.filter(|integers| integers.codes_are_bytes() || !bytes)
 }
 
-/// The largest integer that activations and gradients are rounded to: two digits of 8 bits, of
-/// which the lower one is from -64 to 63, or one.
-fn top(be: &Simd) -> f32 {
+/// What activations and gradients are rounded to.
+fn digits(be: &Simd) -> Digits {
     match be.compute() {
-        Compute::F32 | Compute::Int8x2 => 127.0 * 128.0,
-        Compute::Int8 => 127.0,
+        Compute::F32 | Compute::Int8x2 => Digits::Two,
+        Compute::Int8 => Digits::One,
     }
 }
 
@@ -56,7 +57,7 @@ pub(crate) fn scratch(be: &Simd, rows: usize, outputs: usize, inputs: usize) -> 
 pub(crate) fn scratch_t(be: &Simd, rows: usize, outputs: usize, inputs: usize) -> usize {
     let shared = Shared::new(be, rows, outputs);
     let width = inputs.min(WIDTH_T);
-    shared.len() + be.threads() * Transposed::new(shared.rows, outputs, width).len()
+    shared.len() + be.threads() * Transposed::new(be, shared.rows, outputs, width).len()
 }
 
 /// `y = x Wᵀ`.
@@ -107,7 +108,7 @@ pub(crate) fn qmatmul_t(
     let (outputs, inputs) = (w.rows(), w.cols());
     let shared = Shared::new(be, dy.rows(), outputs);
     let width = level_width(inputs, WIDTH_T, w.format().block_len(), be.threads());
-    let unit = Transposed::new(shared.rows, outputs, width.min(inputs));
+    let unit = Transposed::new(be, shared.rows, outputs, width.min(inputs));
     for rows in passes(dy.rows(), shared.rows) {
         let (room, own) = scratch.split_at_mut(shared.len());
         let dy = dy.rows_range(rows.clone());
@@ -137,6 +138,7 @@ fn forward_width(be: &Simd, outputs: usize) -> usize {
 /// Rounded rows, as three matrices.
 #[derive(Clone, Copy)]
 struct Parts<'a> {
+    digits: Digits,
     codes: Mat<'a, i16>,
     scales: Mat<'a, f32>,
     sums: Mat<'a, f32>,
@@ -146,6 +148,7 @@ struct Parts<'a> {
 fn columns(parts: Parts<'_>, at: Range<usize>) -> Rounded<'_> {
     let groups = at.start / GROUP..at.end / GROUP;
     Rounded::new(
+        parts.digits,
         parts.codes.cols_range(at),
         parts.scales.cols_range(groups.clone()),
         parts.sums.cols_range(groups),
@@ -186,12 +189,14 @@ impl Shared {
         let units = RowBlocks::new(MatMut::new(&mut *codes, rows, self.terms), step)
             .zip(RowBlocks::new(MatMut::new(&mut *scales, rows, groups), step))
             .zip(RowBlocks::new(MatMut::new(&mut *sums, rows, groups), step));
+        let digits = digits(be);
         share_out(be.threads(), units, |((codes, scales), sums)| {
             let RowBlock { start, rows } = codes;
             let x = x.rows_range(start..start + rows.rows());
-            be.kernels().round_rows(x, top(be), rows, scales.rows, sums.rows);
+            be.kernels().round_rows(x, digits, rows, scales.rows, sums.rows);
         });
         Parts {
+            digits,
             codes: Mat::new(codes, rows, self.terms),
             scales: Mat::new(scales, rows, groups),
             sums: Mat::new(sums, rows, groups),
@@ -207,13 +212,14 @@ struct Forward {
     depth: usize,
     /// Rows of the matrix unpacked at once.
     lanes: usize,
+    digits: Digits,
 }
 
 impl Forward {
     fn new(be: &Simd, outputs: usize, inputs: usize) -> Self {
         let width = forward_width(be, outputs).min(outputs);
         let depth = inputs.min(DEPTH).next_multiple_of(GROUP);
-        Self { width, depth, lanes: be.kernels().lanes() }
+        Self { width, depth, lanes: be.kernels().lanes(), digits: digits(be) }
     }
 
     fn len(&self) -> usize {
@@ -228,29 +234,33 @@ impl Forward {
         at: &Range<usize>,
         own: &'a mut [f32],
     ) -> IntRhs<'a> {
-        let (n, pairs, groups) = (w.rows(), at.len() / 2, at.len() / GROUP);
-        let (panel, room) = own.split_at_mut(n * (pairs + 2 * groups));
-        let (codes, panel) = panel.split_at_mut(n * pairs);
+        let elements = at.len() / kernels.codes_per_element(self.digits);
+        let (n, groups) = (w.rows(), at.len() / GROUP);
+        let (panel, room) = own.split_at_mut(n * (elements + 2 * groups));
+        let (codes, panel) = panel.split_at_mut(n * elements);
         let (scales, minima) = panel.split_at_mut(n * groups);
         for first in (0..n).step_by(self.lanes) {
             let count = self.lanes.min(n - first);
-            let (some_codes, rest) = room.split_at_mut(count * pairs);
+            let (some_codes, rest) = room.split_at_mut(count * elements);
             let (some_scales, rest) = rest.split_at_mut(count * groups);
             let some_minima = &mut rest[..count * groups];
             for i in 0..count {
-                let codes = &mut some_codes[i * pairs..][..pairs];
+                let codes = cast_slice_mut(&mut some_codes[i * elements..][..elements]);
                 let scales = &mut some_scales[i * groups..][..groups];
                 let minima = &mut some_minima[i * groups..][..groups];
-                unpack(kernels, w, first + i, at, cast_slice_mut(codes), scales, minima);
+                let (format, blocks) = (w.format(), blocks(w, first + i, at));
+                let digits = self.digits;
+                let known = kernels.decode_elements(digits, format, blocks, codes, scales, minima);
+                assert!(known, "{} is no format of integers", format.name());
             }
-            kernels.pack_transposed(Mat::new(some_codes, count, pairs), n, first, codes);
+            kernels.pack_transposed(Mat::new(some_codes, count, elements), n, first, codes);
             kernels.pack_transposed(Mat::new(some_scales, count, groups), n, first, scales);
             kernels.pack_transposed(Mat::new(some_minima, count, groups), n, first, minima);
         }
         let has_minima = w.format().integers().is_some_and(Integers::has_minima);
         let packed = |panel, rows| Rhs::packed(panel, rows, n, kernels.group());
         IntRhs::new(
-            packed(codes, pairs),
+            packed(codes, elements),
             packed(scales, groups),
             has_minima.then(|| packed(minima, groups)),
         )
@@ -265,17 +275,22 @@ struct Transposed {
     depth: usize,
     /// Groups of columns.
     columns: usize,
+    digits: Digits,
+    /// Codes in an element.
+    per: usize,
 }
 
 impl Transposed {
-    fn new(rows: usize, outputs: usize, width: usize) -> Self {
+    fn new(be: &Simd, rows: usize, outputs: usize, width: usize) -> Self {
         let depth = outputs.min(DEPTH).next_multiple_of(GROUP);
-        Self { rows, depth, columns: width / GROUP }
+        let digits = digits(be);
+        let per = be.kernels().codes_per_element(digits);
+        Self { rows, depth, columns: width / GROUP, digits, per }
     }
 
     fn len(&self) -> usize {
-        let Self { rows, depth, columns } = *self;
-        let codes = depth / 2 * columns * GROUP + columns * GROUP;
+        let Self { rows, depth, columns, per, .. } = *self;
+        let codes = (depth / per + per / 2) * columns * GROUP;
         let ratios = depth / 2 * columns;
         let parameters = (2 * depth + depth / GROUP) * columns;
         codes + ratios + parameters + rows * columns
@@ -292,27 +307,30 @@ impl Transposed {
         own: &'a mut [f32],
     ) -> (IntRhsT<'a>, Mat<'a, f32>) {
         let (k, n, columns) = (at.len().next_multiple_of(GROUP), cols.len(), cols.len() / GROUP);
-        let (codes, rest) = own.split_at_mut(k / 2 * n);
-        let (pair, rest) = rest.split_at_mut(n);
+        let (digits, per) = (self.digits, self.per);
+        let (codes, rest) = own.split_at_mut(k / per * n);
+        let (some, rest) = rest.split_at_mut(per / 2 * n);
         let (ratios, rest) = rest.split_at_mut(k / 2 * columns);
         let (scales, rest) = rest.split_at_mut(k * columns);
         let (minima, rest) = rest.split_at_mut(k * columns);
         let (largest, rest) = rest.split_at_mut(k / GROUP * columns);
         let base = &mut rest[..dy.rows() * columns];
 
-        let (even, odd) = cast_slice_mut::<f32, i16>(pair).split_at_mut(n);
+        let (codes, some) = (cast_slice_mut(codes), cast_slice_mut(some));
         let parameters = scales.chunks_exact_mut(columns).zip(minima.chunks_exact_mut(columns));
         for (i, (scales, minima)) in parameters.enumerate() {
-            let row = if i % 2 == 0 { &mut *even } else { &mut *odd };
+            let row = &mut some[i % per * n..][..n];
             if i < at.len() {
-                unpack(kernels, w, at.start + i, cols, row, scales, minima);
+                let (format, blocks) = (w.format(), blocks(w, at.start + i, cols));
+                let known = kernels.decode_integers(format, blocks, row, scales, minima);
+                assert!(known, "{} is no format of integers", format.name());
             } else {
                 row.fill(0);
                 scales.fill(0.0);
                 minima.fill(0.0);
             }
-            if i % 2 == 1 {
-                kernels.pair_rows(even, odd, k / 2, i / 2, cast_slice_mut(codes));
+            if i % per == per - 1 {
+                kernels.weave_rows(digits, some, k / per, i / per, codes);
             }
         }
         let ratios: &mut [i16] = cast_slice_mut(ratios);
@@ -331,7 +349,7 @@ impl Transposed {
             base.fill(0.0);
         }
         let largest = Mat::new(&*largest, k / GROUP, columns);
-        (IntRhsT::new(codes, ratios, largest), Mat::new(base, dy.rows(), columns))
+        (IntRhsT::new(cast_slice(codes), ratios, largest), Mat::new(base, dy.rows(), columns))
     }
 }
 
@@ -351,18 +369,8 @@ fn fractions<'a>(scales: impl Iterator<Item = &'a f32> + Clone, ratios: &mut [i1
     largest * (32768.0 / 32767.0)
 }
 
-/// Unpacks columns `at`, whole blocks, of a row.
-fn unpack(
-    kernels: &Kernels,
-    w: QMat<'_>,
-    row: usize,
-    at: &Range<usize>,
-    codes: &mut [i16],
-    scales: &mut [f32],
-    minima: &mut [f32],
-) {
+/// The bytes of columns `at`, whole blocks, of a row.
+fn blocks<'a>(w: QMat<'a>, row: usize, at: &Range<usize>) -> &'a [u8] {
     let (len, bytes) = (w.format().block_len(), w.format().block_bytes());
-    let blocks = &w.row(row)[at.start / len * bytes..at.end / len * bytes];
-    let known = kernels.decode_integers(w.format(), blocks, codes, scales, minima);
-    assert!(known, "{} is no format of integers", w.format().name());
+    &w.row(row)[at.start / len * bytes..at.end / len * bytes]
 }

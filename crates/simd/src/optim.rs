@@ -1,8 +1,9 @@
 //! Updates, by chunks of parameters. A parameter's update reads nothing but its own numbers.
 
-use lowtide_backend::{AdamHyper, SgdHyper, contract, spec};
+use lowtide_backend::{AdamHyper, Moments8, SgdHyper, contract, spec};
 use lowtide_kernels::AdamW;
 use lowtide_lanes::{share_out, slice_split};
+use lowtide_quant::dynamic8::{BLOCK, SIGNED, UNSIGNED, decode_block, encode_block};
 
 use crate::Simd;
 
@@ -21,6 +22,38 @@ pub(crate) fn adamw(
     let values = p.chunks_mut(step).zip(g.chunks(step));
     let units = values.zip(m.chunks_mut(step).zip(v.chunks_mut(step)));
     share_out(lanes, units, |((p, g), (m, v))| be.kernels().adamw(&factors, p, g, m, v));
+}
+
+/// One AdamW update with 8-bit moments; chunks are whole blocks. A block's moments are floats on
+/// the stack while it is updated.
+pub(crate) fn adamw8(
+    be: &Simd,
+    p: &mut [f32],
+    g: &[f32],
+    moments: Moments8<'_>,
+    hyper: &AdamHyper,
+) {
+    contract::adamw8(p, g, &moments, hyper);
+    let (lanes, step) = slice_split(be.threads(), p.len(), BLOCK);
+    let factors = factors(hyper);
+    let Moments8 { m, v, m_absmax, v_absmax } = moments;
+    let values = p.chunks_mut(step).zip(g.chunks(step));
+    let codes = m.chunks_mut(step).zip(v.chunks_mut(step));
+    let absmaxes = m_absmax.chunks_mut(step / BLOCK).zip(v_absmax.chunks_mut(step / BLOCK));
+    share_out(lanes, values.zip(codes).zip(absmaxes), |((values, codes), absmaxes)| {
+        let values = values.0.chunks_mut(BLOCK).zip(values.1.chunks(BLOCK));
+        let codes = codes.0.chunks_mut(BLOCK).zip(codes.1.chunks_mut(BLOCK));
+        let absmaxes = absmaxes.0.iter_mut().zip(absmaxes.1);
+        for (((p, g), (m8, v8)), (m_absmax, v_absmax)) in values.zip(codes).zip(absmaxes) {
+            let (mut m, mut v) = ([0.0; BLOCK], [0.0; BLOCK]);
+            let (m, v) = (&mut m[..p.len()], &mut v[..p.len()]);
+            decode_block(m8, *m_absmax, &SIGNED, m);
+            decode_block(v8, *v_absmax, &UNSIGNED, v);
+            be.kernels().adamw(&factors, p, g, m, v);
+            *m_absmax = encode_block(m, &SIGNED, m8);
+            *v_absmax = encode_block(v, &UNSIGNED, v8);
+        }
+    });
 }
 
 /// One SGD update.

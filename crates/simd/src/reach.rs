@@ -101,7 +101,7 @@ impl Tile {
     }
 
     /// Bands of columns, and the rows that see them at least.
-    pub(crate) fn bands_of_columns(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    fn bands_of_columns(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         let step = if self.is_whole() { self.columns.max(1) } else { BAND };
         cut(self.columns, step).map(move |columns| {
             let seen = |&row: &usize| self.seen.of(row, self.columns);
@@ -110,6 +110,36 @@ impl Tile {
             let after = (first..self.rows).find(|row| seen(row).start >= columns.end);
             (columns, first..after.unwrap_or(self.rows))
         })
+    }
+
+    /// `out += weights x`, where `x [columns, d]` is finite.
+    pub(crate) fn forth(
+        self,
+        kernels: &Kernels,
+        weights: Mat<'_, f32>,
+        x: Rhs<'_>,
+        mut out: MatMut<'_, f32>,
+    ) {
+        for (rows, columns) in self.bands() {
+            let weights = weights.rows_range(rows.clone()).cols_range(columns.clone());
+            let out = out.rb().rows_range(rows);
+            kernels.gemm(1.0, weights, x.rows_range(columns), true, out);
+        }
+    }
+
+    /// `out += weightsᵀ x`, where `x [rows, d]` is finite.
+    pub(crate) fn back(
+        self,
+        kernels: &Kernels,
+        weights: Mat<'_, f32>,
+        x: Rhs<'_>,
+        mut out: MatMut<'_, f32>,
+    ) {
+        for (columns, rows) in self.bands_of_columns() {
+            let weights = weights.rows_range(rows.clone()).cols_range(columns.clone()).t();
+            let out = out.rb().rows_range(columns);
+            kernels.gemm(1.0, weights, x.rows_range(rows), true, out);
+        }
     }
 
     /// `out += weights x`, where `x [columns, d]` may hold NaN or infinities: only what a row sees

@@ -2,9 +2,12 @@
 
 use crate::Isa;
 use crate::arch::stamp::stamp;
+use crate::arch::stamp_int::stamp_int;
+use crate::generic::form::Pairs;
 use crate::simd::Simd;
 
-stamp!(Isa::Scalar, Scalar, rows = 4, int_rows = [2, 2]);
+stamp!(Isa::Scalar, Scalar, rows = 4, int = [pairs::FUNCTIONS; 2]);
+stamp_int!(pairs, Scalar, Pairs, rows = [2, 2]);
 
 /// The functions of this instruction set.
 pub(crate) const TABLE: crate::Kernels = STAMPED;

@@ -3,13 +3,14 @@
 /// Defines `STAMPED` in the module it is used in.
 ///
 /// `$token` implements `Simd` and has `unsafe fn assume() -> Self`; `$rows` is how many rows its
-/// micro-kernel of products has; `$features` is what the functions are compiled with.
+/// micro-kernel of products has; `$int` is what computes in integers of one digit and of two;
+/// `$features` is what the functions are compiled with.
 macro_rules! stamp {
     (
         $isa:expr,
         $token:ty,
         rows = $rows:literal,
-        int_rows = [$int_rows:literal, $int_rows_t:literal]
+        int = $int:expr
         $(, features = $features:literal)? $(,)?
     ) => {
         /// The stamped functions.
@@ -23,12 +24,9 @@ macro_rules! stamp {
                 pack_transposed,
                 decode,
                 decode_integers,
-                round_rows,
-                pair_rows,
-                int_gemm,
-                int_gemm_t,
                 rows: ROWS,
             },
+            $int,
             crate::softmax::Softmax { soften, soften_vjp, divide_rows, dot_rows, finite },
         );
 
@@ -94,50 +92,6 @@ macro_rules! stamp {
             minima: &mut [f32],
         ) -> bool {
             crate::generic::decode::decode_integers(format, bytes, codes, scales, minima)
-        }
-
-        $(#[target_feature(enable = $features)])?
-        fn round_rows(
-            x: lowtide_tensor::Mat<'_, f32>,
-            top: f32,
-            codes: lowtide_tensor::MatMut<'_, i16>,
-            scales: lowtide_tensor::MatMut<'_, f32>,
-            sums: lowtide_tensor::MatMut<'_, f32>,
-        ) {
-            crate::generic::int::round_rows(x, top, codes, scales, sums);
-        }
-
-        $(#[target_feature(enable = $features)])?
-        fn pair_rows(a: &[i16], b: &[i16], rows: usize, row: usize, panel: &mut [i32]) {
-            crate::generic::int::pair_rows(a, b, rows, row, panel);
-        }
-
-        $(#[target_feature(enable = $features)])?
-        unsafe fn int_gemm(
-            x: crate::Rounded<'_>,
-            b: crate::IntRhs<'_>,
-            add: bool,
-            c: lowtide_tensor::MatMut<'_, f32>,
-        ) {
-            // SAFETY: whoever calls a function of this table runs on its instruction set.
-            let s = unsafe { <$token>::assume() };
-            // SAFETY: the caller vouches for the shapes.
-            unsafe { crate::generic::int::gemm::<_, $int_rows>(s, x, b, add, c) }
-        }
-
-        $(#[target_feature(enable = $features)])?
-        unsafe fn int_gemm_t(
-            g: crate::Rounded<'_>,
-            b: crate::IntRhsT<'_>,
-            base: lowtide_tensor::Mat<'_, f32>,
-            c: lowtide_tensor::MatMut<'_, f32>,
-        ) {
-            const REGISTERS: usize =
-                lowtide_quant::integers::GROUP / <$token as crate::simd::Simd>::LANES;
-            // SAFETY: whoever calls a function of this table runs on its instruction set.
-            let s = unsafe { <$token>::assume() };
-            // SAFETY: the caller vouches for the shapes.
-            unsafe { crate::generic::int::gemm_t::<_, $int_rows_t, REGISTERS>(s, g, b, base, c) }
         }
 
         $(#[target_feature(enable = $features)])?

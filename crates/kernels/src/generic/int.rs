@@ -9,7 +9,8 @@
 //!
 //! 1. Integers have 16 bits and go through the pairwise dot product that every instruction set has
 //!    in some form, 2 terms a lane: that is as much as two 8-bit digits with 4 terms a lane, and
-//!    needs no digits.
+//!    needs no digits. Where there is only an instruction for bytes, a table has another form
+//!    ([`Form`]); sums are exact, so its bits are the same.
 //! 2. A micro-kernel holds `R` rows by `V` registers of integer sums; after each 32 terms they are
 //!    scaled and added to as many registers of floats, in ascending order.
 
@@ -17,14 +18,9 @@ use core::mem::MaybeUninit;
 
 use lowtide_tensor::{Mat, MatMut};
 
+use crate::generic::form::{Form, GROUP};
 use crate::int::{IntRhs, IntRhsT, Rounded};
 use crate::simd::Simd;
-
-/// Terms that share a scale.
-const GROUP: usize = lowtide_quant::integers::GROUP;
-
-/// Pairs of terms that share a scale.
-const PAIRS: usize = GROUP / 2;
 
 /// Magnitudes below this are taken for zero: their reciprocal would overflow.
 const SMALLEST: f32 = 1e-30;
@@ -60,7 +56,7 @@ pub(crate) fn round_group(x: &[f32; GROUP], top: f32, codes: &mut [i16; GROUP]) 
 /// Rounds rows `x [m, k]`; `codes [m, k']`, `scales` and `sums [m, k' / 32]`, where `k'` is `k`
 /// rounded up to whole groups, padded with zeros.
 #[inline(always)]
-pub(crate) fn round_rows(
+pub(crate) fn round_rows<S: Simd, F: Form<S>>(
     x: Mat<'_, f32>,
     top: f32,
     mut codes: MatMut<'_, i16>,
@@ -73,11 +69,13 @@ pub(crate) fn round_rows(
         let mut results = scales.row_mut(i).iter_mut().zip(sums.row_mut(i));
         for ((x, codes), (scale, sum)) in whole.iter().zip(&mut *codes).zip(&mut results) {
             (*scale, *sum) = round_group(x, top, codes);
+            F::arrange(codes);
         }
         if let (Some((scale, sum)), false) = (results.next(), rest.is_empty()) {
             let mut padded = [0.0; GROUP];
             padded[..rest.len()].copy_from_slice(rest);
             (*scale, *sum) = round_group(&padded, top, &mut codes[whole.len()]);
+            F::arrange(&mut codes[whole.len()]);
         }
     }
 }
@@ -87,7 +85,7 @@ pub(crate) fn round_rows(
 /// # Safety
 /// Shapes fit together; `c` has adjacent columns.
 #[inline(always)]
-pub(crate) unsafe fn gemm<S: Simd, const R: usize>(
+pub(crate) unsafe fn gemm<S: Simd, F: Form<S>, const R: usize>(
     s: S,
     x: Rounded<'_>,
     b: IntRhs<'_>,
@@ -127,16 +125,16 @@ pub(crate) unsafe fn gemm<S: Simd, const R: usize>(
             // SAFETY: `lanes` columns from there on are there; rows are walked within `m`.
             unsafe {
                 if S::WIDE == 3 && lanes == 3 * S::LANES {
-                    rows::<S, R, 3, false>(s, &call, m, 0);
+                    rows::<S, F, R, 3, false>(s, &call, m, 0);
                     done += 3 * S::LANES;
                 } else if lanes >= 2 * S::LANES {
-                    rows::<S, R, 2, false>(s, &call, m, 0);
+                    rows::<S, F, R, 2, false>(s, &call, m, 0);
                     done += 2 * S::LANES;
                 } else if lanes >= S::LANES {
-                    rows::<S, R, 1, false>(s, &call, m, 0);
+                    rows::<S, F, R, 1, false>(s, &call, m, 0);
                     done += S::LANES;
                 } else {
-                    rows::<S, R, 1, true>(s, &call, m, lanes);
+                    rows::<S, F, R, 1, true>(s, &call, m, lanes);
                     done = width;
                 }
             }
@@ -164,7 +162,7 @@ struct Call<'a> {
 /// # Safety
 /// As [`gemm`], with `V` registers (`lanes` lanes) of columns at the pointers.
 #[inline(always)]
-unsafe fn rows<S: Simd, const R: usize, const V: usize, const PART: bool>(
+unsafe fn rows<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART: bool>(
     s: S,
     call: &Call<'_>,
     m: usize,
@@ -176,13 +174,13 @@ unsafe fn rows<S: Simd, const R: usize, const V: usize, const PART: bool>(
         // SAFETY: each micro-kernel has at most `left` rows.
         unsafe {
             if left >= R {
-                micro::<S, R, V, PART>(s, call, row, lanes);
+                micro::<S, F, R, V, PART>(s, call, row, lanes);
                 row += R;
             } else if left >= 2 && R > 2 {
-                micro::<S, 2, V, PART>(s, call, row, lanes);
+                micro::<S, F, 2, V, PART>(s, call, row, lanes);
                 row += 2;
             } else {
-                micro::<S, 1, V, PART>(s, call, row, lanes);
+                micro::<S, F, 1, V, PART>(s, call, row, lanes);
                 row += 1;
             }
         }
@@ -194,7 +192,7 @@ unsafe fn rows<S: Simd, const R: usize, const V: usize, const PART: bool>(
 /// # Safety
 /// The rows and columns are there.
 #[inline(always)]
-unsafe fn micro<S: Simd, const R: usize, const V: usize, const PART: bool>(
+unsafe fn micro<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART: bool>(
     s: S,
     call: &Call<'_>,
     row: usize,
@@ -213,27 +211,14 @@ unsafe fn micro<S: Simd, const R: usize, const V: usize, const PART: bool>(
             x.sums.as_ptr().add(row * x.sums.row_stride()),
         )
     };
+    let q_row = x.codes.row_stride();
     let mut totals = [[s.splat(0.0); V]; R];
     for group in 0..call.groups {
-        let mut dots = [[s.splat_int(0); V]; R];
-        for pair in 0..PAIRS {
-            let at = group * PAIRS + pair;
-            // SAFETY: row `at` of the codes is there.
-            let b = unsafe { call.codes.add(at * call.codes_row) };
-            let mut right = [s.splat_int(0); V];
-            for (v, right) in right.iter_mut().enumerate() {
-                *right = s.bits(load(b, v));
-            }
-            for (r, dots) in dots.iter_mut().enumerate() {
-                // SAFETY: `R` rows are there, each with two codes for every pair.
-                let left = s.splat_int(unsafe {
-                    q.add(r * x.codes.row_stride() + 2 * at).cast::<i32>().read_unaligned()
-                });
-                for (dot, right) in dots.iter_mut().zip(right) {
-                    *dot = s.dot_pairs(*dot, right, left);
-                }
-            }
-        }
+        // SAFETY: a group of codes and of each row's values.
+        let dots = unsafe {
+            let codes = call.codes.add(group * (GROUP / F::PER_ELEMENT) * call.codes_row);
+            F::dots::<R, V>(s, q.add(group * GROUP), q_row, codes, call.codes_row, load)
+        };
         for v in 0..V {
             // SAFETY: a scale, and a minimum where there are any, for every group and column.
             let d = load(unsafe { call.scales.add(group * call.scales_row) }, v);
@@ -290,15 +275,34 @@ unsafe fn put<S: Simd, const R: usize, const V: usize, const PART: bool>(
     }
 }
 
-/// Writes codes of two neighbouring rows `a [n]`, `b [n]` as row `row` of `panel [n / 32, rows, 32]`:
-/// a pair in each element.
+/// Writes the codes of `per` neighbouring rows `[per, n]`, 2 or 4, as row `row` of
+/// `panel [n / 32, rows, 32]`: one of each in an element.
 #[inline(always)]
-pub(crate) fn pair_rows(a: &[i16], b: &[i16], rows: usize, row: usize, panel: &mut [i32]) {
-    let columns = a.as_chunks::<GROUP>().0.iter().zip(b.as_chunks::<GROUP>().0);
+pub(crate) fn weave_rows(per: usize, codes: &[i16], rows: usize, row: usize, panel: &mut [i32]) {
+    let (a, b) = codes.split_at(codes.len() / 2);
+    if per == 2 {
+        return weave(rows, row, panel, [a, b], |[a, b]| {
+            i32::from(a.cast_unsigned()) | i32::from(b) << 16
+        });
+    }
+    let ((a, b), (c, d)) = (a.split_at(a.len() / 2), b.split_at(b.len() / 2));
+    weave(rows, row, panel, [a, b, c, d], |codes| i32::from_ne_bytes(codes.map(|code| code as u8)));
+}
+
+#[inline(always)]
+fn weave<const PER: usize>(
+    rows: usize,
+    row: usize,
+    panel: &mut [i32],
+    codes: [&[i16]; PER],
+    element: impl Fn([i16; PER]) -> i32,
+) {
+    let codes = codes.map(|codes| codes.as_chunks::<GROUP>().0);
     let panels = panel.as_chunks_mut::<GROUP>().0.chunks_exact_mut(rows);
-    for ((a, b), panel) in columns.zip(panels) {
-        for ((a, b), pair) in a.iter().zip(b).zip(&mut panel[row]) {
-            *pair = i32::from(a.cast_unsigned()) | i32::from(*b) << 16;
+    for (column, panel) in panels.enumerate() {
+        let codes = codes.map(|codes| &codes[column]);
+        for (i, to) in panel[row].iter_mut().enumerate() {
+            *to = element(codes.map(|codes| codes[i]));
         }
     }
 }
@@ -313,7 +317,7 @@ const ROWS: usize = 2;
 /// Shapes fit together; `c` has adjacent columns. `V` registers hold 32 lanes. The contraction is
 /// at most [`IntRhsT::K_MAX`] long.
 #[inline(always)]
-pub(crate) unsafe fn gemm_t<S: Simd, const R: usize, const V: usize>(
+pub(crate) unsafe fn gemm_t<S: Simd, F: Form<S>, const R: usize, const V: usize>(
     s: S,
     g: Rounded<'_>,
     b: IntRhsT<'_>,
@@ -328,13 +332,13 @@ pub(crate) unsafe fn gemm_t<S: Simd, const R: usize, const V: usize>(
             // SAFETY: `column` is one of the groups of columns, and there are `left` rows.
             unsafe {
                 if left >= R {
-                    micro_t::<S, R, V>(s, g, b, base, &mut c, row, column);
+                    micro_t::<S, F, R, V>(s, g, b, base, &mut c, row, column);
                     row += R;
                 } else if left >= ROWS && R > ROWS {
-                    micro_t::<S, ROWS, V>(s, g, b, base, &mut c, row, column);
+                    micro_t::<S, F, ROWS, V>(s, g, b, base, &mut c, row, column);
                     row += ROWS;
                 } else {
-                    micro_t::<S, 1, V>(s, g, b, base, &mut c, row, column);
+                    micro_t::<S, F, 1, V>(s, g, b, base, &mut c, row, column);
                     row += 1;
                 }
             }
@@ -347,7 +351,7 @@ pub(crate) unsafe fn gemm_t<S: Simd, const R: usize, const V: usize>(
 /// # Safety
 /// The rows and columns are there.
 #[inline(always)]
-unsafe fn micro_t<S: Simd, const R: usize, const V: usize>(
+unsafe fn micro_t<S: Simd, F: Form<S>, const R: usize, const V: usize>(
     s: S,
     g: Rounded<'_>,
     b: IntRhsT<'_>,
@@ -357,24 +361,24 @@ unsafe fn micro_t<S: Simd, const R: usize, const V: usize>(
     column: usize,
 ) {
     let (k, groups) = (g.codes.cols(), g.scales.cols());
-    // SAFETY: ratios and codes of group `column` of the columns, of which there are `k` and `k / 2`
-    // rows of 32.
-    let (ratios, codes) = unsafe {
-        (b.ratios.as_ptr().add(column * k), b.codes.as_ptr().add(column * k / 2 * GROUP))
-    };
+    let elements = k / F::PER_ELEMENT * GROUP;
+    // SAFETY: ratios and codes of group `column` of the columns, of which there are `k` and
+    // `elements`.
+    let (ratios, codes) =
+        unsafe { (b.ratios.as_ptr().add(column * k), b.codes.as_ptr().add(column * elements)) };
     let mut scaled = [[const { MaybeUninit::<i16>::uninit() }; IntRhsT::K_MAX]; R];
     for (r, scaled) in scaled.iter_mut().enumerate() {
-        for at in (0..k).step_by(2 * S::LANES) {
-            // SAFETY: `k` is whole groups, which are whole registers of 16-bit lanes; a row of
-            // `scaled` is at least as long.
+        for at in (0..k).step_by(GROUP) {
+            // SAFETY: `k` is whole groups; a row of `scaled` is at least as long.
             unsafe {
                 let q = g.codes.as_ptr().add((row + r) * g.codes.row_stride() + at);
-                let product =
-                    s.scale_short(s.load_int(q.cast()), s.load_int(ratios.add(at).cast()));
-                s.store_int(scaled.as_mut_ptr().add(at).cast(), product);
+                F::scale(s, q, ratios.add(at), scaled.as_mut_ptr().add(at).cast());
             }
         }
     }
+    let scaled: *const i16 = scaled.as_ptr().cast();
+    // SAFETY: `V` registers are there wherever this is called.
+    let load = |from: *const f32, v: usize| unsafe { s.load(from.add(v * S::LANES)) };
     let mut totals = [[s.splat(0.0); V]; R];
     for (r, totals) in totals.iter_mut().enumerate() {
         // SAFETY: a base for every row and group of columns.
@@ -382,24 +386,11 @@ unsafe fn micro_t<S: Simd, const R: usize, const V: usize>(
         *totals = [s.splat(base); V];
     }
     for group in 0..groups {
-        let mut dots = [[s.splat_int(0); V]; R];
-        for pair in 0..PAIRS {
-            let at = group * PAIRS + pair;
-            let mut right = [s.splat_int(0); V];
-            for (v, right) in right.iter_mut().enumerate() {
-                // SAFETY: row `at` of the codes of these columns.
-                *right = s.bits(unsafe { s.load(codes.add(at * GROUP + v * S::LANES)) });
-            }
-            for (dots, scaled) in dots.iter_mut().zip(&scaled) {
-                // SAFETY: two codes for every pair, all of which were written above.
-                let left = s.splat_int(unsafe {
-                    scaled.as_ptr().add(2 * at).cast::<i32>().read_unaligned()
-                });
-                for (dot, right) in dots.iter_mut().zip(right) {
-                    *dot = s.dot_pairs(*dot, right, left);
-                }
-            }
-        }
+        // SAFETY: a group of codes and of each row's values, all of which were written above.
+        let dots = unsafe {
+            let codes = codes.add(group * (GROUP / F::PER_ELEMENT) * GROUP);
+            F::dots::<R, V>(s, scaled.add(group * GROUP), IntRhsT::K_MAX, codes, GROUP, load)
+        };
         // SAFETY: a largest scale for every group of rows and of columns.
         let largest = unsafe { *b.largest.as_ptr().add(group * b.largest.row_stride() + column) };
         for (r, (totals, dots)) in totals.iter_mut().zip(&dots).enumerate() {

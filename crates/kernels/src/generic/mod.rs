@@ -3,6 +3,7 @@
 pub(crate) mod decode;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
+pub(crate) mod form;
 pub(crate) mod gate;
 pub(crate) mod gemm;
 pub(crate) mod int;

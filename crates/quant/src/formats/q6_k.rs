@@ -67,6 +67,10 @@ impl BlockFormat for Q6_K {
 }
 
 impl Integers for Q6_K {
+    fn codes_are_bytes(&self) -> bool {
+        false
+    }
+
     #[inline(always)]
     fn decode_integers(
         &self,

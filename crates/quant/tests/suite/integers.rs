@@ -23,6 +23,8 @@ proptest! {
             format.decode(bytes, &mut values);
             for (i, (code, value)) in codes.iter().zip(values).enumerate() {
                 prop_assert!(code.abs() <= CODE_MAX, "{}: code {code}", format.name());
+                let is_byte = i8::try_from(*code).is_ok();
+                prop_assert!(is_byte || !integers.codes_are_bytes(), "{}: {code}", format.name());
                 let (scale, minimum) = (scales[i / GROUP], minima[i / GROUP]);
                 let part = scale * f32::from(*code);
                 let got = part + minimum;

@@ -11,9 +11,12 @@ use core::arch::aarch64::{
 
 use crate::Isa;
 use crate::arch::stamp::stamp;
+use crate::arch::stamp_int::stamp_int;
+use crate::generic::form::Pairs;
 use crate::simd::Simd;
 
-stamp!(Isa::Neon, Neon, rows = 8, int_rows = [4, 2], features = "neon");
+stamp!(Isa::Neon, Neon, rows = 8, int = [pairs::FUNCTIONS; 2], features = "neon");
+stamp_int!(pairs, Neon, Pairs, rows = [4, 2], features = "neon");
 
 /// The functions of this instruction set.
 pub(crate) const TABLE: crate::Kernels = STAMPED;

@@ -14,9 +14,12 @@ use core::arch::x86_64::{
 
 use crate::Isa;
 use crate::arch::stamp::stamp;
+use crate::arch::stamp_int::stamp_int;
+use crate::generic::form::Pairs;
 use crate::simd::Simd;
 
-stamp!(Isa::Avx2, Avx2, rows = 6, int_rows = [4, 2], features = "avx2,fma,f16c");
+stamp!(Isa::Avx2, Avx2, rows = 6, int = [pairs::FUNCTIONS; 2], features = "avx2,fma,f16c");
+stamp_int!(pairs, Avx2, Pairs, rows = [4, 2], features = "avx2,fma,f16c");
 
 /// The functions of this instruction set.
 pub(crate) const TABLE: crate::Kernels = STAMPED;

@@ -15,7 +15,9 @@ use core::arch::x86_64::{
 
 use crate::Isa;
 use crate::arch::stamp::stamp;
+use crate::arch::stamp_int::stamp_int;
 use crate::arch::x86_64::few;
+use crate::generic::form::Pairs;
 use crate::simd::Simd;
 use crate::table::with_few;
 
@@ -23,7 +25,14 @@ stamp!(
     Isa::Avx512,
     Avx512<false>,
     rows = 8,
-    int_rows = [4, 6],
+    int = [pairs::FUNCTIONS; 2],
+    features = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"
+);
+stamp_int!(
+    pairs,
+    Avx512<false>,
+    Pairs,
+    rows = [4, 6],
     features = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"
 );
 

@@ -2,15 +2,24 @@
 
 use crate::Isa;
 use crate::arch::stamp::stamp;
+use crate::arch::stamp_int::stamp_int;
 use crate::arch::x86_64::avx512::Avx512;
 use crate::arch::x86_64::few;
+use crate::generic::form::Pairs;
 use crate::table::with_few;
 
 stamp!(
     Isa::Avx512Vnni,
     Avx512<true>,
     rows = 8,
-    int_rows = [4, 6],
+    int = [pairs::FUNCTIONS; 2],
+    features = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c"
+);
+stamp_int!(
+    pairs,
+    Avx512<true>,
+    Pairs,
+    rows = [4, 6],
     features = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c"
 );
 
