@@ -10,7 +10,7 @@ use crate::aarch64::{self, CPUS, TARGET, Toolchain};
 use crate::{files, run, test};
 
 /// Profile of the root manifest: that of releases, without symbols.
-const PROFILE: &str = "dist";
+const PROFILE: &str = "portable";
 /// How long the program may take to start and say something.
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -23,7 +23,7 @@ pub trait Backend<F: Float = f32>: Send + Sync {
 
     /// Facts for reports.
     fn caps(&self) -> Caps {
-        Caps { threads: 1, isa: "generic" }
+        Caps { threads: 1, isa: "generic", compute: "f32" }
     }
 
     /// Scratch a call of this shape needs.

@@ -7,6 +7,9 @@ pub struct Caps {
     pub threads: usize,
     /// Instruction set it was built for or detected.
     pub isa: &'static str,
+    /// Arithmetic of products with packed weights: `f32`, or `int8x2` and `int8` for integer dot
+    /// products of two and of one 8-bit digit. Everything else is always f32.
+    pub compute: &'static str,
 }
 
 /// Memory one call of an operation needs beyond its operands.

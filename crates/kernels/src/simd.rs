@@ -12,6 +12,9 @@ pub(crate) trait Simd: Copy {
     /// Lanes of a register.
     const LANES: usize;
 
+    /// Registers in a row of a product's micro-kernel, 2 or 3: as many as leave room for the rows.
+    const WIDE: usize;
+
     /// A register of f32 lanes.
     type F: Copy;
 

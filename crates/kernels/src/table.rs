@@ -4,7 +4,6 @@ use lowtide_quant::BlockFormat;
 use lowtide_quant::integers::GROUP;
 use lowtide_tensor::{Mat, MatMut};
 
-use crate::generic::gemm::WIDE;
 use crate::int::adjacent;
 use crate::softmax::Softmax;
 use crate::{IntRhs, IntRhsT, Isa, Rhs, Rounded, arch};
@@ -17,6 +16,7 @@ use crate::{IntRhs, IntRhsT, Isa, Rhs, Rounded, arch};
 pub struct Kernels {
     isa: Isa,
     lanes: usize,
+    group: usize,
     functions: Functions,
     pub(crate) softmax: Softmax,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Functions {
     pub(crate) decode: unsafe fn(&'static dyn BlockFormat, &[u8], &mut [f32]) -> bool,
     pub(crate) decode_integers: DecodeIntegers,
     pub(crate) round_rows: RoundRows,
-    pub(crate) pair_rows: unsafe fn(&[i16], &[i16], &mut [i32]),
+    pub(crate) pair_rows: unsafe fn(&[i16], &[i16], usize, usize, &mut [i32]),
     pub(crate) int_gemm: unsafe fn(Rounded<'_>, IntRhs<'_>, bool, MatMut<'_, f32>),
     pub(crate) int_gemm_t: unsafe fn(Rounded<'_>, IntRhsT<'_>, Mat<'_, f32>, MatMut<'_, f32>),
 }
@@ -44,8 +44,14 @@ type DecodeIntegers =
 type RoundRows = unsafe fn(Mat<'_, f32>, f32, MatMut<'_, i16>, MatMut<'_, f32>, MatMut<'_, f32>);
 
 /// A table, for the files of `arch`.
-pub(crate) const fn new(isa: Isa, lanes: usize, functions: Functions, softmax: Softmax) -> Kernels {
-    Kernels { isa, lanes, functions, softmax }
+pub(crate) const fn new(
+    isa: Isa,
+    lanes: usize,
+    group: usize,
+    functions: Functions,
+    softmax: Softmax,
+) -> Kernels {
+    Kernels { isa, lanes, group, functions, softmax }
 }
 
 /// The tables compiled into this program, from the plainest to the fastest.
@@ -123,7 +129,7 @@ impl Kernels {
     /// Columns of a group of a packed right-hand side.
     #[must_use]
     pub fn group(&self) -> usize {
-        WIDE * self.lanes
+        self.group
     }
 
     /// `c = alpha a b`, or `c += alpha a b` with `add`: `a [m, k]` of any strides, `b [k, n]`,
@@ -253,15 +259,22 @@ impl Kernels {
         unsafe { (self.functions.round_rows)(x, top, codes, scales, sums) }
     }
 
-    /// Writes the codes of two neighbouring rows as the pairs of one row of [`IntRhsT`].
+    /// Writes the codes of two neighbouring rows `a`, `b [n]` as row `row` of the codes of
+    /// [`IntRhsT`], `panel [n / 32, rows, 32]`.
     ///
     /// # Panics
-    /// When the lengths differ.
-    pub fn pair_rows(&self, a: &[i16], b: &[i16], pairs: &mut [i32]) {
-        let n = pairs.len();
-        assert!(a.len() == n && b.len() == n, "pairs of {} and {} in {n}", a.len(), b.len());
+    /// When the lengths do not fit, or there is no such row.
+    pub fn pair_rows(&self, a: &[i16], b: &[i16], rows: usize, row: usize, panel: &mut [i32]) {
+        let n = a.len();
+        let fits = b.len() == n && n.is_multiple_of(GROUP) && panel.len() == rows * n;
+        assert!(
+            fits && row < rows,
+            "pairs of {n} and {} codes as row {row} of {rows} in {}",
+            b.len(),
+            panel.len()
+        );
         // SAFETY: the instruction set was detected.
-        unsafe { (self.functions.pair_rows)(a, b, pairs) }
+        unsafe { (self.functions.pair_rows)(a, b, rows, row, panel) }
     }
 
     /// `c = x b`, or `c += x b` with `add`, in integers: `x [m, k]`, `b [k, n]`, `c [m, n]` with

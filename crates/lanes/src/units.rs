@@ -7,37 +7,37 @@ const ELEMENTS_WORTH_SHARING: usize = 16 * 1024;
 
 /// Rows `start..start + rows.rows()` of an output.
 #[derive(Debug)]
-pub struct RowBlock<'a> {
+pub struct RowBlock<'a, T = f32> {
     /// The first row's number in the output.
     pub start: usize,
     /// The rows.
-    pub rows: MatMut<'a, f32>,
+    pub rows: MatMut<'a, T>,
 }
 
 /// Splits an output into blocks of `step` rows; the last may be shorter.
 #[derive(Debug)]
-pub struct RowBlocks<'a> {
-    rest: Option<MatMut<'a, f32>>,
+pub struct RowBlocks<'a, T = f32> {
+    rest: Option<MatMut<'a, T>>,
     start: usize,
     step: usize,
 }
 
-impl<'a> RowBlocks<'a> {
+impl<'a, T: Copy> RowBlocks<'a, T> {
     /// Cuts `out`.
     ///
     /// # Panics
     /// When `step` is zero.
     #[must_use]
-    pub fn new(out: MatMut<'a, f32>, step: usize) -> Self {
+    pub fn new(out: MatMut<'a, T>, step: usize) -> Self {
         assert!(step > 0, "blocks of no rows");
         Self { rest: Some(out), start: 0, step }
     }
 }
 
-impl<'a> Iterator for RowBlocks<'a> {
-    type Item = RowBlock<'a>;
+impl<'a, T: Copy> Iterator for RowBlocks<'a, T> {
+    type Item = RowBlock<'a, T>;
 
-    fn next(&mut self) -> Option<RowBlock<'a>> {
+    fn next(&mut self) -> Option<RowBlock<'a, T>> {
         let rest = self.rest.take().filter(|rest| rest.rows() > 0)?;
         let at = self.step.min(rest.rows());
         let (rows, rest) = rest.split_rows(at);

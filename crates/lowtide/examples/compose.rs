@@ -2,15 +2,15 @@
 //!
 //! `cargo run --release --example compose` packs a random matrix, changes it by a little of rank 2,
 //! and lets an adapter of rank 4 find that change from inputs and outputs. The four crates it is
-//! made of (`quant`, `backend`, `ndarray`, `lora`) and the contract between them (`adapter`,
+//! made of (`quant`, `backend`, `simd`, `lora`) and the contract between them (`adapter`,
 //! `tensor`) can be used in a program of your own without any other part of Lowtide.
 #![allow(clippy::print_stdout, reason = "a program talks to the person who runs it")]
 
 use lowtide::adapter::{Adapter, Config, FrozenLinear, Init, Linear, Phase, Rows};
 use lowtide::backend::{Backend, DropoutKey, OpShape, Span};
 use lowtide::lora::Lora;
-use lowtide::ndarray::NdArray;
 use lowtide::quant::{BlockFormat, QMat, formats::Q4_0};
+use lowtide::simd::Simd;
 use lowtide::tensor::{Mat, MatMut};
 
 const TOKENS: usize = 128;
@@ -29,7 +29,7 @@ fn main() {
 
 /// Trains, and tells the loss before every update: half the squared error of a token.
 pub(crate) fn losses() -> Vec<f32> {
-    let be: &dyn Backend = &NdArray::new(2);
+    let be: &dyn Backend = &Simd::new(2);
     let mut noise = Noise(7);
     let dense = noise.values(OUT * IN, 0.2);
     let mut packed = vec![0; OUT * Q4_0.row_bytes(IN).expect("whole blocks")];

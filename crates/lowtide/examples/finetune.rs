@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use lowtide::{Event, NdArray, Settings, Summary, TrainError, finetune};
+use lowtide::{Event, Settings, Simd, Summary, TrainError, finetune};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let paths: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Trains on all cores and tells of each reported update.
 pub(crate) fn train(settings: &Settings) -> Result<Summary, TrainError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    finetune(settings, &NdArray::new(threads), threads, &mut |event| match event {
+    finetune(settings, &Simd::new(threads), threads, &mut |event| match event {
         Event::Step(step) if step.report => println!("update {}: loss {:.4}", step.step, step.loss),
         Event::Saved { path, .. } => println!("the adapter is in {}", path.display()),
         _ => {}

@@ -1,13 +1,13 @@
 //! Fine-tune real language models where memory is shallow: the whole of Lowtide under one name.
 //!
-//! A job is a value ([`Settings`]), a backend ([`NdArray`]) and a function: [`finetune`],
+//! A job is a value ([`Settings`]), a backend ([`Simd`]) and a function: [`finetune`],
 //! [`plan()`] or [`evaluate`]. It reports through [`Event`]s, prints nothing and computes inside
 //! the rayon pool it is called in. The `lowtide` command is these three functions with flags and
 //! tables.
 //!
 //! ```
 //! # use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
-//! use lowtide::{Event, NdArray, Settings, finetune};
+//! use lowtide::{Event, Settings, Simd, finetune};
 //!
 //! # let folder = tempfile::tempdir()?;
 //! # let (model, data) = (folder.path().join("model"), folder.path().join("train.jsonl"));
@@ -23,7 +23,7 @@
 //!     ..Settings::default()
 //! };
 //! let mut losses = Vec::new();
-//! let summary = finetune(&settings, &NdArray::new(1), 1, &mut |event| {
+//! let summary = finetune(&settings, &Simd::new(1), 1, &mut |event| {
 //!     if let Event::Step(step) = event {
 //!         losses.push(step.loss);
 //!     }
@@ -40,7 +40,11 @@
 #![forbid(unsafe_code)]
 
 #[doc(inline)]
+pub use lowtide_kernels::{Isa, Kernels};
+#[doc(inline)]
 pub use lowtide_ndarray::NdArray;
+#[doc(inline)]
+pub use lowtide_simd::{Compute, Simd};
 #[doc(inline)]
 pub use lowtide_train::{
     EvalSettings, Evaluation, Event, Settings, Summary, TrainError, evaluate, finetune,
@@ -54,6 +58,7 @@ pub use lowtide_convert as convert;
 pub use lowtide_data as data;
 pub use lowtide_formats as formats;
 pub use lowtide_hub as hub;
+pub use lowtide_kernels as kernels;
 pub use lowtide_lora as lora;
 pub use lowtide_memory as memory;
 pub use lowtide_model as model;
@@ -61,6 +66,7 @@ pub use lowtide_ndarray as ndarray;
 pub use lowtide_optim as optim;
 pub use lowtide_quant as quant;
 pub use lowtide_runtime as runtime;
+pub use lowtide_simd as simd;
 pub use lowtide_tape as tape;
 pub use lowtide_tensor as tensor;
 pub use lowtide_train as train;

@@ -51,7 +51,7 @@ impl Backend for NdArray {
     }
 
     fn caps(&self) -> Caps {
-        Caps { threads: self.threads, isa: "matrixmultiply" }
+        Caps { threads: self.threads, isa: "matrixmultiply", compute: "f32" }
     }
 
     fn req(&self, op: OpShape) -> Req {

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use lowtide_backend::{Backend, Caps, OpShape, Req, spec};
+use lowtide_backend::{AttentionShape, Backend, Caps, OpShape, Req, Span, spec};
 use lowtide_kernels::Kernels;
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
-use crate::{matmul, qmatmul};
+use crate::{attention, attention_vjp, matmul, qmatmul};
 
 /// Arithmetic of products with packed weights. Everything else is always computed in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -94,18 +94,22 @@ impl Backend for Simd {
     }
 
     fn caps(&self) -> Caps {
-        Caps { threads: self.threads, isa: self.kernels.isa().name() }
+        Caps { threads: self.threads, isa: self.kernels.isa().name(), compute: self.compute.name() }
     }
 
     fn req(&self, op: OpShape) -> Req {
         match op {
-            OpShape::Qmatmul { out_features, in_features, .. } => {
-                qmatmul::req(self, out_features, in_features)
+            OpShape::Qmatmul { rows, out_features, in_features } => {
+                qmatmul::req(self, rows, out_features, in_features)
             }
-            OpShape::QmatmulT { out_features, in_features, .. } => {
-                qmatmul::req_t(self, out_features, in_features)
+            OpShape::QmatmulT { rows, out_features, in_features } => {
+                qmatmul::req_t(self, rows, out_features, in_features)
             }
             OpShape::Matmul { m, k, n } => matmul::req(self, m, k, n),
+            OpShape::Attention { queries, keys, shape } => {
+                attention::req(self, queries, keys, shape)
+            }
+            OpShape::AttentionVjp { rows, shape } => attention_vjp::req(self, rows, shape),
             other => spec::req(other),
         }
     }
@@ -136,5 +140,39 @@ impl Backend for Simd {
         scratch: &mut [f32],
     ) {
         matmul::matmul(self, alpha, a, b, beta, c, scratch);
+    }
+
+    fn attention(
+        &self,
+        q: Mat<'_, f32>,
+        k: Mat<'_, f32>,
+        v: Mat<'_, f32>,
+        shape: AttentionShape,
+        spans: &[Span],
+        o: MatMut<'_, f32>,
+        lse: MatMut<'_, f32>,
+        scratch: &mut [f32],
+    ) {
+        attention::attention(self, q, k, v, shape, spans, o, lse, scratch);
+    }
+
+    fn attention_vjp(
+        &self,
+        q: Mat<'_, f32>,
+        k: Mat<'_, f32>,
+        v: Mat<'_, f32>,
+        o: Mat<'_, f32>,
+        lse: Mat<'_, f32>,
+        dout: Mat<'_, f32>,
+        shape: AttentionShape,
+        spans: &[Span],
+        dq: MatMut<'_, f32>,
+        dk: MatMut<'_, f32>,
+        dv: MatMut<'_, f32>,
+        scratch: &mut [f32],
+    ) {
+        let forward = attention_vjp::Forward { q, k, v, o, lse, dout };
+        let gradients = attention_vjp::Gradients { dq, dk, dv };
+        attention_vjp::attention_vjp(self, forward, shape, spans, gradients, scratch);
     }
 }

@@ -29,8 +29,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod attention;
+mod attention_vjp;
 mod backend;
+mod integers;
 mod matmul;
 mod qmatmul;
+mod reach;
 
 pub use backend::{Compute, Simd};

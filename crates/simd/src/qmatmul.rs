@@ -14,7 +14,7 @@ use lowtide_lanes::{
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
-use crate::Simd;
+use crate::{Compute, Simd, integers};
 
 /// Columns of a result computed together, unless one block of the format is wider.
 const WIDTH: usize = 192;
@@ -23,18 +23,35 @@ const WIDTH: usize = 192;
 const DEPTH: usize = 256;
 
 /// What [`qmatmul`] needs.
-pub(crate) fn req(be: &Simd, out_features: usize, in_features: usize) -> Req {
-    let depth = in_features.min(DEPTH);
+pub(crate) fn req(be: &Simd, rows: usize, out_features: usize, in_features: usize) -> Req {
+    let floats = be.threads() * unit_len(be, out_features, in_features);
+    let scratch = match be.compute() {
+        Compute::F32 => floats,
+        _ => floats.max(integers::scratch(be, rows, out_features, in_features)),
+    };
+    Req { scratch, library_bytes: 0 }
+}
+
+/// Scratch of a unit: a panel, and the rows that go into it next.
+fn unit_len(be: &Simd, out_features: usize, in_features: usize) -> usize {
     let width = forward_width(be, out_features).min(out_features);
-    let each = depth * (width + be.kernels().lanes());
-    Req { scratch: be.threads() * each, library_bytes: 0 }
+    in_features.min(DEPTH) * (width + be.kernels().lanes())
 }
 
 /// What [`qmatmul_t`] needs, for any format.
-pub(crate) fn req_t(be: &Simd, out_features: usize, in_features: usize) -> Req {
-    // The widest that any block length leads to: panel, and one decoded row of it.
-    let width = in_features.min(contract::BLOCK_LEN_MAX);
-    Req { scratch: be.threads() * width * (out_features.min(DEPTH) + 1), library_bytes: 0 }
+pub(crate) fn req_t(be: &Simd, rows: usize, out_features: usize, in_features: usize) -> Req {
+    let floats = be.threads() * unit_len_t(out_features, in_features);
+    let scratch = match be.compute() {
+        Compute::F32 => floats,
+        _ => floats.max(integers::scratch_t(be, rows, out_features, in_features)),
+    };
+    Req { scratch, library_bytes: 0 }
+}
+
+/// Scratch of a transposed unit: the widest panel that any block length leads to, and one decoded
+/// row of it.
+fn unit_len_t(out_features: usize, in_features: usize) -> usize {
+    in_features.min(contract::BLOCK_LEN_MAX) * (out_features.min(DEPTH) + 1)
 }
 
 fn forward_width(be: &Simd, outputs: usize) -> usize {
@@ -50,9 +67,12 @@ pub(crate) fn qmatmul(
     scratch: &mut [f32],
 ) {
     contract::qmatmul(x, w, y.as_ref());
+    if integers::integers(be, &w).is_some() {
+        return integers::qmatmul(be, x, w, y, scratch);
+    }
     let (kernels, inputs) = (be.kernels(), w.cols());
     let depth = chain(w);
-    let each = req(be, w.rows(), inputs).scratch / be.threads();
+    let each = unit_len(be, w.rows(), inputs);
     let width = forward_width(be, w.rows());
     share(be.threads(), scratch, each, ColBlocks::new(y, width), |unit, own| {
         let ColBlock { start, cols: mut y } = unit;
@@ -78,8 +98,11 @@ pub(crate) fn qmatmul_t(
     scratch: &mut [f32],
 ) {
     contract::qmatmul_t(dy, w, dx.as_ref());
+    if integers::integers(be, &w).is_some() {
+        return integers::qmatmul_t(be, dy, w, dx, scratch);
+    }
     let (kernels, outputs, inputs) = (be.kernels(), w.rows(), w.cols());
-    let each = req_t(be, outputs, inputs).scratch / be.threads();
+    let each = unit_len_t(outputs, inputs);
     let width = transposed_width(be, w);
     share(be.threads(), scratch, each, ColBlocks::new(dx, width), |unit, own| {
         let ColBlock { start, cols: mut dx } = unit;

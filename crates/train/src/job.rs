@@ -38,9 +38,10 @@ pub(crate) struct Planned {
 }
 
 impl<'s> Job<'s> {
-    /// Opens everything that `settings` name.
-    pub(crate) fn open(settings: &'s Settings) -> Result<Self, TrainError> {
+    /// Opens everything that `settings` name, for a backend that does what they ask for.
+    pub(crate) fn open(settings: &'s Settings, be: &dyn Backend<f32>) -> Result<Self, TrainError> {
         settings.check()?;
+        settings.check_backend(be.caps().compute)?;
         let targets = settings.target_modules.parse()?;
         let layers = settings.layers.parse()?;
         let optimizer = optimizer(settings)?;
@@ -145,7 +146,9 @@ impl<'s> Job<'s> {
             memory_budget: budget,
             smallest_budget: smallest,
             alternatives: rows,
-            backend: be.name(),
+            backend: format!("{}/{}", be.name(), be.caps().isa),
+            precision: settings.precision()?.name(),
+            compute: be.caps().compute,
             threads,
             warnings: Warning::all(
                 settings,

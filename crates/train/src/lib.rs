@@ -18,6 +18,7 @@ mod job;
 mod log;
 mod metrics;
 mod planner;
+mod precision;
 mod prepare;
 pub mod report;
 mod rss;
@@ -38,6 +39,7 @@ pub use metrics::{
     DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary,
 };
 pub use planner::{Needs, RunPlan};
+pub use precision::Precision;
 pub use prepare::{Prepared, PreparedData};
 pub use rss::{Memory, Watch, memory_now};
 pub use run::{finetune, finetune_until, plan};

@@ -165,8 +165,12 @@ pub struct PlanReport {
     pub smallest_budget: u64,
     /// Everything that was considered, fastest first.
     pub alternatives: Vec<PlanRow>,
-    /// Backend that will compute.
-    pub backend: &'static str,
+    /// Backend that will compute, and its instruction set: `simd/avx2`.
+    pub backend: String,
+    /// Precision asked for.
+    pub precision: &'static str,
+    /// Arithmetic of products with packed weights.
+    pub compute: &'static str,
     /// Threads it will use.
     pub threads: usize,
     /// What was asked for and will not come to anything.
@@ -234,8 +238,12 @@ pub struct Summary {
     pub rss_anon_peak_bytes: Option<u64>,
     /// Highest resident memory, the system's own mark.
     pub rss_peak_bytes: Option<u64>,
-    /// Backend that computed.
+    /// Backend that computed, and its instruction set: `simd/avx2`.
     pub backend: String,
+    /// Precision asked for.
+    pub precision: String,
+    /// Arithmetic of products with packed weights.
+    pub compute: String,
     /// Threads used.
     pub threads: usize,
     /// Checkpoint policy.

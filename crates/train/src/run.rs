@@ -33,7 +33,7 @@ pub fn plan(
     be: &dyn Backend<f32>,
     threads: usize,
 ) -> Result<(DataReport, PlanReport), TrainError> {
-    let job = Job::open(settings)?;
+    let job = Job::open(settings, be)?;
     let methods = registry();
     let model = job.build(&methods)?;
     let planned = job.plan(&model, be, threads)?;
@@ -69,7 +69,7 @@ pub fn finetune_until(
     stop: &AtomicBool,
 ) -> Result<Summary, TrainError> {
     let watch = Watch::start();
-    let job = Job::open(settings)?;
+    let job = Job::open(settings, be)?;
     on_event(&Event::Data(job.data.report.clone()));
     let methods = registry();
     let model = job.build(&methods)?;
@@ -91,7 +91,9 @@ pub fn finetune_until(
     tracing::debug!(bytes = ledger.live().held(), "reserved");
     let warmup_steps = settings.warmup_steps.unwrap_or(report.steps.saturating_mul(3) / 100);
     let checkpointing = report.policy.to_owned();
-    let resolved = Settings { warmup_steps: Some(warmup_steps), checkpointing, ..settings.clone() };
+    let compute = report.compute.to_owned();
+    let resolved =
+        Settings { warmup_steps: Some(warmup_steps), checkpointing, compute, ..settings.clone() };
     let mut run = Run {
         job: &job,
         resolved,
@@ -112,7 +114,9 @@ pub fn finetune_until(
     summary.planned_peak_bytes = report.planned_peak_bytes;
     summary.peak_bytes = ledger.peak();
     summary.peak_by_category = report::named(by_name(ledger.at_peak()));
-    summary.backend = report.backend.into();
+    summary.backend.clone_from(&report.backend);
+    summary.precision = report.precision.into();
+    summary.compute = report.compute.into();
     summary.threads = threads;
     summary.policy = report.policy.into();
     summary.trainable_parameters = report.trainable_parameters;

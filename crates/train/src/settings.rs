@@ -60,6 +60,11 @@ pub struct Settings {
     /// Heap that may be held, such as `256MiB`; none for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_budget: Option<String>,
+    /// `exact`, `balanced` or `fast`: how far results may stray for speed.
+    pub precision: String,
+    /// Arithmetic of products with packed weights: `f32`, `int8x2` or `int8`; `auto` is the
+    /// quickest that the precision allows and the backend has.
+    pub compute: String,
     /// `auto`, `store` or `block`.
     pub checkpointing: String,
     /// Seed of shuffling, initialisation and dropout.
@@ -106,6 +111,8 @@ impl Default for Settings {
             max_grad_norm: 1.0,
             mask_prompt: true,
             memory_budget: None,
+            precision: "exact".into(),
+            compute: "auto".into(),
             checkpointing: "auto".into(),
             seed: 0,
             val_split: 0.0,
@@ -148,6 +155,19 @@ pub enum SettingsError {
         path: PathBuf,
         /// Where and why.
         reason: String,
+    },
+    /// A backend that computes otherwise than was asked for.
+    #[error(
+        "the backend computes packed products in {compute}, expected what `precision` {precision} \
+         with `compute` {asked} allows"
+    )]
+    Arithmetic {
+        /// Precision asked for.
+        precision: &'static str,
+        /// Arithmetic asked for, or `auto`.
+        asked: String,
+        /// Arithmetic of the backend.
+        compute: &'static str,
     },
     /// A size that cannot be read.
     #[error(transparent)]
@@ -222,6 +242,7 @@ impl Settings {
             return bad("val-split", self.val_split.to_string(), "a share from 0 to below 1");
         }
         self.schedule_kind()?;
+        self.precision()?.check(&self.compute)?;
         self.budget()?;
         Ok(())
     }

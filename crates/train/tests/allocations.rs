@@ -5,6 +5,7 @@
 use std::cell::OnceCell;
 
 use lowtide_backend::{Backend, Scalar};
+use lowtide_kernels::Kernels;
 use lowtide_memory::{Budget, Ledger};
 use lowtide_optim::{AdamW8, Optimizer, Sgd};
 use lowtide_tape::Policy;
@@ -12,7 +13,7 @@ use lowtide_testkit::alloc::{Counts, TestAlloc};
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{Event, OpenBase, Settings, finetune};
 
-use support::{ADAMW, Home, Setup, dataset, in_pool, say};
+use support::{ADAMW, Home, Kind, Setup, dataset, say};
 
 #[path = "suite/support.rs"]
 mod support;
@@ -78,6 +79,7 @@ fn from_the_second_update_on_nothing_large_is_allocated() {
     an_update_on_the_specification_allocates_nothing(&home);
     a_step_of_a_whole_job_allocates_nothing(&home);
     // The last, because threads of a pool that is gone may still be clearing up.
+    an_update_on_simd_allocates_nothing(&home);
     an_update_on_ndarray_allocates_packing_buffers_only(&home);
 }
 
@@ -92,9 +94,35 @@ fn an_update_on_the_specification_allocates_nothing(home: &Home) {
     }
 }
 
+/// On every table; of what rayon needs for itself, its queues may grow once.
+fn an_update_on_simd_allocates_nothing(home: &Home) {
+    for kernels in Kernels::available() {
+        for threads in [1, 2] {
+            Kind::Simd(kernels).in_pool(threads, |be| {
+                for (i, setup) in setups(be).iter().enumerate() {
+                    let (all, library_bytes) = counts(setup, home);
+                    assert_eq!(library_bytes, 0);
+                    for (step, counts) in all.iter().enumerate() {
+                        let largest = counts.largest().next();
+                        let what = format!("{}, {threads} threads, setup {i}", kernels.isa());
+                        let step = step + 2;
+                        assert_eq!(counts.large, 0, "{what}, update {step}: {largest:?}");
+                        let most = if threads == 1 { 0 } else { OURS_MAX };
+                        assert!(
+                            counts.requests <= most,
+                            "{what}, update {step}: {} requests, {largest:?}",
+                            counts.requests
+                        );
+                    }
+                }
+            });
+        }
+    }
+}
+
 fn an_update_on_ndarray_allocates_packing_buffers_only(home: &Home) {
     for threads in [1, 2] {
-        in_pool(threads, |be| {
+        Kind::Ndarray.in_pool(threads, |be| {
             for (i, setup) in setups(be).iter().enumerate() {
                 let (all, library_bytes) = counts(setup, home);
                 check_packing(&format!("{threads} threads, setup {i}"), &all, library_bytes);

@@ -1,5 +1,5 @@
 //! The tiny models of every family against transformers and PEFT: logits, losses, every gradient,
-//! five AdamW steps, on both backends and under both policies. Tolerances are those of
+//! five AdamW steps, on every backend and under both policies. Tolerances are those of
 //! testdata/golden/README.md.
 
 use std::io::Write;
@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use lowtide_adapter::Config;
 use lowtide_backend::{Backend, Scalar};
+use lowtide_kernels::{Isa, Kernels};
 use lowtide_memory::{Budget, Ledger};
 use lowtide_model::{Adaptation, Layers, Site, TargetModules};
 use lowtide_ndarray::NdArray;
+use lowtide_simd::Simd;
 use lowtide_optim::{AdamW, StepHyper};
 use lowtide_tape::{Batch, Limits, Policy};
 use lowtide_tensor::MatMut;
@@ -180,20 +182,29 @@ fn check_logits(
     assert_close(&format!("{} {file}", case.model), &logits, &want.data, LOGITS_ATOL, 0.0);
 }
 
-#[test]
-fn the_scalar_backend_agrees_with_transformers_and_peft() {
-    for case in &CASES {
+fn agrees(be: &dyn Backend<f32>, cases: &[Case]) {
+    for case in cases {
         for policy in Policy::ALL {
-            run(case, &Scalar, policy);
+            run(case, be, policy);
         }
     }
 }
 
 #[test]
+fn the_scalar_backend_agrees_with_transformers_and_peft() {
+    agrees(&Scalar, &CASES);
+}
+
+#[test]
 fn the_ndarray_backend_agrees_with_transformers_and_peft() {
-    for case in &CASES {
-        for policy in Policy::ALL {
-            run(case, &NdArray::new(2), policy);
-        }
+    agrees(&NdArray::new(2), &CASES);
+}
+
+#[test]
+fn the_simd_backend_agrees_with_transformers_and_peft_on_every_table() {
+    for kernels in Kernels::available() {
+        // Plain Rust is slow; the other cases have the same products in it.
+        let cases = if kernels.isa() == Isa::Scalar { &CASES[..1] } else { &CASES };
+        agrees(&Simd::with(kernels, 2), cases);
     }
 }

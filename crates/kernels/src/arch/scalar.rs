@@ -25,6 +25,8 @@ impl Scalar {
 impl Simd for Scalar {
     const LANES: usize = LANES;
 
+    const WIDE: usize = 2;
+
     type F = [f32; LANES];
 
     type Mask = [bool; LANES];

@@ -17,6 +17,7 @@ macro_rules! stamp {
         pub(crate) const TABLE: crate::Kernels = crate::table::new(
             $isa,
             <$token as crate::simd::Simd>::LANES,
+            <$token as crate::simd::Simd>::WIDE * <$token as crate::simd::Simd>::LANES,
             crate::table::Functions {
                 gemm,
                 pack_rows,
@@ -105,8 +106,8 @@ macro_rules! stamp {
         }
 
         $(#[target_feature(enable = $features)])?
-        fn pair_rows(a: &[i16], b: &[i16], pairs: &mut [i32]) {
-            crate::generic::int::pair_rows(a, b, pairs);
+        fn pair_rows(a: &[i16], b: &[i16], rows: usize, row: usize, panel: &mut [i32]) {
+            crate::generic::int::pair_rows(a, b, rows, row, panel);
         }
 
         $(#[target_feature(enable = $features)])?

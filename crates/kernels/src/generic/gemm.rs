@@ -15,9 +15,6 @@ use lowtide_tensor::{Mat, MatMut};
 use crate::rhs::Rhs;
 use crate::simd::Simd;
 
-/// Registers of `c` in a row of a micro-kernel.
-pub(crate) const WIDE: usize = 3;
-
 /// `c = alpha a b`, or `c += alpha a b` with `add`; micro-kernels of `R` rows.
 ///
 /// # Safety
@@ -84,7 +81,7 @@ struct Call {
 #[inline(always)]
 unsafe fn row_of_kernels<S: Simd, const R: usize>(s: S, call: &Call, row: usize, b: Rhs<'_>) {
     let n = b.n();
-    let group = b.group.unwrap_or(WIDE * S::LANES);
+    let group = b.group.unwrap_or(S::WIDE * S::LANES);
     let data = b.as_ptr();
     let mut at = 0;
     while at < n {
@@ -116,7 +113,7 @@ unsafe fn group_of_kernels<S: Simd, const R: usize>(
         // SAFETY: `done < width`, and each micro-kernel touches at most `left` columns.
         unsafe {
             let b = b.add(done);
-            if left >= 3 * S::LANES {
+            if S::WIDE == 3 && left >= 3 * S::LANES {
                 micro::<S, R, 3, false>(s, call, row, at + done, b, b_row, 0);
                 done += 3 * S::LANES;
             } else if left >= 2 * S::LANES {

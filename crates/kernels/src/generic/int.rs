@@ -13,6 +13,8 @@
 //! 2. A micro-kernel holds `R` rows by `V` registers of integer sums; after each 32 terms they are
 //!    scaled and added to as many registers of floats, in ascending order.
 
+use core::mem::MaybeUninit;
+
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::int::{IntRhs, IntRhsT, Rounded};
@@ -102,7 +104,7 @@ pub(crate) unsafe fn gemm<S: Simd, const R: usize>(
         let (scales, scales_row) = b.scales.part(at, width);
         let mut done = 0;
         while done < width {
-            let lanes = (width - done).min(3 * S::LANES);
+            let lanes = (width - done).min(S::WIDE * S::LANES);
             let call = Call {
                 groups,
                 x,
@@ -124,7 +126,7 @@ pub(crate) unsafe fn gemm<S: Simd, const R: usize>(
             };
             // SAFETY: `lanes` columns from there on are there; rows are walked within `m`.
             unsafe {
-                if lanes == 3 * S::LANES {
+                if S::WIDE == 3 && lanes == 3 * S::LANES {
                     rows::<S, R, 3, false>(s, &call, m, 0);
                     done += 3 * S::LANES;
                 } else if lanes >= 2 * S::LANES {
@@ -288,11 +290,16 @@ unsafe fn put<S: Simd, const R: usize, const V: usize, const PART: bool>(
     }
 }
 
-/// Writes codes of two neighbouring rows `a [n]`, `b [n]` as the pairs of one row of a panel.
+/// Writes codes of two neighbouring rows `a [n]`, `b [n]` as row `row` of `panel [n / 32, rows, 32]`:
+/// a pair in each element.
 #[inline(always)]
-pub(crate) fn pair_rows(a: &[i16], b: &[i16], pairs: &mut [i32]) {
-    for ((a, b), pair) in a.iter().zip(b).zip(pairs) {
-        *pair = i32::from(a.cast_unsigned()) | i32::from(*b) << 16;
+pub(crate) fn pair_rows(a: &[i16], b: &[i16], rows: usize, row: usize, panel: &mut [i32]) {
+    let columns = a.as_chunks::<GROUP>().0.iter().zip(b.as_chunks::<GROUP>().0);
+    let panels = panel.as_chunks_mut::<GROUP>().0.chunks_exact_mut(rows);
+    for ((a, b), panel) in columns.zip(panels) {
+        for ((a, b), pair) in a.iter().zip(b).zip(&mut panel[row]) {
+            *pair = i32::from(a.cast_unsigned()) | i32::from(*b) << 16;
+        }
     }
 }
 
@@ -355,7 +362,7 @@ unsafe fn micro_t<S: Simd, const R: usize, const V: usize>(
     let (ratios, codes) = unsafe {
         (b.ratios.as_ptr().add(column * k), b.codes.as_ptr().add(column * k / 2 * GROUP))
     };
-    let mut scaled = [[0_i16; IntRhsT::K_MAX]; R];
+    let mut scaled = [[const { MaybeUninit::<i16>::uninit() }; IntRhsT::K_MAX]; R];
     for (r, scaled) in scaled.iter_mut().enumerate() {
         for at in (0..k).step_by(2 * S::LANES) {
             // SAFETY: `k` is whole groups, which are whole registers of 16-bit lanes; a row of
@@ -384,7 +391,7 @@ unsafe fn micro_t<S: Simd, const R: usize, const V: usize>(
                 *right = s.bits(unsafe { s.load(codes.add(at * GROUP + v * S::LANES)) });
             }
             for (dots, scaled) in dots.iter_mut().zip(&scaled) {
-                // SAFETY: two codes for every pair.
+                // SAFETY: two codes for every pair, all of which were written above.
                 let left = s.splat_int(unsafe {
                     scaled.as_ptr().add(2 * at).cast::<i32>().read_unaligned()
                 });

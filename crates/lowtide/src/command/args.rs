@@ -1,15 +1,13 @@
 //! The command line: sub-commands, and the flags they share.
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use clap::builder::RangedU64ValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use serde::Deserialize;
 
 use super::bench::BenchArgs;
 use super::chat::ChatArgs;
+use super::computing::{ArithmeticFlags, MachineFlags};
 use super::convert::ConvertArgs;
 use super::flags::{RunFlags, size};
 use super::generate::GenerateArgs;
@@ -17,9 +15,6 @@ use super::generate::GenerateArgs;
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 bad usage, 3 no plan fits the memory budget,\n\
 130 interrupted (what was learned so far is saved).";
-
-/// How many threads may be asked for.
-pub(crate) const THREADS: RangeInclusive<u64> = 1..=1024;
 
 /// Fine-tune real language models where memory is shallow.
 #[derive(Debug, Parser)]
@@ -166,6 +161,8 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Memory")]
     pub(crate) memory_budget: Option<String>,
     #[command(flatten)]
+    pub(crate) arithmetic: ArithmeticFlags,
+    #[command(flatten)]
     pub(crate) machine: MachineFlags,
     #[command(flatten)]
     pub(crate) voice: Voice,
@@ -258,32 +255,6 @@ impl PackingFlags {
     pub(crate) fn given(self) -> Option<bool> {
         (self.packing || self.no_packing).then_some(self.packing)
     }
-}
-
-/// What computes. Nothing here changes a result.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Args, Deserialize)]
-#[command(next_help_heading = "Machine")]
-pub(crate) struct MachineFlags {
-    /// What computes [default: auto]
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub(crate) backend: Option<BackendName>,
-    /// Threads [default: one a core]
-    #[arg(long, value_name = "N")]
-    #[arg(value_parser = RangedU64ValueParser::<u16>::new().range(THREADS))]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) threads: Option<u16>,
-}
-
-/// A backend by name. Its variants are described in plain comments, because a doc comment on one
-/// would make every flag's help take three lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum BackendName {
-    // The quickest that this machine can run.
-    #[default]
-    Auto,
-    // ndarray, matrixmultiply and rayon.
-    Ndarray,
 }
 
 /// How much is said, and in which form.

@@ -8,7 +8,8 @@ use clap::Args;
 use lowtide::data::Message;
 use lowtide::runtime::{Prompt, Request, RuntimeError, Session, Stop, with_session};
 
-use super::args::{MachineFlags, Voice};
+use super::args::Voice;
+use super::computing::{ArithmeticFlags, MachineFlags};
 use super::console::Console;
 use super::failure::Failure;
 use super::generate::{Answer, PROMPT_BYTES_MAX};
@@ -32,6 +33,8 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "TEXT", help_heading = "Input", allow_hyphen_values = true)]
     system: Option<String>,
     #[command(flatten)]
+    arithmetic: ArithmeticFlags,
+    #[command(flatten)]
     machine: MachineFlags,
     #[command(flatten)]
     pub(crate) voice: Voice,
@@ -52,7 +55,7 @@ enum Line<'a> {
 /// Runs `lowtide chat`.
 pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     let (settings, request) = args.speech.resolve(args.voice)?;
-    let machine = Machine::start(args.machine)?;
+    let machine = Machine::start(args.machine, &args.arithmetic)?;
     let console = Console::new(args.voice);
     // A set flag ends the process at the next Ctrl-C; it is unset while an answer is under way.
     let stop = signals::stop_flag();

@@ -7,7 +7,8 @@ use lowtide::train::{Settings, SettingsError};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::args::{MachineFlags, RunArgs, THREADS};
+use super::args::RunArgs;
+use super::computing::{MachineFlags, THREADS};
 
 /// The settings of a run, and what computes it.
 ///
@@ -30,22 +31,17 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<(Settings, MachineFlags), Settin
         }
     }
     settings.check()?;
-    let given = args.machine;
-    let machine = MachineFlags {
-        backend: given.backend.or(machine.backend),
-        threads: given.threads.or(machine.threads),
-    };
-    Ok((settings, machine))
+    Ok((settings, args.machine.or(machine)))
 }
 
-/// Reads a configuration file. `backend` and `threads` change no result, so they are no settings of
-/// a run; being flags, they may stand in the file all the same.
+/// Reads a configuration file. `backend`, `isa` and `threads` tell what computes, not what is
+/// computed, so they are no settings of a run; being flags, they may stand in the file all the same.
 fn read(path: &Path) -> Result<(Settings, MachineFlags), SettingsError> {
     let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| bad(error.to_string()))?;
     let machine: Table =
-        ["backend", "threads"].into_iter().filter_map(|key| table.remove_entry(key)).collect();
+        ["backend", "isa", "threads"].iter().filter_map(|key| table.remove_entry(*key)).collect();
     if machine.is_empty() {
         // Reading the text itself lets an error show the line.
         return Ok((Settings::from_file(path)?, MachineFlags::default()));
@@ -66,9 +62,11 @@ fn read(path: &Path) -> Result<(Settings, MachineFlags), SettingsError> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use lowtide::Isa;
 
     use super::*;
-    use crate::command::args::{BackendName, Cli, Job};
+    use crate::command::args::{Cli, Job};
+    use crate::command::computing::{BackendName, IsaName};
 
     fn with(file: &str, flags: &[&str]) -> Result<(Settings, MachineFlags), SettingsError> {
         let folder = tempfile::tempdir().unwrap();
@@ -99,9 +97,13 @@ mod tests {
 
     #[test]
     fn the_machine_may_stand_in_the_file() {
-        let file = "model = 'm'\ndata = 'd'\nbackend = 'ndarray'\nthreads = 3\n";
+        let file = "model = 'm'\ndata = 'd'\nbackend = 'simd'\nisa = 'avx2'\nthreads = 3\n";
         let (_, machine) = with(file, &[]).unwrap();
-        let expected = MachineFlags { backend: Some(BackendName::Ndarray), threads: Some(3) };
+        let expected = MachineFlags {
+            backend: Some(BackendName::Simd),
+            isa: Some(IsaName::Of(Isa::Avx2)),
+            threads: Some(3),
+        };
         assert_eq!(machine, expected);
         let (_, machine) = with(file, &["--threads=1"]).unwrap();
         assert_eq!(machine, MachineFlags { threads: Some(1), ..expected });
@@ -116,6 +118,8 @@ mod tests {
             ("threads = 'many'", "threads"),
             ("threads = 0", "`threads` is 0"),
             ("backend = 'gpu'", "gpu"),
+            ("isa = 'mmx'", "unknown instruction set `mmx`, expected auto, scalar, avx2"),
+            ("model = 'm'\ndata = 'd'\ncompute = 'int8'", "because `precision` is exact"),
             ("rank = 4", "`model` is missing"),
             ("model = 'm'", "`data` is missing"),
             ("model = 'm'\ndata = 'd'\nval-split = 2.0", "`val-split` is 2"),

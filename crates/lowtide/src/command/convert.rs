@@ -8,7 +8,8 @@ use lowtide::convert::{AdapterSettings, ConvertError, Event, Kind, Settings};
 use lowtide::hub::{self, ModelId};
 use lowtide::train::{SettingsError, parse_bytes};
 
-use super::args::{MachineFlags, Voice};
+use super::args::Voice;
+use super::computing::{ArithmeticFlags, MachineFlags};
 use super::console::Console;
 use super::failure::Failure;
 use super::flags::size;
@@ -66,7 +67,7 @@ fn run_base(args: &ConvertArgs, model: &Path) -> Result<(), Failure> {
     let settings = settings(args)?;
     let source = base(model, args.voice)?;
     let settings = Settings { source, ..settings };
-    let machine = Machine::start(args.machine)?;
+    let machine = Machine::start(args.machine, &ArithmeticFlags::NONE)?;
     let mut console = Console::new(args.voice);
     let done = machine.run(|_, _| {
         let done = lowtide::convert::convert(&settings, &mut |event| tell(event, &mut console));

@@ -17,7 +17,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     if let Some(adapter) = &settings.adapter {
         inputs::check_adapter("adapter", adapter)?;
     }
-    let machine = Machine::start(args.machine)?;
+    let machine = Machine::start(args.machine, &args.arithmetic)?;
     let mut console = Console::new(args.voice);
     let mut hear = |event: &Event| {
         if let Event::Progress { phase, done, total } = *event {

@@ -24,6 +24,8 @@ use super::signals::INTERRUPTED;
 pub(crate) enum Failure {
     /// A value outside what it may be, or a configuration file that cannot be read.
     Usage(SettingsError),
+    /// A flag that contradicts another one, or asks for what this machine lacks.
+    Flag { flag: &'static str, found: String, expected: String },
     /// A path given with a flag, at which is not what was expected.
     Input { flag: &'static str, path: PathBuf, reason: String },
     /// `convert`.
@@ -73,10 +75,15 @@ impl Failure {
         Self::Training(Box::new(error), Box::new(settings.clone()))
     }
 
+    /// A flag that cannot be heeded.
+    pub(crate) fn flag(flag: &'static str, found: impl fmt::Display, expected: &str) -> Self {
+        Self::Flag { flag, found: found.to_string(), expected: expected.into() }
+    }
+
     /// 1 failed, 2 bad usage, 3 no plan fits the budget, 130 interrupted.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Flag { .. } => 2,
             Self::Bench(error) if blamed(error).is_some() => 2,
             Self::Training(error, _) | Self::Files(error) if usage(error).is_some() => 2,
             Self::Generation(error) if speaker(error).is_some() => 2,
@@ -115,6 +122,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(error) => f.write_str(&setting(error)),
+            Self::Flag { flag, found, expected } => {
+                f.write_str(&out_of_range(flag, found, expected))
+            }
             Self::Input { flag, path, reason } => {
                 write!(f, "--{flag} {}: {reason}", path.display())
             }

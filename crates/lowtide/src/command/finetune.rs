@@ -19,7 +19,7 @@ use super::{config, inputs, show, signals};
 pub(crate) fn run(args: &FinetuneArgs) -> Result<(), Failure> {
     let (settings, machine) = config::resolve(&args.run)?;
     inputs::check_all(&settings, args.run.voice)?;
-    let machine = Machine::start(machine)?;
+    let machine = Machine::start(machine, &settings)?;
     let console = Console::new(args.run.voice);
     if args.dry_run {
         dry_run(&settings, &machine, console)

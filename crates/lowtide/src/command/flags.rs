@@ -9,6 +9,7 @@ use lowtide::optim::ScheduleKind;
 use lowtide::train::{BudgetError, Settings, parse_bytes};
 
 use super::args::{MaskFlags, PackingFlags};
+use super::computing::ArithmeticFlags;
 
 /// Settings as far as they were given on the command line.
 #[derive(Debug, Default, Args)]
@@ -25,6 +26,8 @@ pub(crate) struct RunFlags {
     mask: MaskFlags,
     #[command(flatten)]
     memory: MemoryFlags,
+    #[command(flatten)]
+    arithmetic: ArithmeticFlags,
     #[command(flatten)]
     rhythm: RhythmFlags,
 }
@@ -169,7 +172,7 @@ impl RunFlags {
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;
-        let Self { paths, adapter, training, packing, mask, memory, rhythm } = self;
+        let Self { paths, adapter, training, packing, mask, memory, arithmetic, rhythm } = self;
         set(&mut s.model, &paths.model);
         set(&mut s.data, &paths.data);
         set(&mut s.output, &paths.output);
@@ -197,6 +200,8 @@ impl RunFlags {
         set(&mut s.mask_prompt, &mask.given());
         set_option(&mut s.memory_budget, &memory.memory_budget);
         set(&mut s.checkpointing, &memory.checkpointing);
+        set(&mut s.precision, &arithmetic.precision);
+        set(&mut s.compute, &arithmetic.compute);
         set(&mut s.val_split, &rhythm.val_split);
         set(&mut s.eval_every, &rhythm.eval_every);
         set(&mut s.save_every, &rhythm.save_every);

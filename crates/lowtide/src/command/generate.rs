@@ -10,7 +10,8 @@ use lowtide::runtime::{Generation, Prompt, RuntimeError, Session, with_session};
 use lowtide::train::SettingsError;
 use serde::Serialize;
 
-use super::args::{MachineFlags, Voice};
+use super::args::Voice;
+use super::computing::{ArithmeticFlags, MachineFlags};
 use super::console::Console;
 use super::failure::Failure;
 use super::machine::Machine;
@@ -37,6 +38,8 @@ pub(crate) struct GenerateArgs {
     /// Continue the prompt as it is, although the base has a chat template
     #[arg(long, help_heading = "Input")]
     raw: bool,
+    #[command(flatten)]
+    arithmetic: ArithmeticFlags,
     #[command(flatten)]
     machine: MachineFlags,
     #[command(flatten)]
@@ -71,7 +74,7 @@ impl<'a> Answer<'a> {
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let (settings, request) = args.speech.resolve(args.voice)?;
     let prompt = prompt(args)?;
-    let machine = Machine::start(args.machine)?;
+    let machine = Machine::start(args.machine, &args.arithmetic)?;
     let mut console = Console::new(args.voice);
     let generation = machine.run(|backend, _| {
         with_session(&settings, backend, |session| {

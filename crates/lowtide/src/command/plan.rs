@@ -21,7 +21,7 @@ struct Planned<'a> {
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let (settings, machine) = config::resolve(args)?;
     inputs::check_all(&settings, args.voice)?;
-    let machine = Machine::start(machine)?;
+    let machine = Machine::start(machine, &settings)?;
     let mut console = Console::new(args.voice);
     let planned = machine.run(|backend, threads| lowtide::plan(&settings, backend, threads));
     let (data, plan) = planned.map_err(|error| Failure::training(error, &settings))?;

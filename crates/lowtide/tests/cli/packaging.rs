@@ -9,7 +9,7 @@ fn every_shell_gets_a_script_with_commands_and_flags() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = place.lowtide(&format!("completions {shell}")).done();
-        for word in ["finetune", "inspect", "memory-budget", "adamw8bit"] {
+        for word in ["finetune", "inspect", "memory-budget", "adamw8bit", "precision", "isa"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
@@ -30,7 +30,13 @@ fn man_pages_are_written_for_every_command() {
     }
     assert!(!names.iter().any(|name| name.contains("man") || name.contains("help")), "{names:?}");
     let page = fs::read_to_string(place.path("pages/lowtide-finetune.1")).unwrap();
-    for part in [".TH lowtide-finetune 1 ", "lowtide finetune", "memory\\-budget", "Exit codes"] {
+    for part in [
+        ".TH lowtide-finetune 1 ",
+        "lowtide finetune",
+        "memory\\-budget",
+        "\\-\\-isa",
+        "Exit codes",
+    ] {
         assert!(page.contains(part), "{part}: {page}");
     }
     let page = fs::read_to_string(place.path("pages/lowtide.1")).unwrap();

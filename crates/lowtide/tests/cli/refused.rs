@@ -29,12 +29,22 @@ fn bad_usage_exits_2() {
         ("plan", "--weight-decay -1", "error: --weight-decay is -1, expected "),
         ("plan", "--val-split -1", "error: --val-split is -1, expected "),
         ("plan", "--rank -1", "invalid value '-1' for '--rank <N>'"),
+        ("plan", "--isa avx", "invalid value 'avx' for '--isa <NAME>'"),
+        ("plan", "--backend ndarray --isa avx2", "error: --isa is avx2, expected auto, because "),
+        ("eval", "--backend ndarray --compute int8x2", "error: --compute is int8x2, expected auto"),
+        ("finetune", "--compute int8", "error: --compute is int8, expected auto or f32, because "),
+        ("eval", "--precision balanced --compute int8", "expected auto, f32 or int8x2, because "),
+        ("plan", "--precision quick", "[possible values: exact, balanced, fast]"),
         ("eval", "--batch-size 0", "error: --batch-size is 0, expected at least 1\n"),
         ("eval", "--max-seq-len 1", "error: --max-seq-len is 1, expected at least 2\n"),
     ] {
         let error = place.on_model(&format!("{command} {flags}")).failed(2);
         assert!(error.contains(says), "{flags}: {error}");
     }
+    // No processor has both.
+    let foreign = ["avx2", "neon"].map(|isa| place.on_model(&format!("plan --isa {isa}")));
+    let foreign = foreign.into_iter().find(|ran| ran.code != Some(0)).unwrap().failed(2);
+    assert!(foreign.contains("expected auto or what this processor has: scalar"), "{foreign}");
     let error = place.lowtide("plan --config absent.toml").failed(2);
     assert!(error.contains("absent.toml"), "{error}");
     assert!(!place.path("adapter").exists());
@@ -82,6 +92,8 @@ fn bad_input_exits_1_and_names_the_file() {
 fn over_budget_exits_3_and_the_budget_it_names_works() {
     let place = Place::new();
     for command in ["eval", "plan", "finetune"] {
+        // Of batches this large, one policy holds visibly more than the other.
+        let command = format!("{command} --batch-size 12");
         let ran = place.on_model(&format!("{command} --memory-budget 10KiB"));
         let error = ran.failed(3);
         let (_, named) = error.split_once("use --memory-budget ").expect("a budget is named");

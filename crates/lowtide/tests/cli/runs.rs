@@ -115,13 +115,13 @@ fn finetune_writes_its_folder_and_says_what_it_does() {
     let place = Place::new();
     place.examples("valid.jsonl", 3);
     place.examples("train.jsonl", 12);
-    let line =
-        "finetune -m model -d . -o out --epochs 2 --report-every 6 --save-every 20 --threads 2";
+    let line = "finetune -m model -d . -o out --epochs 2 --report-every 6 --save-every 20 \
+                --threads 2 --isa scalar";
     let out = place.lowtide(line).done();
     for part in [
         "\n  training      12 examples, and 3 held out (",
         "\n  adapter       lora on 14 linears, ",
-        "\n  computing     ndarray, 2 threads\n",
+        "\n  computing     simd/scalar in f32, 2 threads\n",
         "\nheld-out loss ",
         " before training (",
         "\nstep  1/24  loss ",
@@ -137,6 +137,9 @@ fn finetune_writes_its_folder_and_says_what_it_does() {
 
     let config = fs::read_to_string(place.path("out/config.toml")).unwrap();
     assert!(config.contains("epochs = 2\n") && config.contains("rank = 8\n"), "{config}");
+    // Arithmetic as resolved, and nothing of the machine, which is another one elsewhere.
+    assert!(config.contains("precision = \"exact\"\ncompute = \"f32\"\n"), "{config}");
+    assert!(!config.contains("isa") && !config.contains("threads"), "{config}");
     let metrics = fs::read_to_string(place.path("out/metrics.jsonl")).unwrap();
     let metrics: Vec<Value> = metrics.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let steps: Vec<_> = metrics.iter().map(|line| line["step"].as_u64().unwrap()).collect();
@@ -171,6 +174,8 @@ fn the_summary_has_every_promised_field() {
         "rss_anon_peak_bytes",
         "rss_peak_bytes",
         "backend",
+        "precision",
+        "compute",
         "threads",
         "policy",
         "trainable_parameters",

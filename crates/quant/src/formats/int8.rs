@@ -64,7 +64,9 @@ impl Integers for INT8 {
     ) {
         integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
             let [s0, s1, s2, s3, q @ ..] = block;
-            *codes = q.map(|q| i16::from(q.cast_signed()));
+            for (code, q) in codes.iter_mut().zip(q) {
+                *code = i16::from(q.cast_signed());
+            }
             (f32::from_le_bytes([*s0, *s1, *s2, *s3]) * (1.0 / 127.0), 0.0)
         });
     }

@@ -71,7 +71,9 @@ impl Integers for IQ4_NL {
     ) {
         integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
             let [d0, d1, q @ ..] = block;
-            *codes = nibbles::unpack(q).map(|q| i16::from(LEVELS[usize::from(q & 15)]));
+            for (code, q) in codes.iter_mut().zip(nibbles::unpack(q)) {
+                *code = i16::from(LEVELS[usize::from(q & 15)]);
+            }
             (scale([*d0, *d1]), 0.0)
         });
     }

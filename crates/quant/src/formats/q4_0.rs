@@ -62,7 +62,9 @@ impl Integers for Q4_0 {
     ) {
         integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
             let [d0, d1, q @ ..] = block;
-            *codes = nibbles::unpack(q).map(|q| i16::from(q) - 8);
+            for (code, q) in codes.iter_mut().zip(nibbles::unpack(q)) {
+                *code = i16::from(q) - 8;
+            }
             (scale([*d0, *d1]), 0.0)
         });
     }

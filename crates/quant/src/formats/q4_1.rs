@@ -66,7 +66,9 @@ impl Integers for Q4_1 {
     ) {
         integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
             let [d0, d1, m0, m1, q @ ..] = block;
-            *codes = nibbles::unpack(q).map(i16::from);
+            for (code, q) in codes.iter_mut().zip(nibbles::unpack(q)) {
+                *code = i16::from(q);
+            }
             (scale([*d0, *d1]), scale([*m0, *m1]))
         });
     }

@@ -63,7 +63,9 @@ impl Integers for Q5_0 {
     ) {
         integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
             let [d0, d1, h0, h1, h2, h3, q @ ..] = block;
-            *codes = unpack_5([*h0, *h1, *h2, *h3], q).map(|q| i16::from(q) - 16);
+            for (code, q) in codes.iter_mut().zip(unpack_5([*h0, *h1, *h2, *h3], q)) {
+                *code = i16::from(q) - 16;
+            }
             (scale([*d0, *d1]), 0.0)
         });
     }

@@ -66,7 +66,9 @@ impl Integers for Q5_1 {
     ) {
         integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
             let [d0, d1, m0, m1, h0, h1, h2, h3, q @ ..] = block;
-            *codes = unpack_5([*h0, *h1, *h2, *h3], q).map(i16::from);
+            for (code, q) in codes.iter_mut().zip(unpack_5([*h0, *h1, *h2, *h3], q)) {
+                *code = i16::from(q);
+            }
             (scale([*d0, *d1]), scale([*m0, *m1]))
         });
     }

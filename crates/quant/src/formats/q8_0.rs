@@ -61,7 +61,9 @@ impl Integers for Q8_0 {
     ) {
         integers::each(self, bytes, codes, scales, minima, |block: &[u8; BYTES], codes| {
             let [d0, d1, q @ ..] = block;
-            *codes = q.map(|q| i16::from(q.cast_signed()));
+            for (code, q) in codes.iter_mut().zip(q) {
+                *code = i16::from(q.cast_signed());
+            }
             (scale([*d0, *d1]), 0.0)
         });
     }

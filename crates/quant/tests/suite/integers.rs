@@ -27,7 +27,7 @@ proptest! {
                 let part = scale * f32::from(*code);
                 let got = part + minimum;
                 if value.is_finite() && got.is_finite() {
-                    let slack = (part.abs() + minimum.abs()) * 2e-7 + 1e-36;
+                    let slack = (part.abs() + minimum.abs()) * 4e-7 + 1e-36;
                     prop_assert!(
                         (got - value).abs() <= slack,
                         "{}: {scale} * {code} + {minimum} for {value}", format.name()

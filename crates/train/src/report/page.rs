@@ -78,7 +78,11 @@ fn tiles(run: &Run) -> Markup {
     let speed = s.tokens_per_second.map(|rate| format!("{} tokens/s", three(rate)));
     let speed = speed.unwrap_or(NONE.into());
     let plural = if s.threads == 1 { "" } else { "s" };
-    let computing = format!("{}, {} thread{plural}", s.backend, s.threads);
+    let arithmetic = match s.compute.as_str() {
+        "" => String::new(),
+        compute => format!(" in {compute}"),
+    };
+    let computing = format!("{}{arithmetic}, {} thread{plural}", s.backend, s.threads);
     let over = s.rss_anon_peak_bytes.map(|anon| anon.saturating_sub(s.peak_bytes));
     html! {
         @if s.eval_loss_before.is_some() || s.eval_loss_after.is_some() {

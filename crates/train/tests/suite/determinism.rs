@@ -1,14 +1,14 @@
 //! Same seed and data, same bits: whatever the threads, the policy, the sink.
 
 use lowtide_backend::{Backend, Scalar};
-use lowtide_ndarray::NdArray;
+use lowtide_kernels::Isa;
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
 use lowtide_tape::Policy;
 use lowtide_testkit::compare::assert_close;
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{OpenBase, Settings, finetune};
 
-use crate::support::{ADAMW, Home, Setup, dataset, in_pool};
+use crate::support::{ADAMW, Home, Kind, Setup, dataset, in_pool};
 
 static ADAMW8: AdamW8 = AdamW8(AdamW { weight_decay: 0.0, ..ADAMW });
 static SGD: Sgd = Sgd { weight_decay: 0.01 };
@@ -34,6 +34,12 @@ fn trained(home: &Home, setup: &Setup<'_>) -> Vec<u32> {
     setup.bits(&base, &data, 3)
 }
 
+/// The specification, and every backend for two threads.
+fn backends() -> impl Iterator<Item = Box<dyn Backend<f32>>> {
+    let scalar: Box<dyn Backend<f32>> = Box::new(Scalar);
+    std::iter::once(scalar).chain(Kind::all().map(|kind| kind.make(2)))
+}
+
 /// Every bit of three updates is the same under both policies.
 fn both_policies(home: &Home, be: &dyn Backend<f32>, dropout: f64) -> Vec<u32> {
     let setup = |policy| Setup { policy, sequences: 2, dropout, ..Setup::new(be) };
@@ -44,15 +50,20 @@ fn both_policies(home: &Home, be: &dyn Backend<f32>, dropout: f64) -> Vec<u32> {
 
 #[test]
 fn threads_and_policies_change_no_bit() {
-    let home = wide();
-    let one = in_pool(1, |be| both_policies(&home, be, 0.0));
-    for threads in [2, 4] {
-        let same = in_pool(threads, |be| both_policies(&home, be, 0.0)) == one;
-        assert!(same, "{threads} threads");
+    let (wide, small) = (wide(), small());
+    for kind in Kind::all() {
+        // Plain Rust is slow, and no different from the other tables in how work is cut.
+        let scalar = matches!(kind, Kind::Simd(kernels) if kernels.isa() == Isa::Scalar);
+        let home = if scalar { &small } else { &wide };
+        let one = kind.in_pool(1, |be| both_policies(home, be, 0.0));
+        for threads in [2, 4] {
+            let same = kind.in_pool(threads, |be| both_policies(home, be, 0.0)) == one;
+            assert!(same, "{kind:?}: {threads} threads");
+        }
+        // The number of lanes, too, may differ from the number of threads.
+        let lanes = kind.in_pool(2, |_| both_policies(home, &*kind.make(3), 0.0));
+        assert!(lanes == one, "{kind:?}: three lanes on two threads");
     }
-    // The number of lanes, too, may differ from the number of threads.
-    let lanes = in_pool(2, |_| both_policies(&home, &NdArray::new(3), 0.0));
-    assert!(lanes == one, "three lanes on two threads");
 }
 
 #[test]
@@ -70,10 +81,8 @@ fn the_specification_knows_no_policy_and_no_threads() {
 #[test]
 fn dropout_draws_the_same_bits_again_in_backward() {
     let home = small();
-    let ndarray = NdArray::new(2);
-    let backends: [&dyn Backend<f32>; 2] = [&Scalar, &ndarray];
-    for be in backends {
-        let [dropped, plain] = [0.1, 0.0].map(|dropout| both_policies(&home, be, dropout));
+    for be in backends() {
+        let [dropped, plain] = [0.1, 0.0].map(|dropout| both_policies(&home, &*be, dropout));
         assert!(dropped != plain, "{} drops nothing", be.name());
     }
 }
@@ -85,14 +94,14 @@ fn gradients_applied_at_once_are_those_applied_at_the_end() {
     for optimizer in optimizers {
         for policy in Policy::ALL {
             for layers in ["all", "last:1"] {
-                let be = NdArray::new(2);
+                let be = Kind::fastest().make(2);
                 let setup = |apply_and_free| Setup {
                     apply_and_free,
                     optimizer,
                     policy,
                     layers,
                     sequences: 2,
-                    ..Setup::new(&be)
+                    ..Setup::new(&*be)
                 };
                 let [end, now] = [false, true].map(|now| trained(&home, &setup(now)));
                 assert!(end == now, "{}, {}, layers {layers}", optimizer.name(), policy.name());
@@ -106,9 +115,8 @@ fn a_batch_in_two_parts_has_the_same_gradient() {
     let home = small();
     let base = OpenBase::open(&home.base()).unwrap();
     let data = dataset(&base, &home.path("data.jsonl"));
-    let ndarray = NdArray::new(2);
-    let backends: [&dyn Backend<f32>; 2] = [&Scalar, &ndarray];
-    for be in backends {
+    for be in backends() {
+        let be = &*be;
         // The step of SGD is proportional to the gradient. AdamW's first one is its sign, which
         // makes of a last bit of difference around zero one of twice the step.
         let run = |sequences, accum| {

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use lowtide_backend::{Backend, Scalar, Span};
 use lowtide_memory::{Budget, Ledger};
-use lowtide_ndarray::NdArray;
 use lowtide_tape::{Batch, Policy};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::compare::assert_close;
@@ -14,7 +13,7 @@ use lowtide_testkit::golden::{golden_dir, load_json};
 use lowtide_train::OpenBase;
 use serde_json::json;
 
-use crate::support::{Setup, bits, dataset, write_data};
+use crate::support::{Kind, Setup, bits, dataset, write_data};
 
 /// A golden base of each family, and an untied one.
 const MODELS: [&str; 5] = ["llama_tied", "llama_untied", "qwen2", "qwen3", "gemma3"];
@@ -55,8 +54,10 @@ fn every_family_holds_what_it_plans_and_policies_agree() {
             let [first, rest @ ..] = &by_policy;
             assert!(rest.iter().all(|other| other == first), "{model}: policies differ");
         };
-        adapted(&NdArray::new(2), "all-linear", "all");
-        adapted(&NdArray::new(2), "q_proj,v_proj", "last:1");
+        for kind in [Kind::Ndarray, Kind::fastest()] {
+            adapted(&*kind.make(2), "all-linear", "all");
+            adapted(&*kind.make(2), "q_proj,v_proj", "last:1");
+        }
         adapted(&Scalar, "down_proj,o_proj", "all");
     }
 }

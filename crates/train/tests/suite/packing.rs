@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lowtide_data::{DataError, Dataset, SampleBuf};
 use lowtide_memory::{Budget, Ledger};
-use lowtide_ndarray::NdArray;
+use lowtide_simd::Simd;
 use lowtide_optim::{Sgd, StepHyper};
 use lowtide_tape::Policy;
 use lowtide_testkit::golden::golden_dir;
@@ -66,7 +66,7 @@ fn packed_is_apart(model: &str, policy: Policy, data: &Path) {
     let plain = dataset(&base, data);
     let packed = plain.pack(CAPACITY, 3).unwrap();
     assert!(packed.len() < plain.len() / 2 + 1);
-    let (be, sgd) = (NdArray::new(2), Sgd::default());
+    let (be, sgd) = (Simd::new(2), Sgd::default());
     // The same room for both: all examples in one micro-batch.
     let setup = Setup { policy, sequences: LENGTHS.len(), optimizer: &sgd, ..Setup::new(&be) };
     let program = setup.model(&base);
@@ -129,7 +129,7 @@ fn an_evaluation_is_the_same_packed_and_unpacked() {
                 mask_prompt: true,
                 memory_budget: None,
             };
-            evaluate(&settings, &NdArray::new(2)).unwrap()
+            evaluate(&settings, &Simd::new(2)).unwrap()
         };
         let plain = result(false, 1);
         for batch_size in [1, 3] {
@@ -167,7 +167,7 @@ fn threads_and_policies_change_no_bit_of_a_packed_run() {
 /// A whole job: its summary, and how it was packed.
 fn job(settings: &Settings) -> (Summary, Option<PackingReport>) {
     let (mut packing, mut steps) = (None, 0);
-    let summary = finetune(settings, &NdArray::new(2), 2, &mut |event| match event {
+    let summary = finetune(settings, &Simd::new(2), 2, &mut |event| match event {
         Event::Data(report) => packing = report.packing,
         Event::Plan(report) => steps = report.steps,
         _ => {}

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use lowtide_adapter::Config;
 use lowtide_backend::Backend;
 use lowtide_data::Dataset;
+use lowtide_kernels::Kernels;
 use lowtide_memory::{Budget, Ledger};
 use lowtide_model::{Adaptation, Layers, Model, TargetModules};
 use lowtide_ndarray::NdArray;
+use lowtide_simd::Simd;
 use lowtide_optim::{AdamW, Optimizer, StepHyper};
 use lowtide_tape::{Limits, Policy};
 use lowtide_testkit::rng::Rng;
@@ -225,10 +227,48 @@ pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Runs `work` in a rayon pool of its own, with a backend for as many threads.
-pub(crate) fn in_pool<R: Send>(threads: usize, work: impl FnOnce(&NdArray) -> R + Send) -> R {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| work(&NdArray::new(threads)))
+/// A backend that shares work over threads, to be made for any number of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Ndarray,
+    Simd(&'static Kernels),
+}
+
+impl Kind {
+    /// The plain one, and the fast one on every table that this processor runs.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        std::iter::once(Self::Ndarray).chain(Kernels::available().map(Self::Simd))
+    }
+
+    /// The one that is taken unless another is asked for.
+    pub(crate) fn fastest() -> Self {
+        Self::Simd(Kernels::best())
+    }
+
+    pub(crate) fn make(self, threads: usize) -> Box<dyn Backend<f32>> {
+        match self {
+            Self::Ndarray => Box::new(NdArray::new(threads)),
+            Self::Simd(kernels) => Box::new(Simd::with(kernels, threads)),
+        }
+    }
+
+    /// Runs `work` in a rayon pool of its own, with a backend for as many threads.
+    pub(crate) fn in_pool<R: Send>(
+        self,
+        threads: usize,
+        work: impl FnOnce(&dyn Backend<f32>) -> R + Send,
+    ) -> R {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| work(&*self.make(threads)))
+    }
+}
+
+/// Runs `work` in a rayon pool of its own, with the fastest backend for as many threads.
+pub(crate) fn in_pool<R: Send>(
+    threads: usize,
+    work: impl FnOnce(&dyn Backend<f32>) -> R + Send,
+) -> R {
+    Kind::fastest().in_pool(threads, work)
 }
 
 /// Tells a figure, or why there is none, even when the test passes: past the capture of its output.

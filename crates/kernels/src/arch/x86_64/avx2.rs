@@ -16,7 +16,7 @@ use crate::Isa;
 use crate::arch::stamp::stamp;
 use crate::simd::Simd;
 
-stamp!(Isa::Avx2, Avx2, rows = 4, int_rows = [2, 2], features = "avx2,fma,f16c");
+stamp!(Isa::Avx2, Avx2, rows = 6, int_rows = [4, 2], features = "avx2,fma,f16c");
 
 /// The token: this processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -45,6 +45,8 @@ impl Avx2 {
 
 impl Simd for Avx2 {
     const LANES: usize = 8;
+
+    const WIDE: usize = 2;
 
     type F = __m256;
 

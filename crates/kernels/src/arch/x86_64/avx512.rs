@@ -50,6 +50,8 @@ fn first(lanes: usize) -> __mmask16 {
 impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const LANES: usize = 16;
 
+    const WIDE: usize = 3;
+
     type F = __m512;
 
     type Mask = __mmask16;

@@ -6,7 +6,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use lowtide_kernels::{Isa, Kernels};
 
-use crate::command::args::{THREADS, Voice};
+use crate::command::args::Voice;
+use crate::command::computing::THREADS;
 
 /// `lowtide bench`.
 #[derive(Debug, Args)]

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &QuickstartArgs) -> Result<(), Failure> {
     let began = Instant::now();
     let folder = Folder::prepare(&args.output).map_err(|reason| refused(&args.output, reason))?;
     let settings = settings(args, &folder);
-    let machine = Machine::start(args.machine)?;
+    let machine = Machine::start(args.machine, &settings)?;
     // What cannot run should say so before anything is asked.
     let planned = machine.run(|backend, threads| lowtide::plan(&settings, backend, threads));
     planned.map_err(|error| Failure::training(error, &settings))?;

@@ -37,12 +37,13 @@ fn run(report: &PlanReport) -> String {
             format!("up to {}, {} labelled", counted(tokens, "token"), count(labelled)),
         )
         .add("gradients", gradients)
-        .add("computing", format!("{}, {}", report.backend, threads(report.threads)))
+        .add("computing", computing(report))
         .under("Plan")
 }
 
-fn threads(n: usize) -> String {
-    counted(n as u64, "thread")
+fn computing(report: &PlanReport) -> String {
+    let threads = counted(report.threads as u64, "thread");
+    format!("{} in {}, {threads}", report.backend, report.compute)
 }
 
 fn peak(report: &PlanReport) -> String {
@@ -111,7 +112,9 @@ mod tests {
                 row("store", 210 << 20, false, false),
                 row("block", 65 << 20, true, true),
             ],
-            backend: "ndarray",
+            backend: "simd/avx2".into(),
+            precision: "exact",
+            compute: "f32",
             threads: 2,
             warnings: Vec::new(),
         }
@@ -127,7 +130,7 @@ Plan
   training      96 updates with adamw8bit
   micro-batch   up to 512 tokens, 500 labelled
   gradients     all blocks' are kept until the update
-  computing     ndarray, 2 threads
+  computing     simd/avx2 in f32, 2 threads
 
 Held at the peak
   workspace     56.00 MiB
