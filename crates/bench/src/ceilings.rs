@@ -83,15 +83,22 @@ impl Ceiling {
         large.or(self.reads.last()).map(|read| read.bytes_per_second)
     }
 
-    /// The least time that `work` takes at these ceilings, and the one that makes it so.
+    /// The least time that `work` takes at these ceilings, and the one that makes it so. Nothing
+    /// where arithmetic may well be the limit and its ceiling is not known.
     #[must_use]
     pub fn bound(&self, work: Work) -> Option<(f64, Limit)> {
+        if self.f32_flops.is_none() && work.flops > INTENSE * work.bytes {
+            return None;
+        }
         let compute = self.f32_flops.map(|peak| (work.flops as f64 / peak, Limit::Compute));
         let memory = self.read(work.span).map(|rate| (work.bytes as f64 / rate, Limit::Memory));
         let bounds = [compute, memory].into_iter().flatten().filter(|(seconds, _)| *seconds > 0.0);
         bounds.max_by(|a, b| a.0.total_cmp(&b.0))
     }
 }
+
+/// Operations a byte of operands from which on arithmetic is the limit on most processors.
+const INTENSE: u64 = 8;
 
 /// How thoroughly ceilings are measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,8 +230,11 @@ mod tests {
         assert_eq!(bound(0, 0), None);
         let rotated = Work { span: 4096, ..Work::new(0, 50) };
         assert_eq!(ceiling().bound(rotated), Some((0.5, Limit::Memory)));
-        let unknown = Ceiling { f32_flops: None, reads: Vec::new(), ..ceiling() };
+        let unknown = Ceiling { f32_flops: None, ..ceiling() };
         assert_eq!(unknown.bound(Work::new(5000, 100)), None);
+        assert_eq!(unknown.bound(Work::new(800, 100)), Some((1.0, Limit::Memory)));
+        let nothing = Ceiling { reads: Vec::new(), ..unknown };
+        assert_eq!(nothing.bound(Work::new(800, 100)), None);
     }
 
     #[test]

@@ -67,14 +67,15 @@ fn tokens_per_second(rate: f64) -> String {
     format!("{} tokens/s", three(rate))
 }
 
+/// The share of the limit that binds, and what was planned to be held.
 fn share(measured: &Measured) -> String {
-    let Some(share) = measured.share else { return String::new() };
     let of = match measured.limit {
         Some(Limit::Compute) => "the f32 peak",
         _ => "reading memory",
     };
-    let planned = measured.planned_bytes.map(|bytes| format!(", {} held", number::bytes(bytes)));
-    format!("{:.0} % of {of}{}", 100.0 * share, planned.unwrap_or_default())
+    let share = measured.share.map(|share| format!("{:.0} % of {of}", 100.0 * share));
+    let held = measured.planned_bytes.map(|bytes| format!("{} held", number::bytes(bytes)));
+    [share, held].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// `12.3 us`, `4.56 ms`, `1.23 s`.
