@@ -40,6 +40,7 @@
 )]
 
 mod arch;
+mod few;
 mod generic;
 mod int;
 mod integers;

@@ -3,6 +3,7 @@
 use lowtide_quant::BlockFormat;
 use lowtide_tensor::{Mat, MatMut};
 
+use crate::few::Few;
 use crate::integers::IntFunctions;
 use crate::rows::Rows;
 use crate::softmax::Softmax;
@@ -19,6 +20,7 @@ pub struct Kernels {
     group: usize,
     pub(crate) functions: Functions,
     int: [IntFunctions; 2],
+    pub(crate) few: Option<Few>,
     pub(crate) softmax: Softmax,
 }
 
@@ -47,7 +49,13 @@ pub(crate) const fn new(
     int: [IntFunctions; 2],
     softmax: Softmax,
 ) -> Kernels {
-    Kernels { isa, lanes, group, functions, int, softmax }
+    Kernels { isa, lanes, group, functions, int, few: None, softmax }
+}
+
+/// The same table with functions for one row.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const fn with_few(kernels: Kernels, few: Few) -> Kernels {
+    Kernels { few: Some(few), ..kernels }
 }
 
 /// The same table with other products in integers.

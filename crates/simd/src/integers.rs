@@ -81,6 +81,12 @@ pub(crate) fn qmatmul(
         let units = ColBlocks::new(y.rb().rows_range(rows), width);
         share(be.threads(), own, unit.len(), units, |ColBlock { start, cols: mut y }, own| {
             let w = w.slice_rows(start..start + y.cols());
+            if y.rows() == 1 {
+                let x = columns(rounded, 0..inputs);
+                if kernels.one_row_int(x, w, DEPTH, y.row_mut(0)) {
+                    return;
+                }
+            }
             for at in passes(inputs, DEPTH) {
                 let panel = unit.pack(kernels, w, &at, own);
                 let x = columns(rounded, at.clone());

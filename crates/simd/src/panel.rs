@@ -18,7 +18,8 @@ pub(crate) fn turned_scratch(kernels: &Kernels, in_features: usize, width: usize
     in_features.min(DEPTH) * (width + kernels.lanes())
 }
 
-/// `y = x Wᵀ` for all rows of packed `w`, through a panel in `room`.
+/// `y = x Wᵀ` for all rows of packed `w`, through a panel in `room`; one row without a panel where
+/// the table knows how. The same bits.
 pub(crate) fn times_turned(
     kernels: &Kernels,
     x: Mat<'_, f32>,
@@ -29,7 +30,11 @@ pub(crate) fn times_turned(
     if w.cols() == 0 {
         y.fill(0.0);
     }
-    for at in chunks(w.cols(), chain(w)) {
+    let depth = chain(w);
+    if x.rows() == 1 && depth == DEPTH && kernels.one_row(x.row(0), w, DEPTH, y.row_mut(0)) {
+        return;
+    }
+    for at in chunks(w.cols(), depth) {
         let (panel, rows) = room.split_at_mut(w.rows() * at.len());
         pack_turned(kernels, w, &at, panel, rows);
         let panel = Rhs::packed(panel, at.len(), w.rows(), kernels.group());

@@ -9,6 +9,9 @@ use crate::simd::Simd;
 stamp!(Isa::Scalar, Scalar, rows = 4, int = [pairs::FUNCTIONS; 2]);
 stamp_int!(pairs, Scalar, Pairs, rows = [2, 2]);
 
+/// The functions of this instruction set.
+pub(crate) const TABLE: crate::Kernels = STAMPED;
+
 /// The token: every processor runs plain Rust.
 #[derive(Clone, Copy)]
 struct Scalar;

@@ -1,6 +1,6 @@
 //! The stamp: every algorithm of `generic`, compiled for one instruction set, as a table.
 
-/// Defines `TABLE` in the module it is used in.
+/// Defines `STAMPED` in the module it is used in.
 ///
 /// `$token` implements `Simd` and has `unsafe fn assume() -> Self`; `$rows` is how many rows its
 /// micro-kernel of products has; `$int` is what computes in integers of one digit and of two;
@@ -13,8 +13,8 @@ macro_rules! stamp {
         int = $int:expr
         $(, features = $features:literal)? $(,)?
     ) => {
-        /// The functions of this instruction set.
-        pub(crate) const TABLE: crate::Kernels = crate::table::new(
+        /// The stamped functions.
+        const STAMPED: crate::Kernels = crate::table::new(
             $isa,
             <$token as crate::simd::Simd>::LANES,
             <$token as crate::simd::Simd>::WIDE * <$token as crate::simd::Simd>::LANES,

@@ -18,6 +18,9 @@ use crate::simd::Simd;
 stamp!(Isa::Neon, Neon, rows = 8, int = [pairs::FUNCTIONS; 2], features = "neon");
 stamp_int!(pairs, Neon, Pairs, rows = [4, 2], features = "neon");
 
+/// The functions of this instruction set.
+pub(crate) const TABLE: crate::Kernels = STAMPED;
+
 /// The token: this processor has NEON.
 #[derive(Clone, Copy)]
 pub(crate) struct Neon(());

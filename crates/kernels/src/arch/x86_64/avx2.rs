@@ -21,6 +21,9 @@ use crate::simd::Simd;
 stamp!(Isa::Avx2, Avx2, rows = 6, int = [pairs::FUNCTIONS; 2], features = "avx2,fma,f16c");
 stamp_int!(pairs, Avx2, Pairs, rows = [4, 2], features = "avx2,fma,f16c");
 
+/// The functions of this instruction set.
+pub(crate) const TABLE: crate::Kernels = STAMPED;
+
 /// The token: this processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());

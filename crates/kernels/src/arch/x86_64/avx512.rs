@@ -16,8 +16,10 @@ use core::arch::x86_64::{
 use crate::Isa;
 use crate::arch::stamp::stamp;
 use crate::arch::stamp_int::stamp_int;
+use crate::arch::x86_64::few;
 use crate::generic::form::Pairs;
 use crate::simd::Simd;
+use crate::table::with_few;
 
 stamp!(
     Isa::Avx512,
@@ -33,6 +35,9 @@ stamp_int!(
     rows = [4, 6],
     features = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"
 );
+
+/// The functions of this instruction set.
+pub(crate) const TABLE: crate::Kernels = with_few(STAMPED, few::FLOATS);
 
 /// The token: this processor has AVX-512 F, BW, DQ and VL, and with `VNNI` dot products of small
 /// integers.
