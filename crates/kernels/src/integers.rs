@@ -102,7 +102,8 @@ impl Kernels {
     }
 
     /// Writes the codes of [`Kernels::codes_per_element`] neighbouring rows,
-    /// `codes [that many, n]`, as row `row` of the codes of [`IntRhsT`], `panel [n / 32, rows, 32]`.
+    /// `codes [that many, n]`, as row `row` of the codes of [`IntRhsT`],
+    /// `panel [n / 32, rows, 32]`.
     ///
     /// # Panics
     /// When the lengths do not fit, or there is no such row.

@@ -58,6 +58,12 @@ pub(crate) const fn with_few(kernels: Kernels, few: Few) -> Kernels {
     Kernels { few: Some(few), ..kernels }
 }
 
+/// The same table with other products in integers.
+#[cfg(target_arch = "aarch64")]
+pub(crate) const fn with_int(kernels: Kernels, isa: Isa, int: [IntFunctions; 2]) -> Kernels {
+    Kernels { isa, int, ..kernels }
+}
+
 /// The tables compiled into this program, from the plainest to the fastest.
 static TABLES: &[&Kernels] = &[
     &arch::scalar::TABLE,
@@ -69,6 +75,10 @@ static TABLES: &[&Kernels] = &[
     &arch::x86_64::avx512vnni::TABLE,
     #[cfg(target_arch = "aarch64")]
     &arch::aarch64::neon::TABLE,
+    #[cfg(target_arch = "aarch64")]
+    &arch::aarch64::dotprod::TABLE,
+    #[cfg(target_arch = "aarch64")]
+    &arch::aarch64::i8mm::TABLE,
 ];
 
 /// Whether this processor has an instruction set.
@@ -93,6 +103,12 @@ fn detected(isa: Isa) -> bool {
         Isa::Avx512Vnni => detected(Isa::Avx512) && std::is_x86_feature_detected!("avx512vnni"),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => true,
+        #[cfg(all(target_arch = "aarch64", feature = "std"))]
+        Isa::NeonDotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+        #[cfg(all(target_arch = "aarch64", feature = "std"))]
+        Isa::NeonI8mm => {
+            detected(Isa::NeonDotprod) && std::arch::is_aarch64_feature_detected!("i8mm")
+        }
         _ => false,
     }
 }
