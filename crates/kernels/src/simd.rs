@@ -24,6 +24,13 @@ pub(crate) trait Simd: Copy {
     /// A register of 32-bit integers, or of twice as many of 16 bits.
     type I: Copy;
 
+    /// A token for registers of half the width, where that is as quick for as many lanes; otherwise
+    /// itself.
+    type Narrow: Simd;
+
+    /// That token: whoever has the wide registers has the narrow ones.
+    fn narrow(self) -> Self::Narrow;
+
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::F;
 

@@ -39,6 +39,13 @@ impl Simd for Scalar {
 
     type I = [i32; LANES];
 
+    type Narrow = Self;
+
+    #[inline(always)]
+    fn narrow(self) -> Self {
+        self
+    }
+
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         [x; LANES]

@@ -8,7 +8,9 @@
 //!    nothing about its chain.
 //! 2. Rows are the outer loop, so that `R` rows of `a` stay in the first cache while `b` streams
 //!    through from the second.
-//! 3. `a` is not packed: its elements are broadcast from where they lie, whatever its strides.
+//! 3. A product at most half a register wide goes through registers of half the width, where there
+//!    are any: a processor has more of them at work at once.
+//! 4. `a` is not packed: its elements are broadcast from where they lie, whatever its strides.
 
 use lowtide_tensor::{Mat, MatMut};
 
@@ -39,6 +41,10 @@ pub(crate) unsafe fn gemm<S: Simd, const R: usize>(
         add,
     };
     let m = a.rows();
+    if S::Narrow::LANES < S::LANES && b.n() <= S::Narrow::LANES {
+        // SAFETY: the caller's; all of `b` is one narrow register wide.
+        return unsafe { narrow(s.narrow(), &call, m, b) };
+    }
     let mut row = 0;
     while row < m {
         let left = m - row;
@@ -72,6 +78,31 @@ struct Call {
     c_row: usize,
     alpha: f32,
     add: bool,
+}
+
+/// All rows of a product that is at most one register wide: the ranks of adapters.
+///
+/// # Safety
+/// As [`gemm`], and `b` has at most as many columns as a register has lanes.
+#[inline(always)]
+unsafe fn narrow<S: Simd>(s: S, call: &Call, m: usize, b: Rhs<'_>) {
+    let n = b.n();
+    let (offset, b_row) = b.part(0, n);
+    let mut row = 0;
+    while row < m {
+        let eight = m - row >= 8;
+        // SAFETY: the group begins there, and there are 8 rows from `row` on, or one.
+        unsafe {
+            let b = b.as_ptr().add(offset);
+            match (eight, n == S::LANES) {
+                (true, true) => micro::<S, 8, 1, false>(s, call, row, 0, b, b_row, n),
+                (true, false) => micro::<S, 8, 1, true>(s, call, row, 0, b, b_row, n),
+                (false, true) => micro::<S, 1, 1, false>(s, call, row, 0, b, b_row, n),
+                (false, false) => micro::<S, 1, 1, true>(s, call, row, 0, b, b_row, n),
+            }
+        }
+        row += if eight { 8 } else { 1 };
+    }
 }
 
 /// `R` rows of the product, group after group.

@@ -74,13 +74,23 @@ pub(crate) unsafe fn pack_transposed<S: Simd>(
     let stride = x.row_stride();
     // SAFETY: the group begins at `begin * k`; column `col` lies in it.
     let to = unsafe { panel.add(begin * k + (col - begin)) };
-    let blocks = if n == S::LANES { k / S::LANES } else { 0 };
+    let lanes = S::Narrow::LANES;
+    let (wide, half) = (n == S::LANES, n == lanes);
+    let side = if wide { S::LANES } else { lanes };
+    let blocks = if wide || half { k / side } else { 0 };
     for block in 0..blocks {
-        let at = block * S::LANES;
-        // SAFETY: `LANES` rows and columns from `at` on are there, and as many in the panel.
-        unsafe { s.transpose(x.as_ptr().add(at), stride, to.add(at * width), width) };
+        let at = block * side;
+        // SAFETY: as many rows and columns from `at` on are there, and as many in the panel.
+        unsafe {
+            let (from, to) = (x.as_ptr().add(at), to.add(at * width));
+            if wide {
+                s.transpose(from, stride, to, width);
+            } else {
+                s.narrow().transpose(from, stride, to, width);
+            }
+        }
     }
-    for p in blocks * S::LANES..k {
+    for p in blocks * side..k {
         for j in 0..n {
             // SAFETY: element (j, p) of `x`, and its place in the group.
             unsafe { *to.add(p * width + j) = *x.as_ptr().add(j * stride + p) };

@@ -71,6 +71,13 @@ impl Simd for Neon {
 
     type I = int32x4_t;
 
+    type Narrow = Self;
+
+    #[inline(always)]
+    fn narrow(self) -> Self {
+        self
+    }
+
     #[inline(always)]
     fn splat(self, x: f32) -> float32x4_t {
         // SAFETY: the token.

@@ -60,6 +60,13 @@ impl Simd for Avx2 {
 
     type I = __m256i;
 
+    type Narrow = Self;
+
+    #[inline(always)]
+    fn narrow(self) -> Self {
+        self
+    }
+
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
         // SAFETY: the token.

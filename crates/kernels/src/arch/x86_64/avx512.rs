@@ -16,6 +16,7 @@ use core::arch::x86_64::{
 use crate::Isa;
 use crate::arch::stamp::stamp;
 use crate::arch::stamp_int::stamp_int;
+use crate::arch::x86_64::avx2::Avx2;
 use crate::arch::x86_64::few;
 use crate::generic::form::Pairs;
 use crate::simd::Simd;
@@ -71,6 +72,14 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     type Mask = __mmask16;
 
     type I = __m512i;
+
+    type Narrow = Avx2;
+
+    #[inline(always)]
+    fn narrow(self) -> Avx2 {
+        // SAFETY: AVX-512 comes with AVX2, FMA and F16C, and detection asks for them.
+        unsafe { Avx2::assume() }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
