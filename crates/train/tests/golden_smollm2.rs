@@ -1,6 +1,6 @@
 //! The real SmolLM2-135M-Instruct (Q4_1 GGUF) against transformers and PEFT on its dequantised
-//! weights: losses of three paragraphs and the loss curve of a 20-step fine-tuning;
-//! and how far the gradient of `balanced` is from the exact one.
+//! weights: losses of three paragraphs and the loss curve of a 20-step fine-tuning, exact and
+//! `balanced`; and how far the gradient of `balanced` is from the exact one.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -27,15 +27,22 @@ use lowtide_train::{Needs, OpenBase, Prepared, RunPlan, Trainer, initialise, reg
 const LOSS_ATOL: f64 = 2e-5;
 /// Adam divides small gradients by their own size, so that differences grow along the curve.
 const CURVE_ATOL: f64 = 2e-3;
+/// So do those of the gradient's norm.
+const NORM_RTOL: f64 = 1e-2;
 
 #[test]
 fn the_twenty_step_curve_is_that_of_transformers_and_peft() {
-    the_curve_is_the_golden_one(&NdArray::new(2));
+    for be in backends(Compute::F32) {
+        the_curve_is_the_golden_one(&*be, LOSS_ATOL, NORM_RTOL);
+    }
 }
 
-/// The fast backend on its fastest table, and on AVX2 where both are there.
+/// The plain backend, and the fast one on its fastest table and on AVX2, where both are there.
 fn backends(compute: Compute) -> Vec<Box<dyn Backend<f32>>> {
     let mut backends: Vec<Box<dyn Backend<f32>>> = Vec::new();
+    if compute == Compute::F32 {
+        backends.push(Box::new(NdArray::new(2)));
+    }
     let best = Kernels::best();
     let tables = [Some(best), Kernels::of(Isa::Avx2).filter(|avx2| avx2.isa() != best.isa())];
     for kernels in tables.into_iter().flatten() {
@@ -44,7 +51,7 @@ fn backends(compute: Compute) -> Vec<Box<dyn Backend<f32>>> {
     backends
 }
 
-fn the_curve_is_the_golden_one(be: &dyn Backend<f32>) {
+fn the_curve_is_the_golden_one(be: &dyn Backend<f32>, loss_atol: f64, norm_rtol: f64) {
     let Some(path) = smollm2() else { return };
     let golden = golden();
     let temp = tempfile::tempdir().unwrap();
@@ -68,7 +75,7 @@ fn the_curve_is_the_golden_one(be: &dyn Backend<f32>) {
         let labelled = entry.labelled as usize;
         let sum = trainer.update(&data, i..i + 1, 1, labelled, hyper).unwrap().sum;
         let want = paragraph["mean_loss"].as_f64().unwrap();
-        assert_close(&format!("paragraph {i}"), &[sum.mean()], &[want], LOSS_ATOL, 0.0);
+        assert_close(&format!("paragraph {i}"), &[sum.mean()], &[want], loss_atol, 0.0);
     }
 
     // The adapter's start: A as stored, B zero (left out of the file). Only lora_B follows the
@@ -91,7 +98,7 @@ fn the_curve_is_the_golden_one(be: &dyn Backend<f32>) {
         let update = trainer.update(&data, i..i + 1, 1, labelled, hyper).unwrap();
         assert_close(&format!("loss {step}"), &[update.sum.mean()], &[*loss], CURVE_ATOL, 0.0);
         let got = update.grad_norm.unwrap();
-        assert_close(&format!("gradient norm {step}"), &[got], &[*norm], 0.0, 1e-2);
+        assert_close(&format!("gradient norm {step}"), &[got], &[*norm], 0.0, norm_rtol);
     }
     for (i, want) in numbers(&run["final_eval_losses"]).iter().enumerate() {
         let one = trainer.loss_of(&data, i).unwrap().mean();
@@ -145,8 +152,20 @@ fn what_it_learned_is_heard(
     generator.release(&mut ledger);
 }
 
+/// Losses of single paragraphs under `balanced`: off by some 1e-4, as two digits are everywhere.
+const BALANCED_LOSS_ATOL: f64 = 1e-3;
+/// The loss is held to the tolerance of exact runs at every step; the norm of its gradient, which
+/// varies by an order of magnitude from step to step, was 2.2 % off at the last one.
+const BALANCED_NORM_RTOL: f64 = 4e-2;
 /// What `balanced` promises: the cosine between its gradient and the exact one.
 const BALANCED_COSINE: f64 = 0.9999;
+
+#[test]
+fn a_balanced_curve_is_that_of_transformers_and_peft() {
+    for be in backends(Compute::Int8x2) {
+        the_curve_is_the_golden_one(&*be, BALANCED_LOSS_ATOL, BALANCED_NORM_RTOL);
+    }
+}
 
 #[test]
 fn a_balanced_gradient_points_where_the_exact_one_does() {
