@@ -185,7 +185,7 @@ mod tests {
             cols.fill(block.start as f32);
         }
         assert_eq!(data[30..], [0.0, 0.0, 2.0, 2.0, 4.0]);
-        assert_eq!(RowBlocks::new(MatMut::new(&mut [], 0, 5), 3).count(), 0);
+        assert_eq!(RowBlocks::new(MatMut::<f32>::new(&mut [], 0, 5), 3).count(), 0);
 
         let tiles = Tiles::new(MatMut::new(&mut data, 7, 5), 4, 3);
         let corners: Vec<_> = tiles.map(|t| (t.row, t.col, t.out.rows(), t.out.cols())).collect();

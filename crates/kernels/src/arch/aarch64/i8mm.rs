@@ -22,7 +22,8 @@ use crate::{Isa, Kernels, table};
 pub(crate) const TABLE: Kernels =
     table::with_int(neon::TABLE, Isa::NeonI8mm, [dotprod::one::FUNCTIONS, two::FUNCTIONS]);
 
-stamp_int!(two, Neon, Eights, rows = [4, 2], features = "neon,dotprod,i8mm");
+// Three rows: their sums of both digits, and what is put side by side, just fit the registers.
+stamp_int!(two, Neon, Eights, rows = [3, 2], features = "neon,dotprod,i8mm");
 
 /// Four codes of a byte to an element; 8 rounded values are 8 bytes, their high digits, then 8
 /// more, their low digits.
