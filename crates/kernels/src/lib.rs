@@ -45,6 +45,7 @@ mod generic;
 mod int;
 mod integers;
 mod isa;
+mod peak;
 mod rhs;
 mod rows;
 mod seen;

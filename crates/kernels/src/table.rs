@@ -5,6 +5,7 @@ use lowtide_tensor::{Mat, MatMut};
 
 use crate::few::Few;
 use crate::integers::IntFunctions;
+use crate::peak::{FmaPeak, Int8Peak};
 use crate::rows::Rows;
 use crate::softmax::Softmax;
 use crate::{Digits, Isa, Rhs, arch};
@@ -21,6 +22,7 @@ pub struct Kernels {
     pub(crate) functions: Functions,
     int: [IntFunctions; 2],
     pub(crate) few: Option<Few>,
+    pub(crate) int8_peak: Option<Int8Peak>,
     pub(crate) softmax: Softmax,
 }
 
@@ -33,6 +35,7 @@ pub(crate) struct Functions {
     pub(crate) pack_transposed: unsafe fn(Mat<'_, f32>, usize, usize, usize, *mut f32),
     pub(crate) decode: unsafe fn(&'static dyn BlockFormat, &[u8], &mut [f32]) -> bool,
     pub(crate) rows: Rows,
+    pub(crate) fma_peak: FmaPeak,
     pub(crate) decode_integers: DecodeIntegers,
 }
 
@@ -49,13 +52,19 @@ pub(crate) const fn new(
     int: [IntFunctions; 2],
     softmax: Softmax,
 ) -> Kernels {
-    Kernels { isa, lanes, group, functions, int, few: None, softmax }
+    Kernels { isa, lanes, group, functions, int, few: None, int8_peak: None, softmax }
 }
 
 /// The same table with functions for one row.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const fn with_few(kernels: Kernels, few: Few) -> Kernels {
     Kernels { few: Some(few), ..kernels }
+}
+
+/// The same table with a peak of products of bytes.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const fn with_int8_peak(kernels: Kernels, peak: Int8Peak) -> Kernels {
+    Kernels { int8_peak: Some(peak), ..kernels }
 }
 
 /// The same table with other products in integers.

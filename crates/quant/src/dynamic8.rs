@@ -5,6 +5,8 @@
 //! [`UNSIGNED`] one. Reference: Dettmers et al., "8-bit Optimizers via Block-wise Quantization"
 //! (2022); the levels and the codes are those of bitsandbytes to the bit.
 
+use core::ptr;
+
 use crate::absmax::absmax;
 
 /// Values that share an absmax. Blocks start anew at each tensor; its last one may be shorter.
@@ -28,7 +30,8 @@ pub const fn blocks(len: usize) -> usize {
 /// A block of zeros has absmax 0 and code 0 throughout. A block that holds a NaN or an infinity
 /// has an absmax that is not finite, so that it does not decode to plausible numbers.
 ///
-/// `map` is ascending, such as [`SIGNED`] or [`UNSIGNED`].
+/// `map` is ascending, such as [`SIGNED`] or [`UNSIGNED`]; for these two, the midpoints are made
+/// once and for all.
 ///
 /// # Panics
 /// If `x` and `codes` differ in length.
@@ -39,7 +42,15 @@ pub fn encode_block(x: &[f32], map: &[f32; 256], codes: &mut [u8]) -> f32 {
         codes.fill(0);
         return 0.0;
     }
-    let midpoints = Midpoints::new(map);
+    let made;
+    let midpoints = if ptr::eq(map, &SIGNED) {
+        &SIGNED_MIDPOINTS
+    } else if ptr::eq(map, &UNSIGNED) {
+        &UNSIGNED_MIDPOINTS
+    } else {
+        made = Midpoints::new(map);
+        &made
+    };
     for (x, code) in x.iter().zip(codes) {
         *code = midpoints.code(*x / absmax);
     }
@@ -70,14 +81,26 @@ struct Midpoints {
     ends: [f32; 16],
 }
 
+/// Those of [`SIGNED`].
+static SIGNED_MIDPOINTS: Midpoints = Midpoints::new(&signed());
+
+/// Those of [`UNSIGNED`].
+static UNSIGNED_MIDPOINTS: Midpoints = Midpoints::new(&unsigned());
+
 impl Midpoints {
-    fn new(map: &[f32; 256]) -> Self {
+    const fn new(map: &[f32; 256]) -> Self {
         let mut rows = [[f32::INFINITY; 16]; 16];
-        for (i, pair) in map.array_windows().enumerate() {
-            let [low, high] = *pair;
-            rows[i / 16][i % 16] = (low + high) / 2.0;
+        let mut ends = [f32::INFINITY; 16];
+        let mut i = 0;
+        while i < 255 {
+            let midpoint = (map[i] + map[i + 1]) / 2.0;
+            rows[i / 16][i % 16] = midpoint;
+            if i % 16 == 15 {
+                ends[i / 16] = midpoint;
+            }
+            i += 1;
         }
-        Self { rows, ends: rows.map(|row| row[15]) }
+        Self { rows, ends }
     }
 
     /// The number of midpoints below `v`: the code of the level nearest to it. Two counts over

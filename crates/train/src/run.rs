@@ -111,15 +111,10 @@ pub fn finetune_until(
     let Run { resolved, mut summary, log, evaluations, .. } = run;
     trainer.release(&mut ledger);
 
-    summary.planned_peak_bytes = report.planned_peak_bytes;
     summary.peak_bytes = ledger.peak();
     summary.peak_by_category = report::named(by_name(ledger.at_peak()));
-    summary.backend.clone_from(&report.backend);
-    summary.precision = report.precision.into();
-    summary.compute = report.compute.into();
     summary.threads = threads;
-    summary.policy = report.policy.into();
-    summary.trainable_parameters = report.trainable_parameters;
+    as_planned(&mut summary, &report);
     if summary.steps > 0 {
         let evaluations = evaluations.into_items();
         let mut notes = Notes { course, evaluations, ..notes(&report, &summary) };
@@ -135,6 +130,16 @@ pub fn finetune_until(
     }
     on_event(&Event::Done(Box::new(summary.clone())));
     Ok(summary)
+}
+
+/// Takes over what the plan settled.
+fn as_planned(summary: &mut Summary, plan: &PlanReport) {
+    summary.planned_peak_bytes = plan.planned_peak_bytes;
+    summary.backend.clone_from(&plan.backend);
+    summary.precision = plan.precision.into();
+    summary.compute = plan.compute.into();
+    summary.policy = plan.policy.into();
+    summary.trainable_parameters = plan.trainable_parameters;
 }
 
 /// What only the plan knows.

@@ -24,6 +24,7 @@ macro_rules! stamp {
                 pack_transposed,
                 decode,
                 decode_integers,
+                fma_peak,
                 rows: ROWS,
             },
             $int,
@@ -92,6 +93,15 @@ macro_rules! stamp {
             minima: &mut [f32],
         ) -> bool {
             crate::generic::decode::decode_integers(format, bytes, codes, scales, minima)
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn fma_peak(rounds: usize) -> (u64, f32) {
+            /// As many registers as micro-kernels fill at most.
+            const CHAINS: usize = 12 * (<$token as crate::simd::Simd>::WIDE - 1);
+            // SAFETY: whoever calls a function of this table runs on its instruction set.
+            let s = unsafe { <$token>::assume() };
+            crate::generic::peak::fma::<_, CHAINS>(s, rounds)
         }
 
         $(#[target_feature(enable = $features)])?

@@ -10,6 +10,7 @@ pub(crate) mod int;
 pub(crate) mod norm;
 pub(crate) mod optim;
 pub(crate) mod pack;
+pub(crate) mod peak;
 pub(crate) mod reduce;
 pub(crate) mod rope;
 pub(crate) mod softmax;

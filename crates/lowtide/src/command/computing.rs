@@ -91,7 +91,7 @@ fn isa_names() -> impl TypedValueParser<Value = IsaName> {
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Precision")]
 pub(crate) struct ArithmeticFlags {
-    /// How far results may stray for speed: f32, almost as good, or visibly rounded [default: exact]
+    /// How far results may stray for speed: f32, almost as good, visibly rounded [default: exact]
     #[arg(long, value_name = "NAME")]
     #[arg(value_parser = PossibleValuesParser::new(Precision::ALL.map(Precision::name)))]
     pub(crate) precision: Option<String>,

@@ -35,7 +35,8 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<(Settings, MachineFlags), Settin
 }
 
 /// Reads a configuration file. `backend`, `isa` and `threads` tell what computes, not what is
-/// computed, so they are no settings of a run; being flags, they may stand in the file all the same.
+/// computed, so they are no settings of a run; being flags, they may stand in the file all the
+/// same.
 fn read(path: &Path) -> Result<(Settings, MachineFlags), SettingsError> {
     let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;

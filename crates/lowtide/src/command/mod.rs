@@ -1,8 +1,8 @@
 //! What the command does: read the flags, run the job, say how it went.
 //!
-//! [`args`], [`flags`] and [`computing`] are the command line, [`config`] joins it with a file; one file a
-//! sub-command runs it; [`show`] turns what the job reports into text, and [`console`] is the only
-//! place that writes to standard output.
+//! [`args`], [`flags`] and [`computing`] are the command line, [`config`] joins it with a file; one
+//! file a sub-command runs it; [`show`] turns what the job reports into text, and [`console`] is
+//! the only place that writes to standard output.
 
 mod args;
 mod bench;

@@ -67,6 +67,17 @@ fn a_midpoint_gets_the_lower_code() {
 }
 
 #[test]
+fn a_copy_of_a_map_gives_its_codes() {
+    let x: [f32; BLOCK] = core::array::from_fn(|i| (i as f32 * 0.37).sin().powi(3));
+    for (name, map) in MAPS {
+        let (mut codes, mut copied) = ([0; BLOCK], [1; BLOCK]);
+        let copy = *map;
+        assert_eq!(encode_block(&x, map, &mut codes), encode_block(&x, &copy, &mut copied));
+        assert_eq!(codes, copied, "{name}");
+    }
+}
+
+#[test]
 fn zeros_are_exact() {
     for (_, map) in MAPS {
         let mut codes = [7; 5];

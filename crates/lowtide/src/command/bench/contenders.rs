@@ -2,18 +2,23 @@
 
 use std::num::NonZero;
 
-use lowtide::NdArray;
 use lowtide::backend::Backend;
 use lowtide::bench::{About, Contender};
-use lowtide_kernels::Kernels;
-use lowtide_simd::{Compute, Simd};
+use lowtide::train::Precision;
+use lowtide::{Isa, Kernels};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-use super::flags::{BenchArgs, Instructions, Name, Precision, once};
+use super::flags::{BenchArgs, Instructions, once};
+use crate::command::computing::{Arithmetic, BackendName, IsaName};
+use crate::command::failure::Failure;
+use crate::command::machine;
+
+/// A backend, by the name that reports show, and its threads.
+type Made = (String, Box<dyn Backend>, usize);
 
 /// Backends with the pools they run in.
 pub(super) struct Contenders {
-    backends: Vec<(String, Box<dyn Backend>, usize)>,
+    backends: Vec<Made>,
     /// One for each number of threads.
     pools: Vec<(usize, ThreadPool)>,
 }
@@ -23,7 +28,7 @@ impl Contenders {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub(super) fn start(args: &BenchArgs) -> Result<Self, ThreadPoolBuildError> {
+    pub(super) fn start(args: &BenchArgs) -> Result<Self, Failure> {
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut counts: Vec<_> = args.threads.iter().map(|&count| usize::from(count)).collect();
         if counts.is_empty() {
@@ -37,9 +42,9 @@ impl Contenders {
         };
         let pools = counts.iter().map(pool).collect::<Result<_, ThreadPoolBuildError>>()?;
         let mut backends = Vec::new();
-        for name in once(&args.backend) {
-            for form in forms(name, args) {
-                backends.extend(counts.iter().map(|&threads| form(threads)));
+        for form in forms(args) {
+            for &threads in &counts {
+                backends.push(form.contender(threads)?);
             }
         }
         Ok(Self { backends, pools })
@@ -52,7 +57,7 @@ impl Contenders {
 
     /// As reports tell them.
     pub(super) fn about(&self) -> Vec<About> {
-        let about = |(label, backend, threads): &(String, Box<dyn Backend>, usize)| About {
+        let about = |(label, backend, threads): &Made| About {
             label: label.clone(),
             backend: backend.name().into(),
             isa: backend.caps().isa.into(),
@@ -83,28 +88,56 @@ impl Contenders {
     }
 }
 
-/// Makes a contender for a number of threads.
-type Form = Box<dyn Fn(usize) -> (String, Box<dyn Backend>, usize)>;
+/// What computes, with the name it goes by before its number of threads.
+struct Form {
+    label: String,
+    name: BackendName,
+    isa: IsaName,
+    precision: Precision,
+}
 
-fn forms(name: Name, args: &BenchArgs) -> Vec<Form> {
-    match name {
-        Name::Ndarray => vec![Box::new(|threads| {
-            (label("ndarray", threads), Box::new(NdArray::new(threads)), threads)
-        })],
-        Name::Simd => {
-            let mut forms: Vec<Form> = Vec::new();
-            for kernels in tables(args) {
-                for precision in once(&args.precision) {
-                    forms.push(Box::new(move |threads| simd(kernels, precision, threads)));
-                }
-            }
-            forms
-        }
+impl Form {
+    /// # Errors
+    /// None that flags allow.
+    fn contender(&self, threads: usize) -> Result<Made, Failure> {
+        let asked = Arithmetic { precision: self.precision.name(), compute: "auto" };
+        let compute = machine::compute(self.name, asked)?;
+        let backend = machine::backend(self.name, self.isa, compute, threads)?;
+        Ok((format!("{}/{threads}", self.label), backend, threads))
     }
 }
 
-/// The tables that were asked for: the quickest where nothing was said.
-fn tables(args: &BenchArgs) -> Vec<&'static Kernels> {
+/// Every backend that was asked for, in every form.
+fn forms(args: &BenchArgs) -> Vec<Form> {
+    let named = |name: &BackendName| match name {
+        BackendName::Auto => BackendName::Simd,
+        name => *name,
+    };
+    let names: Vec<_> = args.backend.iter().map(named).collect();
+    let mut forms: Vec<Form> = Vec::new();
+    for name in once(&names) {
+        if name == BackendName::Ndarray {
+            let (label, isa, precision) = ("ndarray".into(), IsaName::Auto, Precision::Exact);
+            forms.push(Form { label, name, isa, precision });
+            continue;
+        }
+        for isa in isas(args) {
+            for precision in once(&args.precision) {
+                let word = match precision {
+                    Precision::Exact => "",
+                    Precision::Balanced => " balanced",
+                    Precision::Fast => " fast",
+                };
+                let label = format!("simd {isa}{word}");
+                forms.push(Form { label, name, isa: IsaName::Of(isa), precision });
+            }
+        }
+    }
+    forms
+}
+
+/// The instruction sets that were asked for: the quickest where nothing was said.
+fn isas(args: &BenchArgs) -> Vec<Isa> {
     let mut isas = Vec::new();
     for wanted in &args.isa {
         match *wanted {
@@ -113,26 +146,7 @@ fn tables(args: &BenchArgs) -> Vec<&'static Kernels> {
         }
     }
     if isas.is_empty() {
-        return vec![Kernels::best()];
+        return vec![Kernels::best().isa()];
     }
-    once(&isas).into_iter().filter_map(Kernels::of).collect()
-}
-
-fn simd(
-    kernels: &'static Kernels,
-    precision: Precision,
-    threads: usize,
-) -> (String, Box<dyn Backend>, usize) {
-    let (compute, word) = match precision {
-        Precision::Exact => (Compute::F32, ""),
-        Precision::Balanced => (Compute::Int8x2, " balanced"),
-        Precision::Fast => (Compute::Int8, " fast"),
-    };
-    let name = format!("simd {}{word}", kernels.isa().name());
-    let backend = Simd::with(kernels, threads).computing(compute);
-    (label(&name, threads), Box::new(backend), threads)
-}
-
-fn label(name: &str, threads: usize) -> String {
-    format!("{name}/{threads}")
+    once(&isas)
 }

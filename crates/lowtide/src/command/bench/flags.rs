@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use lowtide_kernels::{Isa, Kernels};
+use lowtide::train::Precision;
+use lowtide::{Isa, Kernels};
 
 use crate::command::args::Voice;
-use crate::command::computing::THREADS;
+use crate::command::computing::{BackendName, THREADS};
 
 /// `lowtide bench`.
 #[derive(Debug, Args)]
@@ -28,13 +29,13 @@ pub(crate) struct BenchArgs {
     /// Who takes turns, by commas; ratios are to the first
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     #[arg(default_value = "ndarray,simd", help_heading = "Contenders")]
-    pub(super) backend: Vec<Name>,
+    pub(super) backend: Vec<BackendName>,
     /// Instruction sets of simd, by commas, or all [default: the quickest]
     #[arg(long, value_delimiter = ',', value_parser = instructions, value_name = "LIST")]
     #[arg(help_heading = "Contenders")]
     pub(super) isa: Vec<Instructions>,
     /// Precisions of simd, by commas
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    #[arg(long, value_parser = precisions(), value_delimiter = ',', value_name = "LIST")]
     #[arg(default_value = "exact", help_heading = "Contenders")]
     pub(super) precision: Vec<Precision>,
     /// Numbers of threads, by commas [default: one a core]
@@ -96,19 +97,9 @@ pub(super) enum Suite {
     Memory,
 }
 
-/// A backend by name. No `auto` here: who takes turns is said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Name {
-    Ndarray,
-    Simd,
-}
-
-/// How products with packed weights are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Precision {
-    Exact,
-    Balanced,
-    Fast,
+fn precisions() -> impl TypedValueParser<Value = Precision> {
+    PossibleValuesParser::new(Precision::ALL.map(Precision::name))
+        .map(|name| Precision::by_name(&name).expect("a possible value"))
 }
 
 /// One instruction set of this processor, or all of them.

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
+use lowtide::Kernels;
 use lowtide::bench::kernels::Extent;
 use lowtide::bench::suites::{self, Base, SHAPES};
 use lowtide::bench::{
@@ -37,7 +38,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
 
     console.borrow_mut().advance(0, 1, "measuring what the machine can do".into(), String::new());
     let effort = if args.quick { Effort::quick() } else { Effort::default() };
-    let ceilings = measure(&contenders.threads(), Probes::default(), &effort);
+    let ceilings = ceilings(&contenders.threads(), &effort);
     console.borrow_mut().settle();
     console.borrow_mut().text(&show::bench::ceilings(&Machine::this(), &ceilings));
 
@@ -65,6 +66,18 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         }
     }
     Ok(console.finish()?)
+}
+
+/// Measures what the machine can do with its quickest instructions, whoever takes turns.
+fn ceilings(threads: &[usize], effort: &Effort) -> Vec<Ceiling> {
+    /// Rounds of a table's for one of a probe: about 10 microseconds.
+    const ROUNDS: usize = 1000;
+    let kernels = Kernels::best();
+    let fma = |rounds: u64| kernels.fma_peak(ROUNDS * rounds as usize).0;
+    let int8 = |rounds: u64| kernels.int8_peak(ROUNDS * rounds as usize).map_or(0, |peak| peak.0);
+    let has_int8 = kernels.int8_peak(0).is_some();
+    let probes = Probes { fma: Some(&fma), int8: has_int8.then_some(&int8) };
+    measure(threads, probes, effort)
 }
 
 /// The base, if a suite needs one.
