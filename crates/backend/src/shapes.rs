@@ -192,7 +192,8 @@ pub struct DropoutKey {
 /// What [`Backend::stats`](crate::Backend::stats) finds in a slice.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
-    /// Sum of squares of the finite elements, accumulated in f64 in ascending order.
+    /// Sum of squares of the finite elements, accumulated in f64 in an order that does not depend
+    /// on threads.
     pub sum_squares: f64,
     /// Largest absolute value of the finite elements.
     pub max_abs: f64,
