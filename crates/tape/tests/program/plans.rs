@@ -36,7 +36,10 @@ fn the_ledger_is_charged_what_the_plan_says() {
     let program = model.program::<f32>(EVERY_SITE);
     for policy in Policy::ALL {
         let plan = Plan::new(&program, &Greedy, LIMITS, policy, true);
-        assert_eq!((plan.policy(), plan.limits(), plan.library_bytes()), (policy, LIMITS, 1000));
+        assert_eq!(
+            (plan.checkpointing(), plan.limits(), plan.library_bytes()),
+            (policy.into(), LIMITS, 1000)
+        );
         let bytes = plan.bytes();
         let total = bytes.held() + plan.library_bytes();
         let mut ledger = Ledger::new(Budget::of(total));
@@ -164,7 +167,7 @@ fn run_over(limits: Limits) {
     let model = Model::new(1);
     let program = model.program::<f32>(EVERY_SITE);
     let data = Data::new(1, &[4, 3]);
-    let how = How { policy: Policy::Block, limits, poison: false };
+    let how = How { checkpointing: Policy::Block.into(), limits, poison: false };
     step(&program, &params(&program), &data, how);
 }
 
