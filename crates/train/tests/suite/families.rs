@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lowtide_backend::{Backend, Scalar, Span};
 use lowtide_memory::{Budget, Ledger};
-use lowtide_tape::{Batch, Policy};
+use lowtide_tape::{Batch, Policy, Store};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::compare::assert_close;
 use lowtide_testkit::gguf::write_gguf;
