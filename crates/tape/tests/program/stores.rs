@@ -77,7 +77,7 @@ fn stores_that_round_give_nearly_the_same_gradients() {
     let at = params(&program);
     let (want_sum, want) = step(&program, &at, &data, How::tight(Policy::Block, &data));
     for policy in Policy::ALL {
-        for (store, least) in [(Store::Bf16, 0.9999), (Store::Int8, 0.999)] {
+        for (store, least) in [(Store::Bf16, 0.9999), (Store::Int8, 0.998)] {
             let how = How::tight(Checkpointing { policy, store }, &data);
             let (sum, grads) = step(&program, &at, &data, how);
             assert_eq!(sum, want_sum, "the loss does not depend on what is kept: {how:?}");
@@ -101,7 +101,7 @@ fn stores_take_the_room_they_say() {
     assert_eq!(checkpoints(Store::F32), 5 * one);
     // One as it is, the four others rounded.
     assert_eq!(checkpoints(Store::Bf16), 3 * one);
-    assert_eq!(checkpoints(Store::Int8), one + 4 * one * 34 / 128);
+    assert_eq!(checkpoints(Store::Int8), one + 4 * (one * 34 / 128).next_multiple_of(64));
 }
 
 #[test]
