@@ -9,6 +9,8 @@
 //! every gradient. First each thread decodes some of the tile's words, turns them for the logits
 //! and makes these slopes; then each takes some columns of the gradient, for which it packs the
 //! same decoded words as they lie. So a word is decoded once for both products.
+//!
+//! Both at once are in [`crate::head_grad`].
 
 use lowtide_backend::{Req, contract};
 use lowtide_kernels::Kernels;
@@ -22,10 +24,10 @@ use crate::panel::{
 };
 
 /// Words of a unit: fixed, because sums over the vocabulary restart there. Whole widths.
-const WORDS: usize = 5 * WIDTH;
+pub(crate) const WORDS: usize = 5 * WIDTH;
 
 /// Rows worked on together. No result depends on it.
-const ROWS: usize = 512;
+pub(crate) const ROWS: usize = 512;
 
 /// Words of a backward tile: at most this many, a multiple of [`STEP`], and so that its decoded
 /// words stay below [`TILE`] elements. Sums over the vocabulary restart there.
@@ -35,32 +37,44 @@ const TILE: usize = 512 * 1024;
 
 /// What the words of a unit say about one row.
 #[derive(Clone, Copy)]
-struct Seen {
-    max: f32,
+pub(crate) struct Seen {
+    pub(crate) max: f32,
     /// Of the exponentials, against the maximum.
     sum: f32,
     /// The first word with the maximum, counted from the unit's first.
     best: f32,
     /// The target's logit, where the unit holds the target.
-    hit: f32,
+    pub(crate) hit: f32,
 }
 
 impl Seen {
     /// Elements it takes in scratch.
-    const LEN: usize = 4;
+    pub(crate) const LEN: usize = 4;
 
-    const NOTHING: Self = Self { max: f32::NEG_INFINITY, sum: 0.0, best: 0.0, hit: f32::NAN };
+    pub(crate) const NOTHING: Self =
+        Self { max: f32::NEG_INFINITY, sum: 0.0, best: 0.0, hit: f32::NAN };
 
-    fn read(from: &[f32]) -> Self {
+    pub(crate) fn read(from: &[f32]) -> Self {
         Self { max: from[0], sum: from[1], best: from[2], hit: from[3] }
     }
 
-    fn write(self, to: &mut [f32]) {
+    pub(crate) fn write(self, to: &mut [f32]) {
         to.copy_from_slice(&[self.max, self.sum, self.best, self.hit]);
     }
 
-    /// Takes in the logits of the words from `first` on, which it uses up.
-    fn merge(&mut self, kernels: &Kernels, logits: &mut [f32], first: usize) {
+    /// Takes in the logits of at most [`WIDTH`] words, the unit's from `first` on; `target` counts
+    /// from the first of them. Logits become exponentials against the new maximum, whose sum is
+    /// returned.
+    pub(crate) fn merge(
+        &mut self,
+        kernels: &Kernels,
+        logits: &mut [f32],
+        first: usize,
+        target: Option<usize>,
+    ) -> f32 {
+        if let Some(&hit) = target.and_then(|at| logits.get(at)) {
+            self.hit = hit;
+        }
         let best = kernels.max(logits);
         if best > self.max {
             let found = logits.iter().position(|&logit| logit == best).unwrap_or(0);
@@ -68,7 +82,24 @@ impl Seen {
             self.sum *= kernels.exp(self.max - best);
             self.max = best;
         }
-        self.sum += kernels.exp_sum(logits, self.max);
+        let sum = kernels.exp_sum(logits, self.max);
+        self.sum += sum;
+        sum
+    }
+
+    /// Loss, log-sum-exp and best word of a row, from all its units in ascending order.
+    pub(crate) fn settle(
+        kernels: &Kernels,
+        units: impl Iterator<Item = Self> + Clone,
+        target: u32,
+    ) -> (f32, f32, u32) {
+        let hit = units.clone().nth(target as usize / WORDS).map_or(f32::NAN, |unit| unit.hit);
+        let (unit, best) = units.clone().enumerate().fold((0, Self::NOTHING), |best, seen| {
+            if seen.1.max > best.1.max { seen } else { best }
+        });
+        let sum = units.fold(0.0, |sum, seen| sum + seen.sum * kernels.exp(seen.max - best.max));
+        let lse = best.max + sum.ln();
+        (lse - hit, lse, (unit * WORDS) as u32 + best.best as u32)
     }
 }
 
@@ -93,7 +124,7 @@ pub(crate) fn req_vjp(be: &Simd, rows: usize, vocab_size: usize, hidden_size: us
 }
 
 /// A thread's part: the panel of either product.
-fn each_back(be: &Simd, words: usize, hidden_size: usize) -> usize {
+pub(crate) fn each_back(be: &Simd, words: usize, hidden_size: usize) -> usize {
     let turned = turned_scratch(be.kernels(), hidden_size, words.min(WIDTH));
     turned.max(words.min(DEPTH) * hidden_size.min(WIDTH))
 }
@@ -127,17 +158,8 @@ pub(crate) fn xent_head(
             look(be.kernels(), h.rows_range(rows.clone()), w, targets, word, seen, own);
         });
         for (i, n) in rows.clone().enumerate() {
-            let of_row = seen.chunks_exact(count).map(|unit| Seen::read(&unit[i * Seen::LEN..]));
-            let hit = Seen::read(&seen[targets[i] as usize / WORDS * count + i * Seen::LEN..]).hit;
-            let best = of_row.clone().enumerate().fold((0, Seen::NOTHING), |best, seen| {
-                if seen.1.max > best.1.max { seen } else { best }
-            });
-            let max = best.1.max;
-            let sum =
-                of_row.fold(0.0, |sum, seen| sum + seen.sum * be.kernels().exp(seen.max - max));
-            lse[n] = max + sum.ln();
-            loss[n] = lse[n] - hit;
-            argmax[n] = (best.0 * WORDS) as u32 + best.1.best as u32;
+            let units = seen.chunks_exact(count).map(|unit| Seen::read(&unit[i * Seen::LEN..]));
+            (loss[n], lse[n], argmax[n]) = Seen::settle(be.kernels(), units, targets[i]);
         }
     }
 }
@@ -160,10 +182,7 @@ fn look(
         let rows = logits.chunks_exact_mut(w.rows()).zip(seen.chunks_exact_mut(Seen::LEN));
         for ((logits, slot), &target) in rows.zip(targets) {
             let mut seen = Seen::read(slot);
-            if let Some(&mut hit) = at(logits, target, word + first) {
-                seen.hit = hit;
-            }
-            seen.merge(kernels, logits, first);
+            seen.merge(kernels, logits, first, (target as usize).checked_sub(word + first));
             seen.write(slot);
         }
     }
@@ -195,15 +214,8 @@ pub(crate) fn xent_head_vjp(
             let (mut tile, mut slopes) =
                 (MatMut::new(tile, words, inputs), MatMut::new(slopes, rows.len(), words));
 
-            let width = level_width(words, WIDTH, kernels.group(), be.threads());
-            let units = RowBlocks::new(tile.rb(), width).zip(ColBlocks::new(slopes.rb(), width));
-            share(be.threads(), scratch, own, units, |(block, ColBlock { cols, .. }), own| {
-                let RowBlock { start, rows: mut tile } = block;
-                for i in 0..tile.rows() {
-                    decode(kernels, head, start + i, 0..inputs, tile.row_mut(i));
-                }
-                let mut slopes = cols;
-                times_turned_rows(kernels, h, tile.into_ref(), chain(w), slopes.rb(), own);
+            let (tile_part, slopes_part) = (tile.rb(), slopes.rb());
+            logits(be, h, head, tile_part, slopes_part, scratch, own, |start, mut slopes| {
                 for i in 0..slopes.rows() {
                     slope(kernels, slopes.row_mut(i), targets[i], word + start, lse[i], scale);
                 }
@@ -214,10 +226,35 @@ pub(crate) fn xent_head_vjp(
             share(be.threads(), scratch, own, ColBlocks::new(dh.rb(), width), |unit, own| {
                 let ColBlock { start, cols } = unit;
                 let tile = tile.cols_range(start..start + cols.cols());
-                times_rows(kernels, slopes, tile, cols, own);
+                times_rows(kernels, slopes, tile, DEPTH, cols, own);
             });
         }
     }
+}
+
+/// Decodes the words of `head` into `tile` and multiplies them with all rows, some words a unit;
+/// `then` is told the first word of a unit and given its logits.
+pub(crate) fn logits(
+    be: &Simd,
+    h: Mat<'_, f32>,
+    head: QMat<'_>,
+    tile: MatMut<'_, f32>,
+    logits: MatMut<'_, f32>,
+    scratch: &mut [f32],
+    own: usize,
+    then: impl Fn(usize, MatMut<'_, f32>) + Sync,
+) {
+    let kernels = be.kernels();
+    let width = level_width(head.rows(), WIDTH, kernels.group(), be.threads());
+    let units = RowBlocks::new(tile, width).zip(ColBlocks::new(logits, width));
+    share(be.threads(), scratch, own, units, |(block, ColBlock { cols: mut logits, .. }), own| {
+        let RowBlock { start, rows: mut tile } = block;
+        for i in 0..tile.rows() {
+            decode(kernels, head, start + i, 0..head.cols(), tile.row_mut(i));
+        }
+        times_turned_rows(kernels, h, tile.into_ref(), chain(head), logits.rb(), own);
+        then(start, logits);
+    });
 }
 
 /// Turns the logits of the words from `word` on into `scale * (p - onehot)`.

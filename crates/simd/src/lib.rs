@@ -35,6 +35,7 @@ mod backend;
 mod elementwise;
 mod glu;
 mod head;
+mod head_grad;
 mod integers;
 mod matmul;
 mod optim;

@@ -1,0 +1,241 @@
+//! Loss and gradient of a packed head in one pass: attention's online softmax, with the head for
+//! keys and for values.
+//!
+//! A tile of words is worked on by all threads together, in three steps. By words: they are decoded
+//! and multiplied with every row. By rows: each row takes its logits in as [`crate::head`] does, to
+//! the same bits, and turns them into exponentials against its largest logit so far. By columns:
+//! where that has grown the gradient's sums shrink, and the tile's words are added to them.
+//!
+//! The target's own word is left out of these sums and comes last, with minus the probability of
+//! all other words as its weight: nothing cancels where the model is sure of the target.
+
+use std::ops::Range;
+
+use lowtide_backend::{Req, contract};
+use lowtide_kernels::Kernels;
+use lowtide_lanes::{ColBlock, ColBlocks, RowBlock, RowBlocks, level_width, row_split, share};
+use lowtide_quant::QMat;
+use lowtide_tensor::{Mat, MatMut};
+
+use crate::Simd;
+use crate::head::{ROWS, Seen, WORDS, each_back, logits};
+use crate::panel::{WIDTH, decode, times_rows};
+
+/// Words of a tile: at most this many, whole widths, and so that its decoded words stay below
+/// [`TILE`] elements where a width does. Sums over the vocabulary restart at every width.
+const WORDS_TILE: usize = 3 * WIDTH;
+const TILE: usize = 512 * 1024;
+
+/// What is written of each row besides its gradient.
+pub(crate) struct Losses<'a> {
+    pub(crate) loss: &'a mut [f32],
+    pub(crate) lse: &'a mut [f32],
+    pub(crate) argmax: &'a mut [u32],
+}
+
+/// What a row's sums stand at; in scratch it follows what the row has [`Seen`].
+#[derive(Clone, Copy)]
+struct Running {
+    /// The largest logit, which exponentials are against.
+    max: f32,
+    /// Of the exponentials of all words but the target.
+    others: f32,
+    /// What the gradient's sums are to be multiplied with before the tile is added.
+    shrink: f32,
+}
+
+impl Running {
+    /// Elements it takes in scratch.
+    const LEN: usize = 3;
+
+    const NOTHING: Self = Self { max: f32::NEG_INFINITY, others: 0.0, shrink: 1.0 };
+
+    fn read(from: &[f32]) -> Self {
+        Self { max: from[0], others: from[1], shrink: from[2] }
+    }
+
+    fn write(self, to: &mut [f32]) {
+        to.copy_from_slice(&[self.max, self.others, self.shrink]);
+    }
+}
+
+/// What [`xent_head_grad`] needs.
+pub(crate) fn req(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> Req {
+    let (rows, words) = (rows.min(ROWS), words(hidden_size).min(vocab_size));
+    let shared = rows * record(vocab_size) + words * (hidden_size + rows);
+    let each = each(be, words, hidden_size);
+    Req { scratch: shared + be.threads() * each, library_bytes: 0 }
+}
+
+/// A thread's part: the panel of either product, or a word.
+fn each(be: &Simd, words: usize, hidden_size: usize) -> usize {
+    each_back(be, words, hidden_size).max(hidden_size)
+}
+
+/// Elements that are kept of a row.
+fn record(vocab_size: usize) -> usize {
+    vocab_size.div_ceil(WORDS) * Seen::LEN + Running::LEN
+}
+
+fn words(hidden_size: usize) -> usize {
+    (TILE / hidden_size.max(1) / WIDTH * WIDTH).clamp(WIDTH, WORDS_TILE)
+}
+
+/// `loss`, `lse`, `argmax` of `softmax(h Wᵀ)` against `targets`, and
+/// `grad = scale * (softmax(h Wᵀ) - onehot(targets)) W`.
+pub(crate) fn xent_head_grad(
+    be: &Simd,
+    h: Mat<'_, f32>,
+    w: QMat<'_>,
+    targets: &[u32],
+    scale: f32,
+    out: Losses<'_>,
+    mut grad: MatMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    let Losses { loss, lse, argmax } = out;
+    contract::xent_head_grad(h, w, targets, loss, lse, argmax, grad.as_ref());
+    for n in (0..h.rows()).step_by(ROWS) {
+        let rows = n..h.rows().min(n + ROWS);
+        let step = words(w.cols()).min(w.rows());
+        let own = each(be, step, w.cols());
+        let pass =
+            Pass { be, h: h.rows_range(rows.clone()), w, targets: &targets[rows.clone()], own };
+        let mut grad = grad.rb().rows_range(rows.clone());
+        let (records, scratch) = scratch.split_at_mut(rows.len() * record(w.rows()));
+        let mut records = MatMut::new(records, rows.len(), record(w.rows()));
+        for i in 0..rows.len() {
+            let (seen, running) = apart(records.row_mut(i));
+            seen.chunks_exact_mut(Seen::LEN).for_each(|seen| Seen::NOTHING.write(seen));
+            Running::NOTHING.write(running);
+        }
+        grad.fill(0.0);
+        for word in (0..w.rows()).step_by(step) {
+            pass.tile(word..w.rows().min(word + step), records.rb(), grad.rb(), scratch);
+        }
+        let out = Losses {
+            loss: &mut loss[rows.clone()],
+            lse: &mut lse[rows.clone()],
+            argmax: &mut argmax[rows],
+        };
+        pass.finish(scale, records.into_ref(), out, grad, scratch);
+    }
+}
+
+/// The rows worked on together.
+struct Pass<'a> {
+    be: &'a Simd,
+    h: Mat<'a, f32>,
+    w: QMat<'a>,
+    targets: &'a [u32],
+    /// Scratch of a thread.
+    own: usize,
+}
+
+impl Pass<'_> {
+    /// Takes in some words: what rows know of them, and what they add to the gradient.
+    fn tile(
+        &self,
+        at: Range<usize>,
+        mut records: MatMut<'_, f32>,
+        grad: MatMut<'_, f32>,
+        scratch: &mut [f32],
+    ) {
+        let (be, kernels, head) = (self.be, self.be.kernels(), self.w.slice_rows(at.clone()));
+        let (words, inputs, rows) = (head.rows(), head.cols(), self.h.rows());
+        let (tile, scratch) = scratch.split_at_mut(words * inputs);
+        let (exps, scratch) = scratch.split_at_mut(words * rows);
+        let mut tile = MatMut::new(tile, words, inputs);
+        let mut exps = MatMut::new(exps, rows, words);
+        logits(be, self.h, head, tile.rb(), exps.rb(), scratch, self.own, |_, _| {});
+
+        let (lanes, step) = row_split(be.threads(), rows, words);
+        let units = RowBlocks::new(exps.rb(), step).zip(RowBlocks::new(records.rb(), step));
+        share(lanes, &mut [], 0, units, |(block, RowBlock { rows: mut records, .. }), _| {
+            let RowBlock { start, rows: mut exps } = block;
+            for i in 0..exps.rows() {
+                let target = self.targets[start + i] as usize;
+                soften(kernels, exps.row_mut(i), at.start, target, records.row_mut(i));
+            }
+        });
+
+        let width = level_width(inputs, WIDTH, kernels.group(), be.threads());
+        let (tile, exps, records) = (tile.into_ref(), exps.into_ref(), records.into_ref());
+        share(be.threads(), scratch, self.own, ColBlocks::new(grad, width), |unit, own| {
+            let ColBlock { start, cols: mut grad } = unit;
+            for i in 0..rows {
+                let Running { shrink, .. } = running(records.row(i));
+                if shrink != 1.0 {
+                    grad.row_mut(i).iter_mut().for_each(|sum| *sum *= shrink);
+                }
+            }
+            let tile = tile.cols_range(start..start + grad.cols());
+            times_rows(kernels, exps, tile, WIDTH, grad, own);
+        });
+    }
+
+    /// Losses, and gradients of what was summed.
+    fn finish(
+        &self,
+        scale: f32,
+        records: Mat<'_, f32>,
+        out: Losses<'_>,
+        grad: MatMut<'_, f32>,
+        scratch: &mut [f32],
+    ) {
+        let (kernels, inputs) = (self.be.kernels(), self.w.cols());
+        let (lanes, step) = row_split(self.be.threads(), grad.rows(), inputs);
+        let of_rows = out.loss.chunks_mut(step).zip(out.lse.chunks_mut(step));
+        let units = RowBlocks::new(grad, step).zip(of_rows).zip(out.argmax.chunks_mut(step));
+        share(lanes, scratch, self.own, units, |((block, (loss, lse)), argmax), own| {
+            let RowBlock { start, rows: mut grad } = block;
+            let word = &mut own[..inputs];
+            for i in 0..grad.rows() {
+                let (target, record) = (self.targets[start + i], records.row(start + i));
+                let seen = record[..record.len() - Running::LEN].chunks_exact(Seen::LEN);
+                let hit = Seen::read(&record[target as usize / WORDS * Seen::LEN..]).hit;
+                (loss[i], lse[i], argmax[i]) = Seen::settle(kernels, seen.map(Seen::read), target);
+                let Running { max, others, .. } = running(record);
+                let all = others + kernels.exp(hit - max);
+                decode(kernels, self.w, target as usize, 0..inputs, word);
+                kernels.axpby(-scale * (others / all), word, scale / all, grad.row_mut(i));
+            }
+        });
+    }
+}
+
+/// Takes in a row's logits of the words from `word` on, which become exponentials against the
+/// row's largest logit, zero for the target.
+fn soften(kernels: &Kernels, logits: &mut [f32], word: usize, target: usize, record: &mut [f32]) {
+    let (seen, slot) = apart(record);
+    let before = Running::read(slot);
+    let max = before.max.max(kernels.max(logits));
+    let shrink = if max > before.max { kernels.exp(before.max - max) } else { 1.0 };
+    let mut others = before.others * shrink;
+    for (logits, word) in logits.chunks_mut(WIDTH).zip((word..).step_by(WIDTH)) {
+        let slot = &mut seen[word / WORDS * Seen::LEN..][..Seen::LEN];
+        let mut seen = Seen::read(slot);
+        let target = target.checked_sub(word);
+        let mut sum = seen.merge(kernels, logits, word % WORDS, target);
+        seen.write(slot);
+        if let Some(own) = target.and_then(|at| logits.get_mut(at)) {
+            *own = 0.0;
+            sum = kernels.sum(logits);
+        }
+        let factor = kernels.exp(seen.max - max);
+        if factor != 1.0 {
+            logits.iter_mut().for_each(|exp| *exp *= factor);
+        }
+        others += sum * factor;
+    }
+    Running { max, others, shrink }.write(slot);
+}
+
+/// A row's record: what it has [`Seen`] of each unit, and [`Running`].
+fn apart(record: &mut [f32]) -> (&mut [f32], &mut [f32]) {
+    record.split_at_mut(record.len() - Running::LEN)
+}
+
+fn running(record: &[f32]) -> Running {
+    Running::read(&record[record.len() - Running::LEN..])
+}
