@@ -185,8 +185,9 @@ impl Pass<'_> {
     ) {
         let (kernels, inputs) = (self.be.kernels(), self.w.cols());
         let (lanes, step) = row_split(self.be.threads(), grad.rows(), inputs);
-        let of_rows = out.loss.chunks_mut(step).zip(out.lse.chunks_mut(step));
-        let units = RowBlocks::new(grad, step).zip(of_rows).zip(out.argmax.chunks_mut(step));
+        let Losses { loss, lse, argmax } = out;
+        let of_rows = loss.chunks_mut(step).zip(lse.chunks_mut(step));
+        let units = RowBlocks::new(grad, step).zip(of_rows).zip(argmax.chunks_mut(step));
         share(lanes, scratch, self.own, units, |((block, (loss, lse)), argmax), own| {
             let RowBlock { start, rows: mut grad } = block;
             let word = &mut own[..inputs];
