@@ -14,20 +14,16 @@
 
 use lowtide_backend::{Req, contract};
 use lowtide_kernels::Kernels;
-use lowtide_lanes::{ColBlock, ColBlocks, RowBlock, RowBlocks, level_width, share};
+use lowtide_lanes::share;
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::Simd;
-use crate::panel::{
-    DEPTH, WIDTH, chain, decode, times_rows, times_turned, times_turned_rows, turned_scratch,
-};
+use crate::panel::{DEPTH, WIDTH};
+use crate::words::{self, Rows};
 
 /// Words of a unit: fixed, because sums over the vocabulary restart there. Whole widths.
 pub(crate) const WORDS: usize = 5 * WIDTH;
-
-/// Rows worked on together. No result depends on it.
-pub(crate) const ROWS: usize = 512;
 
 /// Words of a backward tile: at most this many, a multiple of [`STEP`], and so that its decoded
 /// words stay below [`TILE`] elements. Sums over the vocabulary restart there.
@@ -105,28 +101,26 @@ impl Seen {
 
 /// What [`xent_head`] needs.
 pub(crate) fn req(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> Req {
-    let rows = rows.min(ROWS);
+    let rows = words::at_once(be, rows, hidden_size);
     let seen = vocab_size.div_ceil(WORDS) * rows * Seen::LEN;
-    Req { scratch: seen + be.threads() * each(be, rows, vocab_size, hidden_size), library_bytes: 0 }
+    let shared = seen + words::room(be, rows, hidden_size);
+    Req {
+        scratch: shared + be.threads() * each(be, rows, vocab_size, hidden_size),
+        library_bytes: 0,
+    }
 }
 
 /// A thread's part: logits, and the panel they come from.
 fn each(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> usize {
-    let width = vocab_size.min(WIDTH);
-    rows * width + turned_scratch(be.kernels(), hidden_size, width)
+    rows * vocab_size.min(WIDTH) + words::each(be, vocab_size, hidden_size)
 }
 
 /// What [`xent_head_vjp`] needs.
 pub(crate) fn req_vjp(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> Req {
-    let words = words_back(hidden_size).min(vocab_size);
-    let shared = words * (hidden_size + rows.min(ROWS));
-    Req { scratch: shared + be.threads() * each_back(be, words, hidden_size), library_bytes: 0 }
-}
-
-/// A thread's part: the panel of either product.
-pub(crate) fn each_back(be: &Simd, words: usize, hidden_size: usize) -> usize {
-    let turned = turned_scratch(be.kernels(), hidden_size, words.min(WIDTH));
-    turned.max(words.min(DEPTH) * hidden_size.min(WIDTH))
+    let rows = words::at_once(be, rows, hidden_size);
+    let step = words_back(hidden_size).min(vocab_size);
+    let shared = words::room(be, rows, hidden_size) + step * rows;
+    Req { scratch: shared + words::tile(be, rows, step, hidden_size), library_bytes: 0 }
 }
 
 fn words_back(hidden_size: usize) -> usize {
@@ -145,17 +139,19 @@ pub(crate) fn xent_head(
     scratch: &mut [f32],
 ) {
     contract::xent_head(h, w, targets, loss, lse, argmax);
-    for n in (0..h.rows()).step_by(ROWS) {
-        let rows = n..h.rows().min(n + ROWS);
+    let most = words::at_once(be, h.rows(), h.cols()).max(1);
+    for n in (0..h.rows()).step_by(most) {
+        let rows = n..h.rows().min(n + most);
         let count = rows.len() * Seen::LEN;
         let (seen, scratch) = scratch.split_at_mut(w.rows().div_ceil(WORDS) * count);
+        let (h, scratch) = Rows::new(be, h.rows_range(rows.clone()), &w, scratch);
         let own = each(be, rows.len(), w.rows(), w.cols());
         let targets = &targets[rows.clone()];
         let units = seen.chunks_exact_mut(count).enumerate();
         share(be.threads(), scratch, own, units, |(unit, seen), own| {
             let word = unit * WORDS;
             let w = w.slice_rows(word..w.rows().min(word + WORDS));
-            look(be.kernels(), h.rows_range(rows.clone()), w, targets, word, seen, own);
+            look(be.kernels(), &h, w, targets, word, seen, own);
         });
         for (i, n) in rows.clone().enumerate() {
             let units = seen.chunks_exact(count).map(|unit| Seen::read(&unit[i * Seen::LEN..]));
@@ -167,7 +163,7 @@ pub(crate) fn xent_head(
 /// What the words of a unit, which begins at `word`, say about each row.
 fn look(
     kernels: &Kernels,
-    h: Mat<'_, f32>,
+    h: &Rows<'_>,
     w: QMat<'_>,
     targets: &[u32],
     word: usize,
@@ -177,8 +173,8 @@ fn look(
     seen.chunks_exact_mut(Seen::LEN).for_each(|seen| Seen::NOTHING.write(seen));
     for first in (0..w.rows()).step_by(WIDTH) {
         let w = w.slice_rows(first..w.rows().min(first + WIDTH));
-        let (logits, room) = own.split_at_mut(h.rows() * w.rows());
-        times_turned(kernels, h, w, MatMut::new(logits, h.rows(), w.rows()), room);
+        let (logits, room) = own.split_at_mut(h.count() * w.rows());
+        h.times(w, MatMut::new(logits, h.count(), w.rows()), room);
         let rows = logits.chunks_exact_mut(w.rows()).zip(seen.chunks_exact_mut(Seen::LEN));
         for ((logits, slot), &target) in rows.zip(targets) {
             let mut seen = Seen::read(slot);
@@ -200,61 +196,25 @@ pub(crate) fn xent_head_vjp(
     scratch: &mut [f32],
 ) {
     contract::xent_head_vjp(h, w, targets, lse, dh.as_ref());
-    let (kernels, inputs, step) = (be.kernels(), w.cols(), words_back(w.cols()));
-    let own = each_back(be, step.min(w.rows()), inputs);
-    for n in (0..h.rows()).step_by(ROWS) {
-        let rows = n..h.rows().min(n + ROWS);
-        let (h, mut dh) = (h.rows_range(rows.clone()), dh.rb().rows_range(rows.clone()));
+    let (kernels, step) = (be.kernels(), words_back(w.cols()));
+    let most = words::at_once(be, h.rows(), h.cols()).max(1);
+    for n in (0..h.rows()).step_by(most) {
+        let rows = n..h.rows().min(n + most);
+        let mut dh = dh.rb().rows_range(rows.clone());
         let (targets, lse) = (&targets[rows.clone()], &lse[rows.clone()]);
+        let (h, scratch) = Rows::new(be, h.rows_range(rows.clone()), &w, scratch);
         for word in (0..w.rows()).step_by(step) {
             let head = w.slice_rows(word..w.rows().min(word + step));
-            let words = head.rows();
-            let (tile, scratch) = scratch.split_at_mut(words * inputs);
-            let (slopes, scratch) = scratch.split_at_mut(words * rows.len());
-            let (mut tile, mut slopes) =
-                (MatMut::new(tile, words, inputs), MatMut::new(slopes, rows.len(), words));
-
-            let (tile_part, slopes_part) = (tile.rb(), slopes.rb());
-            logits(be, h, head, tile_part, slopes_part, scratch, own, |start, mut slopes| {
+            let (slopes, scratch) = scratch.split_at_mut(head.rows() * rows.len());
+            let mut slopes = MatMut::new(slopes, rows.len(), head.rows());
+            let tile = h.tile(head, slopes.rb(), scratch, |start, mut slopes| {
                 for i in 0..slopes.rows() {
                     slope(kernels, slopes.row_mut(i), targets[i], word + start, lse[i], scale);
                 }
             });
-
-            let width = level_width(inputs, WIDTH, kernels.group(), be.threads());
-            let (tile, slopes) = (tile.into_ref(), slopes.into_ref());
-            share(be.threads(), scratch, own, ColBlocks::new(dh.rb(), width), |unit, own| {
-                let ColBlock { start, cols } = unit;
-                let tile = tile.cols_range(start..start + cols.cols());
-                times_rows(kernels, slopes, tile, DEPTH, cols, own);
-            });
+            tile.back(be, slopes.into_ref(), DEPTH, dh.rb());
         }
     }
-}
-
-/// Decodes the words of `head` into `tile` and multiplies them with all rows, some words a unit;
-/// `then` is told the first word of a unit and given its logits.
-pub(crate) fn logits(
-    be: &Simd,
-    h: Mat<'_, f32>,
-    head: QMat<'_>,
-    tile: MatMut<'_, f32>,
-    logits: MatMut<'_, f32>,
-    scratch: &mut [f32],
-    own: usize,
-    then: impl Fn(usize, MatMut<'_, f32>) + Sync,
-) {
-    let kernels = be.kernels();
-    let width = level_width(head.rows(), WIDTH, kernels.group(), be.threads());
-    let units = RowBlocks::new(tile, width).zip(ColBlocks::new(logits, width));
-    share(be.threads(), scratch, own, units, |(block, ColBlock { cols: mut logits, .. }), own| {
-        let RowBlock { start, rows: mut tile } = block;
-        for i in 0..tile.rows() {
-            decode(kernels, head, start + i, 0..head.cols(), tile.row_mut(i));
-        }
-        times_turned_rows(kernels, h, tile.into_ref(), chain(head), logits.rb(), own);
-        then(start, logits);
-    });
 }
 
 /// Turns the logits of the words from `word` on into `scale * (p - onehot)`.

@@ -1,10 +1,10 @@
 //! Loss and gradient of a packed head in one pass: attention's online softmax, with the head for
 //! keys and for values.
 //!
-//! A tile of words is worked on by all threads together, in three steps. By words: they are decoded
-//! and multiplied with every row. By rows: each row takes its logits in as [`crate::head`] does, to
-//! the same bits, and turns them into exponentials against its largest logit so far. By columns:
-//! where that has grown the gradient's sums shrink, and the tile's words are added to them.
+//! A tile of words is worked on by all threads together, in three steps. By words: they are
+//! multiplied with every row. By rows: each row takes its logits in as [`crate::head`] does, to the
+//! same bits, and turns them into exponentials against its largest logit so far; where that has
+//! grown, the gradient's sums shrink. By columns: the words are added to these sums.
 //!
 //! The target's own word is left out of these sums and comes last, with minus the probability of
 //! all other words as its weight: nothing cancels where the model is sure of the target.
@@ -13,13 +13,14 @@ use std::ops::Range;
 
 use lowtide_backend::{Req, contract};
 use lowtide_kernels::Kernels;
-use lowtide_lanes::{ColBlock, ColBlocks, RowBlock, RowBlocks, level_width, row_split, share};
+use lowtide_lanes::{RowBlock, RowBlocks, row_split, share, share_out};
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::Simd;
-use crate::head::{ROWS, Seen, WORDS, each_back, logits};
-use crate::panel::{WIDTH, decode, times_rows};
+use crate::head::{Seen, WORDS};
+use crate::panel::{WIDTH, decode};
+use crate::words::{self, Rows};
 
 /// Words of a tile: at most this many, whole widths, and so that its decoded words stay below
 /// [`TILE`] elements where a width does. Sums over the vocabulary restart at every width.
@@ -40,36 +41,31 @@ struct Running {
     max: f32,
     /// Of the exponentials of all words but the target.
     others: f32,
-    /// What the gradient's sums are to be multiplied with before the tile is added.
-    shrink: f32,
 }
 
 impl Running {
     /// Elements it takes in scratch.
-    const LEN: usize = 3;
+    const LEN: usize = 2;
 
-    const NOTHING: Self = Self { max: f32::NEG_INFINITY, others: 0.0, shrink: 1.0 };
+    const NOTHING: Self = Self { max: f32::NEG_INFINITY, others: 0.0 };
 
     fn read(from: &[f32]) -> Self {
-        Self { max: from[0], others: from[1], shrink: from[2] }
+        Self { max: from[0], others: from[1] }
     }
 
     fn write(self, to: &mut [f32]) {
-        to.copy_from_slice(&[self.max, self.others, self.shrink]);
+        to.copy_from_slice(&[self.max, self.others]);
     }
 }
 
 /// What [`xent_head_grad`] needs.
 pub(crate) fn req(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> Req {
-    let (rows, words) = (rows.min(ROWS), words(hidden_size).min(vocab_size));
-    let shared = rows * record(vocab_size) + words * (hidden_size + rows);
-    let each = each(be, words, hidden_size);
-    Req { scratch: shared + be.threads() * each, library_bytes: 0 }
-}
-
-/// A thread's part: the panel of either product, or a word.
-fn each(be: &Simd, words: usize, hidden_size: usize) -> usize {
-    each_back(be, words, hidden_size).max(hidden_size)
+    let rows = words::at_once(be, rows, hidden_size);
+    let step = step(hidden_size).min(vocab_size);
+    let tile = step * rows + words::tile(be, rows, step, hidden_size);
+    let word = be.threads() * hidden_size;
+    let shared = rows * record(vocab_size) + words::room(be, rows, hidden_size);
+    Req { scratch: shared + tile.max(word), library_bytes: 0 }
 }
 
 /// Elements that are kept of a row.
@@ -77,7 +73,7 @@ fn record(vocab_size: usize) -> usize {
     vocab_size.div_ceil(WORDS) * Seen::LEN + Running::LEN
 }
 
-fn words(hidden_size: usize) -> usize {
+fn step(hidden_size: usize) -> usize {
     (TILE / hidden_size.max(1) / WIDTH * WIDTH).clamp(WIDTH, WORDS_TILE)
 }
 
@@ -95,12 +91,9 @@ pub(crate) fn xent_head_grad(
 ) {
     let Losses { loss, lse, argmax } = out;
     contract::xent_head_grad(h, w, targets, loss, lse, argmax, grad.as_ref());
-    for n in (0..h.rows()).step_by(ROWS) {
-        let rows = n..h.rows().min(n + ROWS);
-        let step = words(w.cols()).min(w.rows());
-        let own = each(be, step, w.cols());
-        let pass =
-            Pass { be, h: h.rows_range(rows.clone()), w, targets: &targets[rows.clone()], own };
+    let most = words::at_once(be, h.rows(), h.cols()).max(1);
+    for n in (0..h.rows()).step_by(most) {
+        let rows = n..h.rows().min(n + most);
         let mut grad = grad.rb().rows_range(rows.clone());
         let (records, scratch) = scratch.split_at_mut(rows.len() * record(w.rows()));
         let mut records = MatMut::new(records, rows.len(), record(w.rows()));
@@ -110,6 +103,9 @@ pub(crate) fn xent_head_grad(
             Running::NOTHING.write(running);
         }
         grad.fill(0.0);
+        let (h, scratch) = Rows::new(be, h.rows_range(rows.clone()), &w, scratch);
+        let pass = Pass { be, h, w, targets: &targets[rows.clone()] };
+        let step = step(w.cols());
         for word in (0..w.rows()).step_by(step) {
             pass.tile(word..w.rows().min(word + step), records.rb(), grad.rb(), scratch);
         }
@@ -125,11 +121,9 @@ pub(crate) fn xent_head_grad(
 /// The rows worked on together.
 struct Pass<'a> {
     be: &'a Simd,
-    h: Mat<'a, f32>,
+    h: Rows<'a>,
     w: QMat<'a>,
     targets: &'a [u32],
-    /// Scratch of a thread.
-    own: usize,
 }
 
 impl Pass<'_> {
@@ -137,41 +131,29 @@ impl Pass<'_> {
     fn tile(
         &self,
         at: Range<usize>,
-        mut records: MatMut<'_, f32>,
-        grad: MatMut<'_, f32>,
+        records: MatMut<'_, f32>,
+        mut grad: MatMut<'_, f32>,
         scratch: &mut [f32],
     ) {
-        let (be, kernels, head) = (self.be, self.be.kernels(), self.w.slice_rows(at.clone()));
-        let (words, inputs, rows) = (head.rows(), head.cols(), self.h.rows());
-        let (tile, scratch) = scratch.split_at_mut(words * inputs);
-        let (exps, scratch) = scratch.split_at_mut(words * rows);
-        let mut tile = MatMut::new(tile, words, inputs);
-        let mut exps = MatMut::new(exps, rows, words);
-        logits(be, self.h, head, tile.rb(), exps.rb(), scratch, self.own, |_, _| {});
+        let (be, rows) = (self.be, self.h.count());
+        let (exps, scratch) = scratch.split_at_mut(at.len() * rows);
+        let mut exps = MatMut::new(exps, rows, at.len());
+        let tile = self.h.tile(self.w.slice_rows(at.clone()), exps.rb(), scratch, |_, _| {});
 
-        let (lanes, step) = row_split(be.threads(), rows, words);
-        let units = RowBlocks::new(exps.rb(), step).zip(RowBlocks::new(records.rb(), step));
-        share(lanes, &mut [], 0, units, |(block, RowBlock { rows: mut records, .. }), _| {
-            let RowBlock { start, rows: mut exps } = block;
+        let (lanes, step) = row_split(be.threads(), rows, at.len());
+        let units = RowBlocks::new(exps.rb(), step).zip(RowBlocks::new(records, step));
+        share_out(lanes, units.zip(RowBlocks::new(grad.rb(), step)), |((exps, records), grad)| {
+            let (targets, mut exps) = (&self.targets[exps.start..], exps.rows);
+            let (mut records, mut grad) = (records.rows, grad.rows);
             for i in 0..exps.rows() {
-                let target = self.targets[start + i] as usize;
-                soften(kernels, exps.row_mut(i), at.start, target, records.row_mut(i));
-            }
-        });
-
-        let width = level_width(inputs, WIDTH, kernels.group(), be.threads());
-        let (tile, exps, records) = (tile.into_ref(), exps.into_ref(), records.into_ref());
-        share(be.threads(), scratch, self.own, ColBlocks::new(grad, width), |unit, own| {
-            let ColBlock { start, cols: mut grad } = unit;
-            for i in 0..rows {
-                let Running { shrink, .. } = running(records.row(i));
+                let (exps, target) = (exps.row_mut(i), targets[i] as usize);
+                let shrink = soften(be.kernels(), exps, at.start, target, records.row_mut(i));
                 if shrink != 1.0 {
                     grad.row_mut(i).iter_mut().for_each(|sum| *sum *= shrink);
                 }
             }
-            let tile = tile.cols_range(start..start + grad.cols());
-            times_rows(kernels, exps, tile, WIDTH, grad, own);
         });
+        tile.back(be, exps.into_ref(), WIDTH, grad);
     }
 
     /// Losses, and gradients of what was summed.
@@ -188,15 +170,15 @@ impl Pass<'_> {
         let Losses { loss, lse, argmax } = out;
         let of_rows = loss.chunks_mut(step).zip(lse.chunks_mut(step));
         let units = RowBlocks::new(grad, step).zip(of_rows).zip(argmax.chunks_mut(step));
-        share(lanes, scratch, self.own, units, |((block, (loss, lse)), argmax), own| {
+        share(lanes, scratch, inputs, units, |((block, (loss, lse)), argmax), word| {
             let RowBlock { start, rows: mut grad } = block;
-            let word = &mut own[..inputs];
             for i in 0..grad.rows() {
                 let (target, record) = (self.targets[start + i], records.row(start + i));
-                let seen = record[..record.len() - Running::LEN].chunks_exact(Seen::LEN);
-                let hit = Seen::read(&record[target as usize / WORDS * Seen::LEN..]).hit;
-                (loss[i], lse[i], argmax[i]) = Seen::settle(kernels, seen.map(Seen::read), target);
-                let Running { max, others, .. } = running(record);
+                let (seen, running) = record.split_at(record.len() - Running::LEN);
+                let hit = Seen::read(&seen[target as usize / WORDS * Seen::LEN..]).hit;
+                let seen = seen.chunks_exact(Seen::LEN).map(Seen::read);
+                (loss[i], lse[i], argmax[i]) = Seen::settle(kernels, seen, target);
+                let Running { max, others } = Running::read(running);
                 let all = others + kernels.exp(hit - max);
                 decode(kernels, self.w, target as usize, 0..inputs, word);
                 kernels.axpby(-scale * (others / all), word, scale / all, grad.row_mut(i));
@@ -206,8 +188,14 @@ impl Pass<'_> {
 }
 
 /// Takes in a row's logits of the words from `word` on, which become exponentials against the
-/// row's largest logit, zero for the target.
-fn soften(kernels: &Kernels, logits: &mut [f32], word: usize, target: usize, record: &mut [f32]) {
+/// row's largest logit, zero for the target. Gives what earlier sums are to be multiplied with.
+fn soften(
+    kernels: &Kernels,
+    logits: &mut [f32],
+    word: usize,
+    target: usize,
+    record: &mut [f32],
+) -> f32 {
     let (seen, slot) = apart(record);
     let before = Running::read(slot);
     let max = before.max.max(kernels.max(logits));
@@ -229,14 +217,11 @@ fn soften(kernels: &Kernels, logits: &mut [f32], word: usize, target: usize, rec
         }
         others += sum * factor;
     }
-    Running { max, others, shrink }.write(slot);
+    Running { max, others }.write(slot);
+    shrink
 }
 
 /// A row's record: what it has [`Seen`] of each unit, and [`Running`].
 fn apart(record: &mut [f32]) -> (&mut [f32], &mut [f32]) {
     record.split_at_mut(record.len() - Running::LEN)
-}
-
-fn running(record: &[f32]) -> Running {
-    Running::read(&record[record.len() - Running::LEN..])
 }

@@ -50,7 +50,8 @@ fn digits(be: &Simd) -> Digits {
 
 /// Scratch of [`qmatmul`].
 pub(crate) fn scratch(be: &Simd, rows: usize, outputs: usize, inputs: usize) -> usize {
-    Shared::new(be, rows, inputs).len() + be.threads() * Forward::new(be, outputs, inputs).len()
+    let width = forward_width(be, outputs).min(outputs);
+    rounded(be, rows, inputs) + be.threads() * panel(be, width, inputs)
 }
 
 /// Scratch of [`qmatmul_t`], for any format.
@@ -68,31 +69,53 @@ pub(crate) fn qmatmul(
     mut y: MatMut<'_, f32>,
     scratch: &mut [f32],
 ) {
-    let (kernels, inputs) = (be.kernels(), w.cols());
+    let inputs = w.cols();
     if inputs == 0 {
         return y.fill(0.0);
     }
     let shared = Shared::new(be, x.rows(), inputs);
-    let unit = Forward::new(be, w.rows(), inputs);
     let width = forward_width(be, w.rows());
+    let each = panel(be, width.min(w.rows()), inputs);
     for rows in passes(x.rows(), shared.rows) {
         let (room, own) = scratch.split_at_mut(shared.len());
         let rounded = shared.round(be, x.rows_range(rows.clone()), room);
         let units = ColBlocks::new(y.rb().rows_range(rows), width);
-        share(be.threads(), own, unit.len(), units, |ColBlock { start, cols: mut y }, own| {
-            let w = w.slice_rows(start..start + y.cols());
-            if y.rows() == 1 {
-                let x = columns(rounded, 0..inputs);
-                if kernels.one_row_int(x, w, DEPTH, y.row_mut(0)) {
-                    return;
-                }
-            }
-            for at in passes(inputs, DEPTH) {
-                let panel = unit.pack(kernels, w, &at, own);
-                let x = columns(rounded, at.clone());
-                kernels.int_gemm(x, panel, at.start > 0, y.rb());
-            }
+        share(be.threads(), own, each, units, |ColBlock { start, cols: mut y }, own| {
+            times(be, rounded, w.slice_rows(start..start + y.cols()), y.rb(), own);
         });
+    }
+}
+
+/// The largest number of rows, up to `rows`, that are rounded at once.
+pub(crate) fn at_once(be: &Simd, rows: usize, inputs: usize) -> usize {
+    Shared::new(be, rows, inputs).rows
+}
+
+/// Room for rows that are rounded at once.
+pub(crate) fn rounded(be: &Simd, rows: usize, inputs: usize) -> usize {
+    Shared::new(be, rows, inputs).len()
+}
+
+/// Rounds rows, no more than [`at_once`], to be multiplied with several matrices.
+pub(crate) fn round<'a>(be: &Simd, x: Mat<'_, f32>, room: &'a mut [f32]) -> Parts<'a> {
+    Shared::new(be, x.rows(), x.cols()).round(be, x, room)
+}
+
+/// Scratch of [`times`].
+pub(crate) fn panel(be: &Simd, width: usize, inputs: usize) -> usize {
+    Forward::new(be, width, inputs).len()
+}
+
+/// `y = x Wᵀ` on the calling thread, through a panel in `own`.
+pub(crate) fn times(be: &Simd, x: Parts<'_>, w: QMat<'_>, mut y: MatMut<'_, f32>, own: &mut [f32]) {
+    let (kernels, inputs) = (be.kernels(), w.cols());
+    if y.rows() == 1 && kernels.one_row_int(columns(x, 0..inputs), w, DEPTH, y.row_mut(0)) {
+        return;
+    }
+    let unit = Forward::new(be, w.rows(), inputs);
+    for at in passes(inputs, DEPTH) {
+        let panel = unit.pack(kernels, w, &at, own);
+        kernels.int_gemm(columns(x, at.clone()), panel, at.start > 0, y.rb());
     }
 }
 
@@ -137,7 +160,7 @@ fn forward_width(be: &Simd, outputs: usize) -> usize {
 
 /// Rounded rows, as three matrices.
 #[derive(Clone, Copy)]
-struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     digits: Digits,
     codes: Mat<'a, i16>,
     scales: Mat<'a, f32>,
@@ -204,7 +227,7 @@ impl Shared {
     }
 }
 
-/// Room of a unit of [`qmatmul`].
+/// Room of [`times`].
 struct Forward {
     /// Columns of a panel.
     width: usize,
@@ -216,8 +239,7 @@ struct Forward {
 }
 
 impl Forward {
-    fn new(be: &Simd, outputs: usize, inputs: usize) -> Self {
-        let width = forward_width(be, outputs).min(outputs);
+    fn new(be: &Simd, width: usize, inputs: usize) -> Self {
         let depth = inputs.min(DEPTH).next_multiple_of(GROUP);
         Self { width, depth, lanes: be.kernels().lanes(), digits: digits(be) }
     }

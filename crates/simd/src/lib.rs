@@ -44,5 +44,6 @@ mod qmatmul;
 mod reach;
 mod rmsnorm;
 mod rope;
+mod words;
 
 pub use backend::{Compute, Simd};
