@@ -1,6 +1,7 @@
 //! Products of rows with a head's words, both ways, a tile of words at a time: in floats, where a
 //! word is decoded once for both, or in integers, where rows are rounded once for all words.
 
+use lowtide_kernels::Digits;
 use lowtide_lanes::{ColBlock, ColBlocks, RowBlock, RowBlocks, level_width, share};
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
@@ -66,11 +67,11 @@ impl<'a> Rows<'a> {
         w: &QMat<'_>,
         scratch: &'s mut [f32],
     ) -> (Self, &'s mut [f32]) {
-        if integers::integers(be, w).is_none() {
+        let Some(digits) = integers::integers(be, w) else {
             return (Self { be, rows, rounded: None }, scratch);
-        }
+        };
         let (room, scratch) = scratch.split_at_mut(room(be, rows.rows(), rows.cols()));
-        let rounded = integers::round(be, rows, room);
+        let rounded = integers::round(be, digits, rows, room);
         (Self { be, rows, rounded: Some(rounded) }, scratch)
     }
 
@@ -107,7 +108,7 @@ impl<'a> Rows<'a> {
                 integers::times(be, rows, words, cols.rb(), own);
                 then(start, cols);
             });
-            return Tile { words, decoded: None, scratch };
+            return Tile { words, read: Read::Integers(rows.digits), scratch };
         }
         let (decoded, scratch) = scratch.split_at_mut(count * inputs);
         let mut decoded = MatMut::new(decoded, count, inputs);
@@ -120,22 +121,31 @@ impl<'a> Rows<'a> {
             times_turned_rows(kernels, self.rows, part.into_ref(), chain(words), cols.rb(), own);
             then(start, cols);
         });
-        Tile { words, decoded: Some(decoded.into_ref()), scratch }
+        Tile { words, read: Read::Floats(decoded.into_ref()), scratch }
     }
 }
 
 /// Some words that logits were made of.
 pub(crate) struct Tile<'a> {
     words: QMat<'a>,
-    decoded: Option<Mat<'a, f32>>,
+    read: Read<'a>,
     scratch: &'a mut [f32],
+}
+
+/// How words are multiplied with: decoded, or in integers with slopes rounded to so many digits.
+enum Read<'a> {
+    Floats(Mat<'a, f32>),
+    Integers(Digits),
 }
 
 impl Tile<'_> {
     /// `dx += slopes W` with these words; in floats a chain has `depth` terms.
     pub(crate) fn back(self, be: &Simd, slopes: Mat<'_, f32>, depth: usize, dx: MatMut<'_, f32>) {
-        let Some(words) = self.decoded else {
-            return integers::qmatmul_t(be, slopes, self.words, dx, self.scratch);
+        let words = match self.read {
+            Read::Floats(words) => words,
+            Read::Integers(digits) => {
+                return integers::qmatmul_t(be, digits, slopes, self.words, dx, self.scratch);
+            }
         };
         let width = level_width(dx.cols(), WIDTH, be.kernels().group(), be.threads());
         let each = words.rows().min(depth) * width.min(dx.cols());
