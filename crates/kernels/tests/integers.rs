@@ -197,8 +197,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn rows_are_rounded_as_promised((m, k) in (0_usize..5, 0_usize..131), all in values(4 * 131)) {
-        let x = Mat::strided(&all, m, k, k + all.len() % 3, 1);
+    fn rows_are_rounded_as_promised((m, k) in (0_usize..5, 0_usize..131), all in values(4 * 132)) {
+        let x = Mat::strided(&all, m, k, k + 2, 1);
         for digits in DIGITS {
             let (scales, codes) = rounded(digits, x);
             let sums: Vec<f32> = codes.chunks(GROUP).zip(&scales)

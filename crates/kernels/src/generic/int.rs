@@ -186,13 +186,13 @@ unsafe fn rows<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART: 
         // SAFETY: each micro-kernel has at most `left` rows.
         unsafe {
             if left >= R {
-                micro::<S, F, R, V, PART>(s, call, &starts, row, lanes);
+                micro_of::<S, F, R, V, PART>(s, call, &starts, row, lanes);
                 row += R;
             } else if left >= 2 && R > 2 {
-                micro::<S, F, 2, V, PART>(s, call, &starts, row, lanes);
+                micro_of::<S, F, 2, V, PART>(s, call, &starts, row, lanes);
                 row += 2;
             } else {
-                micro::<S, F, 1, V, PART>(s, call, &starts, row, lanes);
+                micro_of::<S, F, 1, V, PART>(s, call, &starts, row, lanes);
                 row += 1;
             }
         }
@@ -237,6 +237,27 @@ fn start<S: Simd, F: Form<S>, const V: usize>(
     if F::STARTS { starts[group % GROUPS_MAX] } else { [s.splat_int(0); V] }
 }
 
+/// `R` rows by `V` registers, with minima or without.
+///
+/// # Safety
+/// As [`micro`].
+#[inline(always)]
+unsafe fn micro_of<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART: bool>(
+    s: S,
+    call: &Call<'_>,
+    starts: &Starts<S, V>,
+    row: usize,
+    lanes: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        match call.minima {
+            Some(minima) => micro::<S, F, R, V, PART>(s, call, starts, Some(minima), row, lanes),
+            None => micro::<S, F, R, V, PART>(s, call, starts, None, row, lanes),
+        }
+    }
+}
+
 /// `R` rows by `V` registers; with `PART`, only `lanes` lanes of the one register.
 ///
 /// # Safety
@@ -246,6 +267,7 @@ unsafe fn micro<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART:
     s: S,
     call: &Call<'_>,
     starts: &Starts<S, V>,
+    minima: Option<*const f32>,
     row: usize,
     lanes: usize,
 ) {
@@ -279,7 +301,7 @@ unsafe fn micro<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART:
                 let scale = s.splat(unsafe { *scales.add(r * x.scales.row_stride() + group) });
                 totals[v] = s.fma(s.mul(s.floats(dots[v]), d), scale, totals[v]);
             }
-            if let Some(minima) = call.minima {
+            if let Some(minima) = minima {
                 // SAFETY: as for the scales.
                 let minimum = load(unsafe { minima.add(group * call.scales_row) }, v);
                 for (r, totals) in totals.iter_mut().enumerate() {
