@@ -99,7 +99,7 @@ impl Checkpoints {
 
     /// Number of slots.
     pub(crate) fn slots(&self) -> usize {
-        let last = self.groups().filter_map(|group| group.last());
+        let last = self.groups().filter_map(Iterator::last);
         last.map(|segment| self.slot(segment) + 1).max().unwrap_or(0)
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct ScratchCheckpoints {
 enum Ahead {
     Nothing,
     Asked(usize),
-    Here(Job),
+    Here(usize, Slab),
 }
 
 /// A buffer with what is to be done, or was done, with it.
@@ -103,15 +103,15 @@ impl ScratchCheckpoints {
                 self.free.push(job.buffer);
             }
             (Ok(()), Ahead::Asked(index)) if !job.write && *index == job.index => {
-                self.ahead = Ahead::Here(job);
+                self.ahead = Ahead::Here(job.index, job.buffer);
             }
             (Ok(()), _) => self.free.push(job.buffer),
         }
     }
 
     fn forget_ahead(&mut self) {
-        if let Ahead::Here(job) = std::mem::replace(&mut self.ahead, Ahead::Nothing) {
-            self.free.push(job.buffer);
+        if let Ahead::Here(_, buffer) = std::mem::replace(&mut self.ahead, Ahead::Nothing) {
+            self.free.push(buffer);
         }
     }
 
@@ -164,19 +164,18 @@ impl CheckpointFile<f32> for ScratchCheckpoints {
     }
 
     fn get(&mut self, index: usize, value: &mut [f32]) -> Result<(), CheckpointError> {
-        if !matches!(&self.ahead, Ahead::Asked(i) | Ahead::Here(Job { index: i, .. }) if *i == index)
-        {
+        if !matches!(self.ahead, Ahead::Asked(i) | Ahead::Here(i, _) if i == index) {
             self.expect(index, value.len());
         }
         while self.away > 0 {
             self.wait();
         }
         self.check()?;
-        let Ahead::Here(job) = std::mem::replace(&mut self.ahead, Ahead::Nothing) else {
+        let Ahead::Here(_, buffer) = std::mem::replace(&mut self.ahead, Ahead::Nothing) else {
             unreachable!("what was asked for and did not fail is here")
         };
-        value.copy_from_slice(&job.buffer.get::<f32>()[..value.len()]);
-        self.free.push(job.buffer);
+        value.copy_from_slice(&buffer.get::<f32>()[..value.len()]);
+        self.free.push(buffer);
         Ok(())
     }
 
@@ -196,5 +195,71 @@ impl Drop for ScratchCheckpoints {
             // A thread that panicked has said so already.
             drop(thread.join());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lowtide_memory::Budget;
+
+    use super::*;
+
+    const LEN: usize = 1000;
+
+    fn value(index: usize, step: usize) -> Vec<f32> {
+        (0..LEN - index).map(|i| (i * 31 + index * 7 + step) as f32).collect()
+    }
+
+    #[test]
+    fn values_come_back_whole_with_and_without_being_announced() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::new(Budget::UNLIMITED);
+        let mut file = ScratchCheckpoints::reserve(folder.path(), 9, LEN, &mut ledger).unwrap();
+        assert_eq!(ledger.live()[Category::Checkpoint], (BUFFERS * LEN * 4) as u64);
+        for step in 0..3 {
+            (0..9).for_each(|i| file.put(i, &value(i, step)).unwrap());
+            for i in (0..9).rev() {
+                if step != 1 {
+                    file.expect(i, LEN - i);
+                }
+                let mut read = vec![f32::NAN; LEN - i];
+                file.get(i, &mut read).unwrap();
+                assert_eq!(read, value(i, step));
+            }
+            // A step that was given up leaves something announced.
+            file.expect(3, LEN - 3);
+        }
+        Box::new(file).release(&mut ledger);
+        assert_eq!(ledger.live().held(), 0);
+    }
+
+    #[test]
+    fn what_was_written_last_is_what_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::new(Budget::UNLIMITED);
+        let mut file = ScratchCheckpoints::reserve(folder.path(), 1, LEN, &mut ledger).unwrap();
+        let mut read = vec![0.0; LEN];
+        for step in 0..20 {
+            file.put(0, &value(0, step)).unwrap();
+        }
+        file.get(0, &mut read).unwrap();
+        assert_eq!(read, value(0, 19));
+        Box::new(file).release(&mut ledger);
+    }
+
+    #[test]
+    fn what_is_refused_leaves_no_charge() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = (LEN * 4) as u64;
+        for budget in [0, one, 2 * one - 1] {
+            let mut ledger = Ledger::new(Budget::of(budget));
+            assert!(ScratchCheckpoints::reserve(folder.path(), 3, LEN, &mut ledger).is_err());
+            assert_eq!(ledger.live().held(), 0);
+        }
+        let mut ledger = Ledger::new(Budget::UNLIMITED);
+        let gone = folder.path().join("gone");
+        let error = ScratchCheckpoints::reserve(&gone, 3, LEN, &mut ledger).map(drop).unwrap_err();
+        assert!(error.to_string().contains("gone"), "{error}");
+        assert_eq!(ledger.live().held(), 0);
     }
 }

@@ -55,7 +55,7 @@ fn growth_is_the_plan(
         let max_grad_norm = if apply_and_free { 0.0 } else { 1.0 };
         let setup = Setup { policy, rank: 8, apply_and_free, max_grad_norm, ..Setup::new(be) };
         warm_up(&setup);
-        let name = format!("{}, {}", base.file_name().unwrap().display(), policy.name());
+        let name = format!("{}, {policy}", base.file_name().unwrap().display());
         let base = OpenBase::open(base).unwrap();
         let mut data = dataset(&base, data);
         if let Some(capacity) = packed {

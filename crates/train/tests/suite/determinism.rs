@@ -104,7 +104,7 @@ fn gradients_applied_at_once_are_those_applied_at_the_end() {
                     ..Setup::new(&*be)
                 };
                 let [end, now] = [false, true].map(|now| trained(&home, &setup(now)));
-                assert!(end == now, "{}, {}, layers {layers}", optimizer.name(), policy);
+                assert!(end == now, "{}, {policy}, layers {layers}", optimizer.name());
             }
         }
     }
