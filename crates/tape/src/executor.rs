@@ -70,8 +70,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         })
     }
 
-    /// Gives it the file that a plan with [`Store::File`](crate::Store::File) needs before its first
-    /// step.
+    /// Gives it the file that a plan with [`Store::File`](crate::Store::File) needs before its
+    /// first step.
     pub fn set_file(&mut self, file: Box<dyn CheckpointFile<F> + 'p>) {
         self.file = Some(file);
     }
@@ -120,8 +120,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// the top down. `sink` may change a segment's parameters once their gradients are complete.
     ///
     /// # Errors
-    /// [`CheckpointError`] when the plan's checkpoint file fails. Segments that were handed to `sink`
-    /// by then are complete; the others' gradients are not.
+    /// [`CheckpointError`] when the plan's checkpoint file fails. Segments that were handed to
+    /// `sink` by then are complete; the others' gradients are not.
     ///
     /// # Panics
     /// When the plan is for evaluation, the batch exceeds its limits, or its parts disagree, or the

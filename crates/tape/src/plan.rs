@@ -167,8 +167,8 @@ impl Plan {
         slots * self.boundary + lent * self.lent + kept.sum::<usize>()
     }
 
-    /// How many segment inputs a [`CheckpointFile`](crate::CheckpointFile) has to keep, and the most
-    /// elements of one; `None` when no file is asked for.
+    /// How many segment inputs a [`CheckpointFile`](crate::CheckpointFile) has to keep, and the
+    /// most elements of one; `None` when no file is asked for.
     #[must_use]
     pub fn file(&self) -> Option<(usize, usize)> {
         let file = self.checkpointing.store == Store::File;
