@@ -1,4 +1,4 @@
-//! The [`Backend`] trait; each default is the scalar specification.
+//! The [`Backend`] trait; each default is the scalar specification, or made of other methods.
 
 use core::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::shapes::{
     Activation, AdamHyper, AttentionShape, Caps, Direction, DropoutKey, Moments8, OpShape, Pairing,
     Req, SgdHyper, Span, Stats,
 };
-use crate::spec;
+use crate::{contract, spec};
 
 /// Coarse, object-safe operations over borrowed views.
 ///
@@ -200,6 +200,29 @@ pub trait Backend<F: Float = f32>: Send + Sync {
         scratch: &mut [F],
     ) {
         spec::xent_head_vjp(h, w, targets, lse, scale, dh, scratch);
+    }
+
+    /// Both at once: `loss`, `lse` and `argmax` to the bits of [`Backend::xent_head`], and
+    /// `grad = scale * (softmax(h Wᵀ) - onehot(targets)) W`, which is overwritten.
+    ///
+    /// The default calls the two above, with the scratch of this call: a backend that asks for more
+    /// for one of them, and keeps this default, asks for the larger of both here too.
+    fn xent_head_grad(
+        &self,
+        h: Mat<'_, F>,
+        w: QMat<'_>,
+        targets: &[u32],
+        scale: F,
+        loss: &mut [F],
+        lse: &mut [F],
+        argmax: &mut [u32],
+        mut grad: MatMut<'_, F>,
+        scratch: &mut [F],
+    ) {
+        contract::xent_head_grad(h, w, targets, loss, lse, argmax, grad.as_ref());
+        self.xent_head(h, w, targets, loss, lse, argmax, scratch);
+        grad.fill(F::ZERO);
+        self.xent_head_vjp(h, w, targets, lse, scale, grad, scratch);
     }
 
     /// Sum of squares, largest magnitude and number of non-finite elements.

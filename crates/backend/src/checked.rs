@@ -229,6 +229,25 @@ impl<F: Float, B: Backend<F>> Backend<F> for Checked<B> {
         self.inner.xent_head_vjp(h, w, targets, lse, scale, dh, scratch);
     }
 
+    fn xent_head_grad(
+        &self,
+        h: Mat<'_, F>,
+        w: QMat<'_>,
+        targets: &[u32],
+        scale: F,
+        loss: &mut [F],
+        lse: &mut [F],
+        argmax: &mut [u32],
+        grad: MatMut<'_, F>,
+        scratch: &mut [F],
+    ) {
+        contract::xent_head_grad(h, w, targets, loss, lse, argmax, grad.as_ref());
+        let (rows, vocab_size, hidden_size) = (h.rows(), w.rows(), w.cols());
+        let op = OpShape::XentHeadGrad { rows, vocab_size, hidden_size };
+        let scratch = self.lend("xent_head_grad", op, scratch);
+        self.inner.xent_head_grad(h, w, targets, scale, loss, lse, argmax, grad, scratch);
+    }
+
     fn stats(&self, x: &[F]) -> Stats {
         self.inner.stats(x)
     }

@@ -195,14 +195,7 @@ pub fn xent_head<F: Float>(
     lse: &[F],
     argmax: &[u32],
 ) {
-    let op = Op("xent_head");
-    op.packed(w);
-    op.rows_of("h", h, h.rows(), w.cols());
-    op.len("targets", targets.len(), h.rows());
-    op.below("targets", targets, w.rows());
-    op.len("loss", loss.len(), h.rows());
-    op.len("lse", lse.len(), h.rows());
-    op.len("argmax", argmax.len(), h.rows());
+    Op("xent_head").head(h, w, targets, loss, lse, argmax);
 }
 
 /// `h [N, D]`, `w [V, D]`, `targets [N]` below `V`, `lse [N]`, `dh [N, D]`.
@@ -220,6 +213,21 @@ pub fn xent_head_vjp<F: Float>(
     op.below("targets", targets, w.rows());
     op.len("lse", lse.len(), h.rows());
     op.rows_of("dh", dh, h.rows(), h.cols());
+}
+
+/// As [`xent_head`], and `grad [N, D]`.
+pub fn xent_head_grad<F: Float>(
+    h: Mat<'_, F>,
+    w: QMat<'_>,
+    targets: &[u32],
+    loss: &[F],
+    lse: &[F],
+    argmax: &[u32],
+    grad: Mat<'_, F>,
+) {
+    let op = Op("xent_head_grad");
+    op.head(h, w, targets, loss, lse, argmax);
+    op.rows_of("grad", grad, h.rows(), h.cols());
 }
 
 /// `x`, `y [T, C]`, `p` in `[0, 1)`.
@@ -299,6 +307,24 @@ impl Op {
             let want = format_args!("ids below {bound}");
             self.that(false, operand, want, format_args!("{} at {at}", ids[at]));
         }
+    }
+
+    fn head<F: Float>(
+        self,
+        h: Mat<'_, F>,
+        w: QMat<'_>,
+        targets: &[u32],
+        loss: &[F],
+        lse: &[F],
+        argmax: &[u32],
+    ) {
+        self.packed(w);
+        self.rows_of("h", h, h.rows(), w.cols());
+        self.len("targets", targets.len(), h.rows());
+        self.below("targets", targets, w.rows());
+        self.len("loss", loss.len(), h.rows());
+        self.len("lse", lse.len(), h.rows());
+        self.len("argmax", argmax.len(), h.rows());
     }
 
     fn heads<F: Float>(self, q: Mat<'_, F>, k: Mat<'_, F>, v: Mat<'_, F>, shape: AttentionShape) {

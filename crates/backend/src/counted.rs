@@ -52,6 +52,8 @@ pub enum Op {
     XentHead,
     /// [`Backend::xent_head_vjp`].
     XentHeadVjp,
+    /// [`Backend::xent_head_grad`].
+    XentHeadGrad,
     /// [`Backend::stats`].
     Stats,
     /// [`Backend::dropout`].
@@ -69,7 +71,7 @@ const OPS: usize = Op::ALL.len();
 
 impl Op {
     /// All operations, in the order of the trait.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Qmatmul,
         Self::QmatmulT,
         Self::Qdecode,
@@ -88,6 +90,7 @@ impl Op {
         Self::AttentionVjp,
         Self::XentHead,
         Self::XentHeadVjp,
+        Self::XentHeadGrad,
         Self::Stats,
         Self::Dropout,
         Self::Adamw,
@@ -348,6 +351,22 @@ impl<F: Float, B: Backend<F>> Backend<F> for Counted<B> {
     ) {
         self.count(Op::XentHeadVjp, &[2, h.rows(), w.rows(), w.cols()]);
         self.inner.xent_head_vjp(h, w, targets, lse, scale, dh, scratch);
+    }
+
+    fn xent_head_grad(
+        &self,
+        h: Mat<'_, F>,
+        w: QMat<'_>,
+        targets: &[u32],
+        scale: F,
+        loss: &mut [F],
+        lse: &mut [F],
+        argmax: &mut [u32],
+        grad: MatMut<'_, F>,
+        scratch: &mut [F],
+    ) {
+        self.count(Op::XentHeadGrad, &[2, h.rows(), w.rows(), w.cols()]);
+        self.inner.xent_head_grad(h, w, targets, scale, loss, lse, argmax, grad, scratch);
     }
 
     fn stats(&self, x: &[F]) -> Stats {

@@ -104,6 +104,15 @@ pub enum OpShape {
         /// Columns of the head matrix.
         hidden_size: usize,
     },
+    /// Loss head, forward and backward at once.
+    XentHeadGrad {
+        /// Labelled rows.
+        rows: usize,
+        /// Rows of the head matrix.
+        vocab_size: usize,
+        /// Columns of the head matrix.
+        hidden_size: usize,
+    },
 }
 
 /// One sequence inside a batch of rows: rows `start..end`, the prompt ending before `prompt_end`.

@@ -90,6 +90,9 @@ pub struct IntRhs<'a> {
 }
 
 impl<'a> IntRhs<'a> {
+    /// The longest contraction of one call.
+    pub const K_MAX: usize = 256;
+
     /// `codes [k / e, n]`: `e` codes of neighbouring rows in each element's bits, where `e` is
     /// [`Kernels::codes_per_element`](crate::Kernels::codes_per_element); `scales` and
     /// `minima [k / 32, n]`. All packed by
@@ -101,7 +104,8 @@ impl<'a> IntRhs<'a> {
     pub fn new(codes: Rhs<'a>, scales: Rhs<'a>, minima: Option<Rhs<'a>>) -> Self {
         let (elements, groups, n) = (codes.k(), scales.k(), codes.n());
         let alike = |x: &Rhs<'_>| x.k() == groups && x.n() == n && x.group == codes.group;
-        let fits = alike(&scales) && minima.as_ref().is_none_or(alike);
+        let fits =
+            alike(&scales) && minima.as_ref().is_none_or(alike) && groups * GROUP <= Self::K_MAX;
         assert!(
             fits && codes.group.is_some() && (groups == 0 || elements.is_multiple_of(groups)),
             "integer weights: {elements} elements and {groups} groups by {n} columns"
@@ -121,7 +125,7 @@ pub struct IntRhsT<'a> {
 
 impl<'a> IntRhsT<'a> {
     /// The longest contraction of one call.
-    pub const K_MAX: usize = 256;
+    pub const K_MAX: usize = IntRhs::K_MAX;
 
     /// `codes [n / 32, k / e, 32]`: for each 32 columns, `e` codes of neighbouring rows in each
     /// element's bits ([`Kernels::weave_rows`](crate::Kernels::weave_rows));

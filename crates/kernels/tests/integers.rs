@@ -197,8 +197,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn rows_are_rounded_as_promised((m, k) in (0_usize..5, 0_usize..131), all in values(4 * 131)) {
-        let x = Mat::strided(&all, m, k, k + all.len() % 3, 1);
+    fn rows_are_rounded_as_promised((m, k) in (0_usize..5, 0_usize..131), all in values(4 * 132)) {
+        let x = Mat::strided(&all, m, k, k + 2, 1);
         for digits in DIGITS {
             let (scales, codes) = rounded(digits, x);
             let sums: Vec<f32> = codes.chunks(GROUP).zip(&scales)
@@ -394,6 +394,47 @@ proptest! {
                     };
                     assert_eq!(&got, &want.0, "{name} {digits:?}");
                 }
+            }
+        }
+    }
+}
+
+/// Every code and every value at an end of its range: no sum may saturate on its way.
+#[test]
+fn extremes_do_not_saturate() {
+    let ends = [[i8::MIN, i8::MIN], [i8::MAX, i8::MAX], [i8::MIN, i8::MAX], [-1, 0]];
+    for (kernels, digits) in Kernels::available().flat_map(|k| DIGITS.map(|d| (k, d))) {
+        let top = digits.top();
+        let x: Vec<f32> = [[top, top], [-top, -top], [top, -top]]
+            .into_iter()
+            .flat_map(|pair| pair.into_iter().cycle().take(GROUP))
+            .collect();
+        let rows = Rows::new(kernels, digits, Mat::new(&x, 3, GROUP));
+        for ends in ends {
+            // As outputs by inputs, and, going back, as 32 outputs by 32 inputs.
+            let mut weights = Weights::plain(GROUP, GROUP, &[0]);
+            for block in weights.bytes.chunks_exact_mut(Q8_0.block_bytes()) {
+                let ends = ends.map(i8::cast_unsigned).into_iter().cycle();
+                block[2..].iter_mut().zip(ends).for_each(|(to, code)| *to = code);
+            }
+            let want: Vec<f32> = x
+                .chunks(GROUP)
+                .flat_map(|x| {
+                    let terms = x.iter().zip(ends.into_iter().cycle());
+                    [terms.map(|(x, code)| *x as i64 * i64::from(code)).sum::<i64>() as f32; GROUP]
+                })
+                .collect();
+            let got = weights.multiply(kernels, &rows, false, vec![f32::NAN; 3 * GROUP]);
+            assert_eq!(got, want, "{} {digits:?} {ends:?}", kernels.isa());
+            for sign in [1, -1] {
+                let ratios = [sign * i16::MAX; GROUP];
+                let scaled = |x: f32| (x as i64 * i64::from(ratios[0]) + (1 << 14)) >> 15;
+                let sums = x.chunks(GROUP).map(|x| x.iter().map(|&x| scaled(x)).sum::<i64>());
+                let want: Vec<f32> = sums
+                    .flat_map(|sum| (0..GROUP).map(move |j| (sum * i64::from(ends[j % 2])) as f32))
+                    .collect();
+                let got = weights.multiply_t(kernels, &rows, &ratios, &[1.0], &[0.0; 3]);
+                assert_eq!(got, want, "{} {digits:?} {ends:?} transposed", kernels.isa());
             }
         }
     }

@@ -74,6 +74,10 @@ impl Backend for NdArray {
             OpShape::XentHeadVjp { rows, vocab_size, hidden_size } => {
                 head::req_vjp(lanes, rows, vocab_size, hidden_size)
             }
+            OpShape::XentHeadGrad { rows, vocab_size, hidden_size } => {
+                let there = head::req(lanes, rows, vocab_size, hidden_size);
+                there.max(head::req_vjp(lanes, rows, vocab_size, hidden_size))
+            }
         }
     }
 

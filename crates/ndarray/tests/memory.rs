@@ -153,6 +153,11 @@ fn the_head_holds_what_it_declares() {
             let dh = MatMut::new(&mut dh, ROWS, INPUTS);
             backend.xent_head_vjp(h, w, &targets, &lse, 1.0, dh, scratch);
         });
+        let op = OpShape::XentHeadGrad { rows, vocab_size, hidden_size };
+        check(threads, "xent_head_grad", op, |backend, scratch| {
+            let (dh, loss, lse) = (MatMut::new(&mut dh, ROWS, INPUTS), &mut loss, &mut lse);
+            backend.xent_head_grad(h, w, &targets, 1.0, loss, lse, &mut argmax, dh, scratch);
+        });
     }
 }
 

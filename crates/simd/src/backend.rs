@@ -11,7 +11,8 @@ use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::{
-    attention, attention_vjp, elementwise, glu, head, matmul, optim, qmatmul, rmsnorm, rope,
+    attention, attention_vjp, elementwise, glu, head, head_grad, matmul, optim, qmatmul, rmsnorm,
+    rope,
 };
 
 /// Arithmetic of products with packed weights. Everything else is always computed in f32.
@@ -121,6 +122,9 @@ impl Backend for Simd {
             OpShape::XentHeadVjp { rows, vocab_size, hidden_size } => {
                 head::req_vjp(self, rows, vocab_size, hidden_size)
             }
+            OpShape::XentHeadGrad { rows, vocab_size, hidden_size } => {
+                head_grad::req(self, rows, vocab_size, hidden_size)
+            }
         }
     }
 
@@ -210,6 +214,22 @@ impl Backend for Simd {
         scratch: &mut [f32],
     ) {
         head::xent_head_vjp(self, h, w, targets, lse, scale, dh, scratch);
+    }
+
+    fn xent_head_grad(
+        &self,
+        h: Mat<'_, f32>,
+        w: QMat<'_>,
+        targets: &[u32],
+        scale: f32,
+        loss: &mut [f32],
+        lse: &mut [f32],
+        argmax: &mut [u32],
+        grad: MatMut<'_, f32>,
+        scratch: &mut [f32],
+    ) {
+        let losses = head_grad::Losses { loss, lse, argmax };
+        head_grad::xent_head_grad(self, h, w, targets, scale, losses, grad, scratch);
     }
 
     fn axpby(&self, alpha: f32, x: Mat<'_, f32>, beta: f32, y: MatMut<'_, f32>) {

@@ -9,23 +9,21 @@
 //! every gradient. First each thread decodes some of the tile's words, turns them for the logits
 //! and makes these slopes; then each takes some columns of the gradient, for which it packs the
 //! same decoded words as they lie. So a word is decoded once for both products.
+//!
+//! Both at once are in [`crate::head_grad`].
 
 use lowtide_backend::{Req, contract};
 use lowtide_kernels::Kernels;
-use lowtide_lanes::{ColBlock, ColBlocks, RowBlock, RowBlocks, level_width, share};
+use lowtide_lanes::share;
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::Simd;
-use crate::panel::{
-    DEPTH, WIDTH, chain, decode, times_rows, times_turned, times_turned_rows, turned_scratch,
-};
+use crate::panel::{DEPTH, WIDTH};
+use crate::words::{self, Rows};
 
 /// Words of a unit: fixed, because sums over the vocabulary restart there. Whole widths.
-const WORDS: usize = 5 * WIDTH;
-
-/// Rows worked on together. No result depends on it.
-const ROWS: usize = 512;
+pub(crate) const WORDS: usize = 5 * WIDTH;
 
 /// Words of a backward tile: at most this many, a multiple of [`STEP`], and so that its decoded
 /// words stay below [`TILE`] elements. Sums over the vocabulary restart there.
@@ -35,32 +33,44 @@ const TILE: usize = 512 * 1024;
 
 /// What the words of a unit say about one row.
 #[derive(Clone, Copy)]
-struct Seen {
-    max: f32,
+pub(crate) struct Seen {
+    pub(crate) max: f32,
     /// Of the exponentials, against the maximum.
     sum: f32,
     /// The first word with the maximum, counted from the unit's first.
     best: f32,
     /// The target's logit, where the unit holds the target.
-    hit: f32,
+    pub(crate) hit: f32,
 }
 
 impl Seen {
     /// Elements it takes in scratch.
-    const LEN: usize = 4;
+    pub(crate) const LEN: usize = 4;
 
-    const NOTHING: Self = Self { max: f32::NEG_INFINITY, sum: 0.0, best: 0.0, hit: f32::NAN };
+    pub(crate) const NOTHING: Self =
+        Self { max: f32::NEG_INFINITY, sum: 0.0, best: 0.0, hit: f32::NAN };
 
-    fn read(from: &[f32]) -> Self {
+    pub(crate) fn read(from: &[f32]) -> Self {
         Self { max: from[0], sum: from[1], best: from[2], hit: from[3] }
     }
 
-    fn write(self, to: &mut [f32]) {
+    pub(crate) fn write(self, to: &mut [f32]) {
         to.copy_from_slice(&[self.max, self.sum, self.best, self.hit]);
     }
 
-    /// Takes in the logits of the words from `first` on, which it uses up.
-    fn merge(&mut self, kernels: &Kernels, logits: &mut [f32], first: usize) {
+    /// Takes in the logits of at most [`WIDTH`] words, the unit's from `first` on; `target` counts
+    /// from the first of them. Logits become exponentials against the new maximum, whose sum is
+    /// returned.
+    pub(crate) fn merge(
+        &mut self,
+        kernels: &Kernels,
+        logits: &mut [f32],
+        first: usize,
+        target: Option<usize>,
+    ) -> f32 {
+        if let Some(&hit) = target.and_then(|at| logits.get(at)) {
+            self.hit = hit;
+        }
         let best = kernels.max(logits);
         if best > self.max {
             let found = logits.iter().position(|&logit| logit == best).unwrap_or(0);
@@ -68,34 +78,49 @@ impl Seen {
             self.sum *= kernels.exp(self.max - best);
             self.max = best;
         }
-        self.sum += kernels.exp_sum(logits, self.max);
+        let sum = kernels.exp_sum(logits, self.max);
+        self.sum += sum;
+        sum
+    }
+
+    /// Loss, log-sum-exp and best word of a row, from all its units in ascending order.
+    pub(crate) fn settle(
+        kernels: &Kernels,
+        units: impl Iterator<Item = Self> + Clone,
+        target: u32,
+    ) -> (f32, f32, u32) {
+        let hit = units.clone().nth(target as usize / WORDS).map_or(f32::NAN, |unit| unit.hit);
+        let (unit, best) = units.clone().enumerate().fold((0, Self::NOTHING), |best, seen| {
+            if seen.1.max > best.1.max { seen } else { best }
+        });
+        let sum = units.fold(0.0, |sum, seen| sum + seen.sum * kernels.exp(seen.max - best.max));
+        let lse = best.max + sum.ln();
+        (lse - hit, lse, (unit * WORDS) as u32 + best.best as u32)
     }
 }
 
 /// What [`xent_head`] needs.
 pub(crate) fn req(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> Req {
-    let rows = rows.min(ROWS);
+    let rows = words::at_once(be, rows, hidden_size);
     let seen = vocab_size.div_ceil(WORDS) * rows * Seen::LEN;
-    Req { scratch: seen + be.threads() * each(be, rows, vocab_size, hidden_size), library_bytes: 0 }
+    let shared = seen + words::room(be, rows, hidden_size);
+    Req {
+        scratch: shared + be.threads() * each(be, rows, vocab_size, hidden_size),
+        library_bytes: 0,
+    }
 }
 
 /// A thread's part: logits, and the panel they come from.
 fn each(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> usize {
-    let width = vocab_size.min(WIDTH);
-    rows * width + turned_scratch(be.kernels(), hidden_size, width)
+    rows * vocab_size.min(WIDTH) + words::each(be, vocab_size, hidden_size)
 }
 
 /// What [`xent_head_vjp`] needs.
 pub(crate) fn req_vjp(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> Req {
-    let words = words_back(hidden_size).min(vocab_size);
-    let shared = words * (hidden_size + rows.min(ROWS));
-    Req { scratch: shared + be.threads() * each_back(be, words, hidden_size), library_bytes: 0 }
-}
-
-/// A thread's part: the panel of either product.
-fn each_back(be: &Simd, words: usize, hidden_size: usize) -> usize {
-    let turned = turned_scratch(be.kernels(), hidden_size, words.min(WIDTH));
-    turned.max(words.min(DEPTH) * hidden_size.min(WIDTH))
+    let rows = words::at_once(be, rows, hidden_size);
+    let step = words_back(hidden_size).min(vocab_size);
+    let shared = words::room(be, rows, hidden_size) + step * rows;
+    Req { scratch: shared + words::tile(be, rows, step, hidden_size), library_bytes: 0 }
 }
 
 fn words_back(hidden_size: usize) -> usize {
@@ -114,30 +139,23 @@ pub(crate) fn xent_head(
     scratch: &mut [f32],
 ) {
     contract::xent_head(h, w, targets, loss, lse, argmax);
-    for n in (0..h.rows()).step_by(ROWS) {
-        let rows = n..h.rows().min(n + ROWS);
+    let most = words::at_once(be, h.rows(), h.cols()).max(1);
+    for n in (0..h.rows()).step_by(most) {
+        let rows = n..h.rows().min(n + most);
         let count = rows.len() * Seen::LEN;
         let (seen, scratch) = scratch.split_at_mut(w.rows().div_ceil(WORDS) * count);
+        let (h, scratch) = Rows::new(be, h.rows_range(rows.clone()), &w, scratch);
         let own = each(be, rows.len(), w.rows(), w.cols());
         let targets = &targets[rows.clone()];
         let units = seen.chunks_exact_mut(count).enumerate();
         share(be.threads(), scratch, own, units, |(unit, seen), own| {
             let word = unit * WORDS;
             let w = w.slice_rows(word..w.rows().min(word + WORDS));
-            look(be.kernels(), h.rows_range(rows.clone()), w, targets, word, seen, own);
+            look(be.kernels(), &h, w, targets, word, seen, own);
         });
         for (i, n) in rows.clone().enumerate() {
-            let of_row = seen.chunks_exact(count).map(|unit| Seen::read(&unit[i * Seen::LEN..]));
-            let hit = Seen::read(&seen[targets[i] as usize / WORDS * count + i * Seen::LEN..]).hit;
-            let best = of_row.clone().enumerate().fold((0, Seen::NOTHING), |best, seen| {
-                if seen.1.max > best.1.max { seen } else { best }
-            });
-            let max = best.1.max;
-            let sum =
-                of_row.fold(0.0, |sum, seen| sum + seen.sum * be.kernels().exp(seen.max - max));
-            lse[n] = max + sum.ln();
-            loss[n] = lse[n] - hit;
-            argmax[n] = (best.0 * WORDS) as u32 + best.1.best as u32;
+            let units = seen.chunks_exact(count).map(|unit| Seen::read(&unit[i * Seen::LEN..]));
+            (loss[n], lse[n], argmax[n]) = Seen::settle(be.kernels(), units, targets[i]);
         }
     }
 }
@@ -145,7 +163,7 @@ pub(crate) fn xent_head(
 /// What the words of a unit, which begins at `word`, say about each row.
 fn look(
     kernels: &Kernels,
-    h: Mat<'_, f32>,
+    h: &Rows<'_>,
     w: QMat<'_>,
     targets: &[u32],
     word: usize,
@@ -155,15 +173,12 @@ fn look(
     seen.chunks_exact_mut(Seen::LEN).for_each(|seen| Seen::NOTHING.write(seen));
     for first in (0..w.rows()).step_by(WIDTH) {
         let w = w.slice_rows(first..w.rows().min(first + WIDTH));
-        let (logits, room) = own.split_at_mut(h.rows() * w.rows());
-        times_turned(kernels, h, w, MatMut::new(logits, h.rows(), w.rows()), room);
+        let (logits, room) = own.split_at_mut(h.count() * w.rows());
+        h.times(w, MatMut::new(logits, h.count(), w.rows()), room);
         let rows = logits.chunks_exact_mut(w.rows()).zip(seen.chunks_exact_mut(Seen::LEN));
         for ((logits, slot), &target) in rows.zip(targets) {
             let mut seen = Seen::read(slot);
-            if let Some(&mut hit) = at(logits, target, word + first) {
-                seen.hit = hit;
-            }
-            seen.merge(kernels, logits, first);
+            seen.merge(kernels, logits, first, (target as usize).checked_sub(word + first));
             seen.write(slot);
         }
     }
@@ -181,41 +196,23 @@ pub(crate) fn xent_head_vjp(
     scratch: &mut [f32],
 ) {
     contract::xent_head_vjp(h, w, targets, lse, dh.as_ref());
-    let (kernels, inputs, step) = (be.kernels(), w.cols(), words_back(w.cols()));
-    let own = each_back(be, step.min(w.rows()), inputs);
-    for n in (0..h.rows()).step_by(ROWS) {
-        let rows = n..h.rows().min(n + ROWS);
-        let (h, mut dh) = (h.rows_range(rows.clone()), dh.rb().rows_range(rows.clone()));
+    let (kernels, step) = (be.kernels(), words_back(w.cols()));
+    let most = words::at_once(be, h.rows(), h.cols()).max(1);
+    for n in (0..h.rows()).step_by(most) {
+        let rows = n..h.rows().min(n + most);
+        let mut dh = dh.rb().rows_range(rows.clone());
         let (targets, lse) = (&targets[rows.clone()], &lse[rows.clone()]);
+        let (h, scratch) = Rows::new(be, h.rows_range(rows.clone()), &w, scratch);
         for word in (0..w.rows()).step_by(step) {
             let head = w.slice_rows(word..w.rows().min(word + step));
-            let words = head.rows();
-            let (tile, scratch) = scratch.split_at_mut(words * inputs);
-            let (slopes, scratch) = scratch.split_at_mut(words * rows.len());
-            let (mut tile, mut slopes) =
-                (MatMut::new(tile, words, inputs), MatMut::new(slopes, rows.len(), words));
-
-            let width = level_width(words, WIDTH, kernels.group(), be.threads());
-            let units = RowBlocks::new(tile.rb(), width).zip(ColBlocks::new(slopes.rb(), width));
-            share(be.threads(), scratch, own, units, |(block, ColBlock { cols, .. }), own| {
-                let RowBlock { start, rows: mut tile } = block;
-                for i in 0..tile.rows() {
-                    decode(kernels, head, start + i, 0..inputs, tile.row_mut(i));
-                }
-                let mut slopes = cols;
-                times_turned_rows(kernels, h, tile.into_ref(), chain(w), slopes.rb(), own);
+            let (slopes, scratch) = scratch.split_at_mut(head.rows() * rows.len());
+            let mut slopes = MatMut::new(slopes, rows.len(), head.rows());
+            let tile = h.tile(head, slopes.rb(), scratch, |start, mut slopes| {
                 for i in 0..slopes.rows() {
                     slope(kernels, slopes.row_mut(i), targets[i], word + start, lse[i], scale);
                 }
             });
-
-            let width = level_width(inputs, WIDTH, kernels.group(), be.threads());
-            let (tile, slopes) = (tile.into_ref(), slopes.into_ref());
-            share(be.threads(), scratch, own, ColBlocks::new(dh.rb(), width), |unit, own| {
-                let ColBlock { start, cols } = unit;
-                let tile = tile.cols_range(start..start + cols.cols());
-                times_rows(kernels, slopes, tile, cols, own);
-            });
+            tile.back(be, slopes.into_ref(), DEPTH, dh.rb());
         }
     }
 }

@@ -31,74 +31,102 @@ const WIDTH_T: usize = 512;
 /// Elements of rounded rows held at once for each thread: 3 MiB.
 const ROUNDED_MAX: usize = 3 << 18;
 
-/// The matrix as integers, where the backend computes so and the format is small integers with
-/// complete blocks: bytes, where the table wants these.
-pub(crate) fn integers<'a>(be: &Simd, w: &QMat<'a>) -> Option<&'a dyn Integers> {
-    let computes = be.compute() != Compute::F32 && w.scales_apart().is_none();
-    let integers = if computes { w.format().integers() } else { None };
-    let bytes = be.kernels().codes_per_element(digits(be)) > 2;
-    integers.filter(|integers| integers.codes_are_bytes() || !bytes)
-}
-
-/// What activations and gradients are rounded to.
-fn digits(be: &Simd) -> Digits {
-    match be.compute() {
-        Compute::F32 | Compute::Int8x2 => Digits::Two,
+/// What rows are rounded to that are multiplied with the matrix, where the backend computes in
+/// integers and the format is small integers with complete blocks. Codes too large for bytes take
+/// two digits where one wants bytes, and floats where both do.
+pub(crate) fn integers(be: &Simd, w: &QMat<'_>) -> Option<Digits> {
+    let digits = match be.compute() {
+        Compute::F32 => return None,
+        Compute::Int8x2 => Digits::Two,
         Compute::Int8 => Digits::One,
-    }
+    };
+    let integers = w.format().integers().filter(|_| w.scales_apart().is_none())?;
+    let fits = |digits| integers.codes_are_bytes() || be.kernels().codes_per_element(digits) == 2;
+    [digits, Digits::Two].into_iter().find(|&digits| fits(digits))
 }
 
 /// Scratch of [`qmatmul`].
 pub(crate) fn scratch(be: &Simd, rows: usize, outputs: usize, inputs: usize) -> usize {
-    Shared::new(be, rows, inputs).len() + be.threads() * Forward::new(be, outputs, inputs).len()
+    let width = forward_width(be, outputs).min(outputs);
+    rounded(be, rows, inputs) + be.threads() * panel(be, width, inputs)
 }
 
 /// Scratch of [`qmatmul_t`], for any format.
 pub(crate) fn scratch_t(be: &Simd, rows: usize, outputs: usize, inputs: usize) -> usize {
     let shared = Shared::new(be, rows, outputs);
     let width = inputs.min(WIDTH_T);
-    shared.len() + be.threads() * Transposed::new(be, shared.rows, outputs, width).len()
+    let unit = |digits| Transposed::new(be, digits, shared.rows, outputs, width).len();
+    shared.len() + be.threads() * unit(Digits::One).max(unit(Digits::Two))
 }
 
-/// `y = x Wᵀ`.
+/// `y = x Wᵀ` with rows rounded to `digits`, which are those of [`integers`].
 pub(crate) fn qmatmul(
     be: &Simd,
+    digits: Digits,
     x: Mat<'_, f32>,
     w: QMat<'_>,
     mut y: MatMut<'_, f32>,
     scratch: &mut [f32],
 ) {
-    let (kernels, inputs) = (be.kernels(), w.cols());
-    if inputs == 0 {
-        return y.fill(0.0);
-    }
+    let inputs = w.cols();
     let shared = Shared::new(be, x.rows(), inputs);
-    let unit = Forward::new(be, w.rows(), inputs);
     let width = forward_width(be, w.rows());
+    let each = panel(be, width.min(w.rows()), inputs);
     for rows in passes(x.rows(), shared.rows) {
         let (room, own) = scratch.split_at_mut(shared.len());
-        let rounded = shared.round(be, x.rows_range(rows.clone()), room);
+        let rounded = shared.round(be, digits, x.rows_range(rows.clone()), room);
         let units = ColBlocks::new(y.rb().rows_range(rows), width);
-        share(be.threads(), own, unit.len(), units, |ColBlock { start, cols: mut y }, own| {
-            let w = w.slice_rows(start..start + y.cols());
-            if y.rows() == 1 {
-                let x = columns(rounded, 0..inputs);
-                if kernels.one_row_int(x, w, DEPTH, y.row_mut(0)) {
-                    return;
-                }
-            }
-            for at in passes(inputs, DEPTH) {
-                let panel = unit.pack(kernels, w, &at, own);
-                let x = columns(rounded, at.clone());
-                kernels.int_gemm(x, panel, at.start > 0, y.rb());
-            }
+        share(be.threads(), own, each, units, |ColBlock { start, cols: mut y }, own| {
+            times(be, rounded, w.slice_rows(start..start + y.cols()), y.rb(), own);
         });
     }
 }
 
-/// `dx += dy W`.
+/// The largest number of rows, up to `rows`, that are rounded at once.
+pub(crate) fn at_once(be: &Simd, rows: usize, inputs: usize) -> usize {
+    Shared::new(be, rows, inputs).rows
+}
+
+/// Room for rows that are rounded at once.
+pub(crate) fn rounded(be: &Simd, rows: usize, inputs: usize) -> usize {
+    Shared::new(be, rows, inputs).len()
+}
+
+/// Rounds rows, no more than [`at_once`], to be multiplied with several matrices.
+pub(crate) fn round<'a>(
+    be: &Simd,
+    digits: Digits,
+    x: Mat<'_, f32>,
+    room: &'a mut [f32],
+) -> Parts<'a> {
+    Shared::new(be, x.rows(), x.cols()).round(be, digits, x, room)
+}
+
+/// Scratch of [`times`], whatever rows are rounded to.
+pub(crate) fn panel(be: &Simd, width: usize, inputs: usize) -> usize {
+    Forward::new(be, Digits::Two, width, inputs).len()
+}
+
+/// `y = x Wᵀ` on the calling thread, through a panel in `own`.
+pub(crate) fn times(be: &Simd, x: Parts<'_>, w: QMat<'_>, mut y: MatMut<'_, f32>, own: &mut [f32]) {
+    let (kernels, inputs) = (be.kernels(), w.cols());
+    if inputs == 0 {
+        return y.fill(0.0);
+    }
+    if y.rows() == 1 && kernels.one_row_int(columns(x, 0..inputs), w, DEPTH, y.row_mut(0)) {
+        return;
+    }
+    let unit = Forward::new(be, x.digits, w.rows(), inputs);
+    for at in passes(inputs, DEPTH) {
+        let panel = unit.pack(kernels, w, &at, own);
+        kernels.int_gemm(columns(x, at.clone()), panel, at.start > 0, y.rb());
+    }
+}
+
+/// `dx += dy W` with rows rounded to `digits`, which are those of [`integers`].
 pub(crate) fn qmatmul_t(
     be: &Simd,
+    digits: Digits,
     dy: Mat<'_, f32>,
     w: QMat<'_>,
     mut dx: MatMut<'_, f32>,
@@ -108,11 +136,11 @@ pub(crate) fn qmatmul_t(
     let (outputs, inputs) = (w.rows(), w.cols());
     let shared = Shared::new(be, dy.rows(), outputs);
     let width = level_width(inputs, WIDTH_T, w.format().block_len(), be.threads());
-    let unit = Transposed::new(be, shared.rows, outputs, width.min(inputs));
+    let unit = Transposed::new(be, digits, shared.rows, outputs, width.min(inputs));
     for rows in passes(dy.rows(), shared.rows) {
         let (room, own) = scratch.split_at_mut(shared.len());
         let dy = dy.rows_range(rows.clone());
-        let rounded = shared.round(be, dy, room);
+        let rounded = shared.round(be, digits, dy, room);
         let units = ColBlocks::new(dx.rb().rows_range(rows), width);
         share(be.threads(), own, unit.len(), units, |ColBlock { start, cols: mut dx }, own| {
             let cols = start..start + dx.cols();
@@ -137,8 +165,8 @@ fn forward_width(be: &Simd, outputs: usize) -> usize {
 
 /// Rounded rows, as three matrices.
 #[derive(Clone, Copy)]
-struct Parts<'a> {
-    digits: Digits,
+pub(crate) struct Parts<'a> {
+    pub(crate) digits: Digits,
     codes: Mat<'a, i16>,
     scales: Mat<'a, f32>,
     sums: Mat<'a, f32>,
@@ -179,7 +207,13 @@ impl Shared {
         self.rows * Self::row(self.terms)
     }
 
-    fn round<'a>(&self, be: &Simd, x: Mat<'_, f32>, room: &'a mut [f32]) -> Parts<'a> {
+    fn round<'a>(
+        &self,
+        be: &Simd,
+        digits: Digits,
+        x: Mat<'_, f32>,
+        room: &'a mut [f32],
+    ) -> Parts<'a> {
         let (rows, groups) = (x.rows(), self.terms / GROUP);
         let (codes, rest) = room.split_at_mut(rows * self.terms / 2);
         let codes: &mut [i16] = cast_slice_mut(codes);
@@ -189,7 +223,6 @@ impl Shared {
         let units = RowBlocks::new(MatMut::new(&mut *codes, rows, self.terms), step)
             .zip(RowBlocks::new(MatMut::new(&mut *scales, rows, groups), step))
             .zip(RowBlocks::new(MatMut::new(&mut *sums, rows, groups), step));
-        let digits = digits(be);
         share_out(be.threads(), units, |((codes, scales), sums)| {
             let RowBlock { start, rows } = codes;
             let x = x.rows_range(start..start + rows.rows());
@@ -204,7 +237,7 @@ impl Shared {
     }
 }
 
-/// Room of a unit of [`qmatmul`].
+/// Room of [`times`].
 struct Forward {
     /// Columns of a panel.
     width: usize,
@@ -216,10 +249,9 @@ struct Forward {
 }
 
 impl Forward {
-    fn new(be: &Simd, outputs: usize, inputs: usize) -> Self {
-        let width = forward_width(be, outputs).min(outputs);
+    fn new(be: &Simd, digits: Digits, width: usize, inputs: usize) -> Self {
         let depth = inputs.min(DEPTH).next_multiple_of(GROUP);
-        Self { width, depth, lanes: be.kernels().lanes(), digits: digits(be) }
+        Self { width, depth, lanes: be.kernels().lanes(), digits }
     }
 
     fn len(&self) -> usize {
@@ -281,9 +313,8 @@ struct Transposed {
 }
 
 impl Transposed {
-    fn new(be: &Simd, rows: usize, outputs: usize, width: usize) -> Self {
+    fn new(be: &Simd, digits: Digits, rows: usize, outputs: usize, width: usize) -> Self {
         let depth = outputs.min(DEPTH).next_multiple_of(GROUP);
-        let digits = digits(be);
         let per = be.kernels().codes_per_element(digits);
         Self { rows, depth, columns: width / GROUP, digits, per }
     }

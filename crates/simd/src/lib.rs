@@ -35,6 +35,7 @@ mod backend;
 mod elementwise;
 mod glu;
 mod head;
+mod head_grad;
 mod integers;
 mod matmul;
 mod optim;
@@ -43,5 +44,6 @@ mod qmatmul;
 mod reach;
 mod rmsnorm;
 mod rope;
+mod words;
 
 pub use backend::{Compute, Simd};

@@ -66,15 +66,16 @@ pub(crate) fn times_turned_rows(
     }
 }
 
-/// `dx += dy W` for decoded rows, through a panel in `room`.
+/// `dx += dy W` for decoded rows, through a panel in `room`; a chain has `depth` terms.
 pub(crate) fn times_rows(
     kernels: &Kernels,
     dy: Mat<'_, f32>,
     w: Mat<'_, f32>,
+    depth: usize,
     mut dx: MatMut<'_, f32>,
     room: &mut [f32],
 ) {
-    for at in chunks(w.rows(), DEPTH) {
+    for at in chunks(w.rows(), depth) {
         kernels.pack_rows(w.rows_range(at.clone()), at.len(), 0, room);
         let panel = Rhs::packed(room, at.len(), w.cols(), kernels.group());
         kernels.gemm(1.0, dy.cols_range(at), panel, true, dx.rb());

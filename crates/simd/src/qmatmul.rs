@@ -62,8 +62,8 @@ pub(crate) fn qmatmul(
     scratch: &mut [f32],
 ) {
     contract::qmatmul(x, w, y.as_ref());
-    if integers::integers(be, &w).is_some() {
-        return integers::qmatmul(be, x, w, y, scratch);
+    if let Some(digits) = integers::integers(be, &w) {
+        return integers::qmatmul(be, digits, x, w, y, scratch);
     }
     let each = unit_len(be, w.rows(), w.cols());
     let width = forward_width(be, w.rows());
@@ -83,8 +83,8 @@ pub(crate) fn qmatmul_t(
     scratch: &mut [f32],
 ) {
     contract::qmatmul_t(dy, w, dx.as_ref());
-    if integers::integers(be, &w).is_some() {
-        return integers::qmatmul_t(be, dy, w, dx, scratch);
+    if let Some(digits) = integers::integers(be, &w) {
+        return integers::qmatmul_t(be, digits, dy, w, dx, scratch);
     }
     let (kernels, outputs, inputs) = (be.kernels(), w.rows(), w.cols());
     let each = unit_len_t(outputs, inputs);

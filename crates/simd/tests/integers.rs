@@ -8,6 +8,8 @@ use lowtide_quant::{BlockFormat, QMat};
 use lowtide_simd::{Compute, Simd};
 use lowtide_tensor::{Mat, MatMut};
 
+const INTEGERS: [Compute; 2] = [Compute::Int8x2, Compute::Int8];
+
 /// Numbers in ±1 without a pattern.
 fn numbers(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
@@ -80,15 +82,15 @@ fn two_digits_are_close_to_floats_and_one_is_not_far() {
             let case = Case::new(format, 70, 512);
             let (x, dy) = (numbers(21 * 512, 1), numbers(21 * 70, 2));
             let (y, dx) = (case.forward(&floats, &x), case.backward(&floats, &dy));
-            let both = [(Compute::Int8x2, Digits::Two, 3e-4), (Compute::Int8, Digits::One, 0.03)];
-            for (compute, digits, bound) in both {
+            for (compute, bound) in [(Compute::Int8x2, 3e-4), (Compute::Int8, 0.03)] {
                 let be = floats.computing(compute);
                 let what = format!("{} of {} on {}", compute.name(), format.name(), kernels.isa());
                 let forward = error(&case.forward(&be, &x), &y);
                 let backward = error(&case.backward(&be, &dy), &dx);
                 assert!(forward < bound && backward < bound, "{what}: {forward} {backward}");
-                // Where a table computes with bytes, formats with larger codes stay in floats.
-                let bytes = kernels.codes_per_element(digits) > 2;
+                // Formats whose codes are no bytes take two digits, and stay in floats where a
+                // table computes these with bytes, too.
+                let bytes = kernels.codes_per_element(Digits::Two) > 2;
                 let rounds = format.integers().is_some_and(|i| i.codes_are_bytes() || !bytes);
                 assert_eq!(forward > 0.0, rounds, "{what}: forward {forward}");
                 assert_eq!(backward > 0.0, rounds, "{what}: backward {backward}");
@@ -117,18 +119,17 @@ fn a_row_alone_has_the_bits_it_has_among_others() {
 
 #[test]
 fn results_do_not_depend_on_threads() {
-    for kernels in Kernels::available() {
-        let make = |count| -> Box<dyn Backend> {
-            Box::new(Simd::with(kernels, count).computing(Compute::Int8x2))
-        };
+    for (kernels, compute) in Kernels::available().flat_map(|k| INTEGERS.map(|c| (k, c))) {
+        let make =
+            |count| -> Box<dyn Backend> { Box::new(Simd::with(kernels, count).computing(compute)) };
         threads(&make, &[1, 2, 4]);
     }
 }
 
 #[test]
 fn damage_stays_visible_and_in_its_row() {
-    for kernels in Kernels::available() {
-        let be = Simd::with(kernels, 1).computing(Compute::Int8x2);
+    for (kernels, compute) in Kernels::available().flat_map(|k| INTEGERS.map(|c| (k, c))) {
+        let be = Simd::with(kernels, 1).computing(compute);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let case = Case::new(&Q4_1, 40, 96);
             let (mut x, mut dy) = (numbers(5 * 96, 5), numbers(5 * 40, 6));
@@ -162,8 +163,8 @@ fn damage_stays_visible_and_in_its_row() {
 
 #[test]
 fn zeros_and_tiny_values_give_zeros() {
-    for kernels in Kernels::available() {
-        let be = Simd::with(kernels, 1).computing(Compute::Int8x2);
+    for (kernels, compute) in Kernels::available().flat_map(|k| INTEGERS.map(|c| (k, c))) {
+        let be = Simd::with(kernels, 1).computing(compute);
         let case = Case::new(&Q4_1, 40, 64);
         for value in [0.0, -0.0, f32::MIN_POSITIVE, 1e-40] {
             assert!(case.forward(&be, &[value; 64]).iter().all(|y| y.abs() < 1e-30));

@@ -36,7 +36,7 @@ impl<F: Float> LossHead<'_, F> {
         let (vocab_size, hidden_size) = (self.weight.rows(), self.weight.cols());
         let (out_features, in_features) = (vocab_size, hidden_size);
         be.req(OpShape::XentHead { rows, vocab_size, hidden_size })
-            .max(be.req(OpShape::XentHeadVjp { rows, vocab_size, hidden_size }))
+            .max(be.req(OpShape::XentHeadGrad { rows, vocab_size, hidden_size }))
             .max(be.req(OpShape::Qmatmul { rows, out_features, in_features }))
     }
 
@@ -97,13 +97,19 @@ impl<F: Float> LossHead<'_, F> {
             be.rmsnorm(picked, &self.norm, self.eps, h.rb(), rstd);
             let mut dh = grad.is_some().then(|| MatMut::new(room(n * hidden), n, hidden));
             let scratch = arena.into_rest();
-            be.xent_head(h.as_ref(), self.weight, targets, loss, lse, argmax, scratch);
+            let normed = h.as_ref();
+            match (&grad, &mut dh) {
+                (Some((scale, _)), Some(dh)) => {
+                    let dh = dh.rb();
+                    let w = self.weight;
+                    be.xent_head_grad(normed, w, targets, *scale, loss, lse, argmax, dh, scratch);
+                }
+                _ => be.xent_head(normed, self.weight, targets, loss, lse, argmax, scratch),
+            }
             sum.labelled += n;
             sum.loss += loss.iter().map(|l| l.to_f64()).sum::<f64>();
             sum.correct += argmax.iter().zip(targets).filter(|(a, b)| a == b).count();
-            let (Some((scale, dx)), Some(dh)) = (&mut grad, &mut dh) else { continue };
-            dh.fill(F::ZERO);
-            be.xent_head_vjp(h.as_ref(), self.weight, targets, lse, *scale, dh.rb(), scratch);
+            let (Some((_, dx)), Some(dh)) = (&mut grad, &dh) else { continue };
             // The normalised rows are done with; their room takes the gradient of the picked ones.
             h.fill(F::ZERO);
             be.rmsnorm_vjp(picked, &self.norm, rstd, dh.as_ref(), h.rb());

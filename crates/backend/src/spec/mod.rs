@@ -48,6 +48,10 @@ pub fn req(op: OpShape) -> Req {
         OpShape::XentHeadVjp { rows, vocab_size, hidden_size } => {
             xent::scratch_vjp(rows, vocab_size, hidden_size)
         }
+        OpShape::XentHeadGrad { rows, vocab_size, hidden_size } => {
+            let there = xent::scratch(rows, vocab_size, hidden_size);
+            there.max(xent::scratch_vjp(rows, vocab_size, hidden_size))
+        }
     };
     Req { scratch, library_bytes: 0 }
 }

@@ -214,6 +214,14 @@ fn head_and_updates_say_what_does_not_fit() {
             }),
             "xent_head_vjp: lse: expected 2 elements, found 1",
         ),
+        (
+            words(|| {
+                let (h, out, room) = (mat(2, 6), out(2, 5), &mut lent()[..]);
+                let (loss, lse, argmax) = (&mut [0.0; 2], &mut [0.0; 2], &mut [0; 2]);
+                SPEC.xent_head_grad(h, w, &[0, 0], 1.0, loss, lse, argmax, out, room);
+            }),
+            "xent_head_grad: grad: expected [2, 6], found [2, 5]",
+        ),
         (words(|| adamw8(1)), "adamw8: v_absmax: expected 2 elements, found 1"),
         (words(|| adamw(2, 1)), "adamw: g: expected 3 elements, found 2"),
         (words(|| adamw(3, 0)), "adamw: step: expected a count from 1, found 0"),

@@ -125,6 +125,9 @@ fn every_operation(be: &dyn Backend) {
     let (loss, lse, argmax) = (&mut one.clone(), &mut one.clone(), &mut [0]);
     be.xent_head(Mat::new(&six, 1, 6), w.view(), &[3], loss, lse, argmax, s);
     be.xent_head_vjp(Mat::new(&six, 1, 6), w.view(), &[3], lse, 1.0, out(1, 6), s);
+    let (loss, lse, argmax) = (&mut one.clone(), &mut one.clone(), &mut [0]);
+    let h = Mat::new(&six, 1, 6);
+    be.xent_head_grad(h, w.view(), &[3], 1.0, loss, lse, argmax, out(1, 6), s);
     be.stats(&four);
     be.dropout(mat(2, 4), 0.5, DropoutKey { seed: 0, step: 0, site: 0 }, 0, out(2, 4));
     let (lr, weight_decay, grad_scale) = (0.1, 0.0, 1.0);

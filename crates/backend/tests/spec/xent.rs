@@ -33,6 +33,18 @@ fn backward<F: Float>(h: &[F], w: &Packed, targets: &[u32], lse: &[F], scale: F,
     SPEC.xent_head_vjp(h, w, targets, lse, scale, dh, &mut scratch(op));
 }
 
+/// Losses as [`forward`] gives them, and the gradient, from one call.
+fn both<F: Float>(h: &[F], w: &Packed, targets: &[u32], scale: F) -> (Head<F>, Vec<F>) {
+    let (w, rows) = (w.view(), targets.len());
+    let op = OpShape::XentHeadGrad { rows, vocab_size: w.rows(), hidden_size: w.cols() };
+    let mut head = Head { loss: poison(rows), lse: poison(rows), argmax: vec![u32::MAX; rows] };
+    let mut grad = poison(h.len());
+    let h = Mat::new(h, rows, w.cols());
+    let (out, Head { loss, lse, argmax }) = (MatMut::new(&mut grad, rows, w.cols()), &mut head);
+    SPEC.xent_head_grad(h, w, targets, scale, loss, lse, argmax, out, &mut scratch(op));
+    (head, grad)
+}
+
 fn targets(rows: usize, vocab_size: usize) -> Vec<u32> {
     let mut rng = Rng::new(40);
     (0..rows).map(|_| rng.below(vocab_size) as u32).collect()
@@ -76,6 +88,22 @@ fn backward_accumulates_the_gradient() {
         assert_gradient("dh", &h, &gradient, 12, |h| {
             scale * forward(h, &w, &targets).loss.iter().sum::<f64>()
         });
+    }
+}
+
+#[test]
+fn one_call_gives_what_two_give() {
+    for (rows, vocab_size, width) in SIZES {
+        let w = Packed::random(&Q8_0, vocab_size, width, 50);
+        let (h, targets) = (normal::<f32>(51, rows * width), targets(rows, vocab_size));
+        let (head, grad) = both(&h, &w, &targets, 0.7);
+        let want = forward(&h, &w, &targets);
+        assert_bits("loss", &head.loss, &want.loss);
+        assert_bits("lse", &head.lse, &want.lse);
+        assert_eq!(head.argmax, want.argmax);
+        let mut dh = vec![0.0; h.len()];
+        backward(&h, &w, &targets, &want.lse, 0.7, &mut dh);
+        assert_bits("grad", &grad, &dh);
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) fn check_family(be: &dyn Backend) {
         AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, scale: 0.125, window: Some(100) };
     let (out_features, in_features) = (1536, 576);
     let (vocab_size, hidden_size) = (3000, 576);
-    let ops: [(&str, &dyn Fn(usize) -> OpShape); 10] = [
+    let ops: [(&str, &dyn Fn(usize) -> OpShape); 11] = [
         ("qmatmul", &|rows| OpShape::Qmatmul { rows, out_features, in_features }),
         ("qmatmul_t", &|rows| OpShape::QmatmulT { rows, out_features, in_features }),
         ("matmul over rows", &|m| OpShape::Matmul { m, k: in_features, n: 8 }),
@@ -22,6 +22,7 @@ pub(super) fn check_family(be: &dyn Backend) {
         ("attention_vjp", &|rows| OpShape::AttentionVjp { rows, shape }),
         ("xent_head", &|rows| OpShape::XentHead { rows, vocab_size, hidden_size }),
         ("xent_head_vjp", &|rows| OpShape::XentHeadVjp { rows, vocab_size, hidden_size }),
+        ("xent_head_grad", &|rows| OpShape::XentHeadGrad { rows, vocab_size, hidden_size }),
     ];
     for (op, of) in ops {
         for pair in ROWS.windows(2) {

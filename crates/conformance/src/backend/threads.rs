@@ -8,7 +8,7 @@ use super::attention::{Attention, AttentionVjp};
 use super::case::{Case, Cx};
 use super::elementwise::Axpby;
 use super::glu::{Gate, GluInPlace, GluVjp};
-use super::head::{Head, Loss, LossVjp};
+use super::head::{Head, Loss, LossGrad, LossVjp};
 use super::matmul::Product;
 use super::optim::{AdamW, Packed8};
 use super::qmatmul::{Backward, Forward, Gather, Linear};
@@ -90,6 +90,7 @@ fn results(be: &dyn Backend) -> Vec<Outcome> {
         result(be, &attention),
         result(be, &Loss(head)),
         result(be, &LossVjp(head)),
+        result(be, &LossGrad(head)),
         result(be, &AdamW { len: 40_000 }),
         adamw8,
     ]

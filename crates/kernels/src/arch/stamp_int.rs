@@ -45,14 +45,16 @@ macro_rules! stamp_int {
             }
 
             $(#[target_feature(enable = $features)])?
-            fn round_rows(
+            unsafe fn round_rows(
                 x: lowtide_tensor::Mat<'_, f32>,
                 top: f32,
                 codes: lowtide_tensor::MatMut<'_, i16>,
                 scales: lowtide_tensor::MatMut<'_, f32>,
                 sums: lowtide_tensor::MatMut<'_, f32>,
             ) {
-                crate::generic::int::round_rows::<$token, $form>(x, top, codes, scales, sums);
+                // SAFETY: whoever calls a function of this table runs on its instruction set.
+                let s = unsafe { <$token>::assume() };
+                crate::generic::int::round_rows::<_, $form>(s, x, top, codes, scales, sums);
             }
 
             $(#[target_feature(enable = $features)])?

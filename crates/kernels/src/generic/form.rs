@@ -14,17 +14,37 @@ pub(crate) trait Form<S: Simd> {
     /// Codes of weights in an element of 32 bits.
     const PER_ELEMENT: usize;
 
-    /// Puts 32 rounded values where [`Form::dots`] looks for them.
-    fn arrange(codes: &mut [i16; GROUP]);
+    /// Whether sums begin with other numbers than zero, which [`Form::starts`] tells.
+    const STARTS: bool = false;
 
-    /// The exact sums of 32 products each: `R` rows of arranged values by `V` registers of columns.
-    /// `load` gives register `v` of a row of codes.
+    /// Puts 32 rounded values where [`Form::dots`] looks for them.
+    fn arrange(s: S, codes: &[i16; GROUP], to: &mut [i16; GROUP]);
+
+    /// What the sums of 32 products of `V` registers of columns begin with, in any row; `load`
+    /// gives register `v` of a row of codes.
+    ///
+    /// # Safety
+    /// As for the codes of [`Form::dots`].
+    #[inline(always)]
+    unsafe fn starts<const V: usize>(
+        s: S,
+        _codes: *const f32,
+        _codes_row: usize,
+        _load: impl Fn(*const f32, usize) -> S::F,
+    ) -> [S::I; V] {
+        [s.splat_int(0); V]
+    }
+
+    /// The exact sums of 32 products each: `R` rows of arranged values by `V` registers of columns,
+    /// for which `starts` is what [`Form::starts`] says. `load` gives register `v` of a row of
+    /// codes.
     ///
     /// # Safety
     /// `R` arranged groups lie at `q`, `q_row` values apart, and the codes of 32 terms at `codes`,
     /// rows of elements `codes_row` apart; `load` may be called for each of these rows.
     unsafe fn dots<const R: usize, const V: usize>(
         s: S,
+        starts: [S::I; V],
         q: *const i16,
         q_row: usize,
         codes: *const f32,
@@ -48,18 +68,21 @@ impl<S: Simd> Form<S> for Pairs {
     const PER_ELEMENT: usize = 2;
 
     #[inline(always)]
-    fn arrange(_codes: &mut [i16; GROUP]) {}
+    fn arrange(_s: S, codes: &[i16; GROUP], to: &mut [i16; GROUP]) {
+        *to = *codes;
+    }
 
     #[inline(always)]
     unsafe fn dots<const R: usize, const V: usize>(
         s: S,
+        starts: [S::I; V],
         q: *const i16,
         q_row: usize,
         codes: *const f32,
         codes_row: usize,
         load: impl Fn(*const f32, usize) -> S::F,
     ) -> [[S::I; V]; R] {
-        let mut dots = [[s.splat_int(0); V]; R];
+        let mut dots = [starts; R];
         for pair in 0..GROUP / 2 {
             // SAFETY: the caller vouches for a row of codes for every pair.
             let b = unsafe { codes.add(pair * codes_row) };

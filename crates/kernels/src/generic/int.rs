@@ -25,6 +25,9 @@ use crate::simd::Simd;
 /// Magnitudes below this are taken for zero: their reciprocal would overflow.
 const SMALLEST: f32 = 1e-30;
 
+/// Groups of a contraction at most.
+const GROUPS_MAX: usize = IntRhs::K_MAX / GROUP;
+
 /// Rounds 32 values to integers of at most `top` in magnitude; gives their scale and the scaled sum
 /// of the integers. Values that are not finite make the scale NaN.
 #[inline(always)]
@@ -57,6 +60,7 @@ pub(crate) fn round_group(x: &[f32; GROUP], top: f32, codes: &mut [i16; GROUP]) 
 /// rounded up to whole groups, padded with zeros.
 #[inline(always)]
 pub(crate) fn round_rows<S: Simd, F: Form<S>>(
+    s: S,
     x: Mat<'_, f32>,
     top: f32,
     mut codes: MatMut<'_, i16>,
@@ -68,14 +72,16 @@ pub(crate) fn round_rows<S: Simd, F: Form<S>>(
         let codes = codes.row_mut(i).as_chunks_mut::<GROUP>().0;
         let mut results = scales.row_mut(i).iter_mut().zip(sums.row_mut(i));
         for ((x, codes), (scale, sum)) in whole.iter().zip(&mut *codes).zip(&mut results) {
-            (*scale, *sum) = round_group(x, top, codes);
-            F::arrange(codes);
+            let mut some = [0; GROUP];
+            (*scale, *sum) = round_group(x, top, &mut some);
+            F::arrange(s, &some, codes);
         }
         if let (Some((scale, sum)), false) = (results.next(), rest.is_empty()) {
             let mut padded = [0.0; GROUP];
             padded[..rest.len()].copy_from_slice(rest);
-            (*scale, *sum) = round_group(&padded, top, &mut codes[whole.len()]);
-            F::arrange(&mut codes[whole.len()]);
+            let mut some = [0; GROUP];
+            (*scale, *sum) = round_group(&padded, top, &mut some);
+            F::arrange(s, &some, &mut codes[whole.len()]);
         }
     }
 }
@@ -168,21 +174,86 @@ unsafe fn rows<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART: 
     m: usize,
     lanes: usize,
 ) {
+    // SAFETY: `V` registers, or `lanes` lanes, are there wherever this is called.
+    let load = |from: *const f32, v: usize| unsafe {
+        if PART { s.load_part(from, lanes) } else { s.load(from.add(v * S::LANES)) }
+    };
+    // SAFETY: a group of codes for each of `groups`.
+    let starts = unsafe { starts::<S, F, V>(s, call.codes, call.codes_row, call.groups, load) };
     let mut row = 0;
     while row < m {
         let left = m - row;
         // SAFETY: each micro-kernel has at most `left` rows.
         unsafe {
             if left >= R {
-                micro::<S, F, R, V, PART>(s, call, row, lanes);
+                micro_of::<S, F, R, V, PART>(s, call, &starts, row, lanes);
                 row += R;
             } else if left >= 2 && R > 2 {
-                micro::<S, F, 2, V, PART>(s, call, row, lanes);
+                micro_of::<S, F, 2, V, PART>(s, call, &starts, row, lanes);
                 row += 2;
             } else {
-                micro::<S, F, 1, V, PART>(s, call, row, lanes);
+                micro_of::<S, F, 1, V, PART>(s, call, &starts, row, lanes);
                 row += 1;
             }
+        }
+    }
+}
+
+/// What the sums of every group of some columns begin with.
+type Starts<S, const V: usize> = [[<S as Simd>::I; V]; GROUPS_MAX];
+
+/// These, for `groups` groups of codes.
+///
+/// # Safety
+/// As for [`Form::starts`] of each group.
+#[inline(always)]
+unsafe fn starts<S: Simd, F: Form<S>, const V: usize>(
+    s: S,
+    codes: *const f32,
+    codes_row: usize,
+    groups: usize,
+    load: impl Fn(*const f32, usize) -> S::F,
+) -> Starts<S, V> {
+    let mut starts = [[s.splat_int(0); V]; GROUPS_MAX];
+    if F::STARTS {
+        for (group, starts) in starts.iter_mut().enumerate().take(groups) {
+            // SAFETY: the caller vouches for this group.
+            *starts = unsafe {
+                let codes = codes.add(group * (GROUP / F::PER_ELEMENT) * codes_row);
+                F::starts(s, codes, codes_row, &load)
+            };
+        }
+    }
+    starts
+}
+
+/// Those of one group, which are zeros in most forms.
+#[inline(always)]
+fn start<S: Simd, F: Form<S>, const V: usize>(
+    s: S,
+    starts: &Starts<S, V>,
+    group: usize,
+) -> [S::I; V] {
+    if F::STARTS { starts[group % GROUPS_MAX] } else { [s.splat_int(0); V] }
+}
+
+/// `R` rows by `V` registers, with minima or without.
+///
+/// # Safety
+/// As [`micro`].
+#[inline(always)]
+unsafe fn micro_of<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART: bool>(
+    s: S,
+    call: &Call<'_>,
+    starts: &Starts<S, V>,
+    row: usize,
+    lanes: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        match call.minima {
+            Some(minima) => micro::<S, F, R, V, PART>(s, call, starts, Some(minima), row, lanes),
+            None => micro::<S, F, R, V, PART>(s, call, starts, None, row, lanes),
         }
     }
 }
@@ -195,6 +266,8 @@ unsafe fn rows<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART: 
 unsafe fn micro<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART: bool>(
     s: S,
     call: &Call<'_>,
+    starts: &Starts<S, V>,
+    minima: Option<*const f32>,
     row: usize,
     lanes: usize,
 ) {
@@ -217,7 +290,8 @@ unsafe fn micro<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART:
         // SAFETY: a group of codes and of each row's values.
         let dots = unsafe {
             let codes = call.codes.add(group * (GROUP / F::PER_ELEMENT) * call.codes_row);
-            F::dots::<R, V>(s, q.add(group * GROUP), q_row, codes, call.codes_row, load)
+            let start = start::<S, F, V>(s, starts, group);
+            F::dots::<R, V>(s, start, q.add(group * GROUP), q_row, codes, call.codes_row, load)
         };
         for v in 0..V {
             // SAFETY: a scale, and a minimum where there are any, for every group and column.
@@ -227,7 +301,7 @@ unsafe fn micro<S: Simd, F: Form<S>, const R: usize, const V: usize, const PART:
                 let scale = s.splat(unsafe { *scales.add(r * x.scales.row_stride() + group) });
                 totals[v] = s.fma(s.mul(s.floats(dots[v]), d), scale, totals[v]);
             }
-            if let Some(minima) = call.minima {
+            if let Some(minima) = minima {
                 // SAFETY: as for the scales.
                 let minimum = load(unsafe { minima.add(group * call.scales_row) }, v);
                 for (r, totals) in totals.iter_mut().enumerate() {
@@ -325,20 +399,27 @@ pub(crate) unsafe fn gemm_t<S: Simd, F: Form<S>, const R: usize, const V: usize>
     mut c: MatMut<'_, f32>,
 ) {
     let (m, columns) = (c.rows(), c.cols() / GROUP);
+    let (groups, elements) = (g.k() / GROUP, g.k() / F::PER_ELEMENT * GROUP);
+    // SAFETY: `V` registers are there wherever this is called.
+    let load = |from: *const f32, v: usize| unsafe { s.load(from.add(v * S::LANES)) };
     for column in 0..columns {
+        // SAFETY: the codes of group `column` of the columns.
+        let starts = unsafe {
+            starts::<S, F, V>(s, b.codes.as_ptr().add(column * elements), GROUP, groups, load)
+        };
         let mut row = 0;
         while row < m {
             let left = m - row;
             // SAFETY: `column` is one of the groups of columns, and there are `left` rows.
             unsafe {
                 if left >= R {
-                    micro_t::<S, F, R, V>(s, g, b, base, &mut c, row, column);
+                    micro_t::<S, F, R, V>(s, g, b, &starts, base, &mut c, row, column);
                     row += R;
                 } else if left >= ROWS && R > ROWS {
-                    micro_t::<S, F, ROWS, V>(s, g, b, base, &mut c, row, column);
+                    micro_t::<S, F, ROWS, V>(s, g, b, &starts, base, &mut c, row, column);
                     row += ROWS;
                 } else {
-                    micro_t::<S, F, 1, V>(s, g, b, base, &mut c, row, column);
+                    micro_t::<S, F, 1, V>(s, g, b, &starts, base, &mut c, row, column);
                     row += 1;
                 }
             }
@@ -355,6 +436,7 @@ unsafe fn micro_t<S: Simd, F: Form<S>, const R: usize, const V: usize>(
     s: S,
     g: Rounded<'_>,
     b: IntRhsT<'_>,
+    starts: &Starts<S, V>,
     base: Mat<'_, f32>,
     c: &mut MatMut<'_, f32>,
     row: usize,
@@ -389,7 +471,8 @@ unsafe fn micro_t<S: Simd, F: Form<S>, const R: usize, const V: usize>(
         // SAFETY: a group of codes and of each row's values, all of which were written above.
         let dots = unsafe {
             let codes = codes.add(group * (GROUP / F::PER_ELEMENT) * GROUP);
-            F::dots::<R, V>(s, scaled.add(group * GROUP), IntRhsT::K_MAX, codes, GROUP, load)
+            let start = start::<S, F, V>(s, starts, group);
+            F::dots::<R, V>(s, start, scaled.add(group * GROUP), IntRhsT::K_MAX, codes, GROUP, load)
         };
         // SAFETY: a largest scale for every group of rows and of columns.
         let largest = unsafe { *b.largest.as_ptr().add(group * b.largest.row_stride() + column) };

@@ -27,25 +27,26 @@ impl<const DIGITS: usize> Form<Neon> for Fours<DIGITS> {
     const PER_ELEMENT: usize = 4;
 
     #[inline(always)]
-    fn arrange(codes: &mut [i16; GROUP]) {
+    fn arrange(_s: Neon, codes: &[i16; GROUP], to: &mut [i16; GROUP]) {
         let mut bytes = [0; 2 * GROUP];
         let (high, low) = bytes.split_at_mut(GROUP);
         for ((code, high), low) in codes.iter().zip(high).zip(low) {
             [*high, *low] = if DIGITS == 2 { digits(*code) } else { [*code as u8, 0] };
         }
-        put(codes, &bytes);
+        put(&bytes, to);
     }
 
     #[inline(always)]
     unsafe fn dots<const R: usize, const V: usize>(
         s: Neon,
+        starts: [int32x4_t; V],
         q: *const i16,
         q_row: usize,
         codes: *const f32,
         codes_row: usize,
         load: impl Fn(*const f32, usize) -> <Neon as Simd>::F,
     ) -> [[int32x4_t; V]; R] {
-        let mut dots = [[s.splat_int(0); V]; R];
+        let mut dots = [starts; R];
         let load = |row: usize, v: usize| {
             // SAFETY: the caller vouches for the rows of codes.
             s.bits(load(unsafe { codes.add(row * codes_row) }, v))
@@ -195,8 +196,8 @@ pub(super) fn scale_digits(
 
 /// Writes the bytes of a group.
 #[inline(always)]
-pub(super) fn put(codes: &mut [i16; GROUP], bytes: &[u8; 2 * GROUP]) {
-    for (code, bytes) in codes.iter_mut().zip(bytes.as_chunks().0) {
+pub(super) fn put(bytes: &[u8; 2 * GROUP], to: &mut [i16; GROUP]) {
+    for (code, bytes) in to.iter_mut().zip(bytes.as_chunks().0) {
         *code = i16::from_ne_bytes(*bytes);
     }
 }

@@ -33,7 +33,7 @@ impl Form<Neon> for Eights {
     const PER_ELEMENT: usize = 4;
 
     #[inline(always)]
-    fn arrange(codes: &mut [i16; GROUP]) {
+    fn arrange(_s: Neon, codes: &[i16; GROUP], to: &mut [i16; GROUP]) {
         let mut bytes = [0; 2 * GROUP];
         for (codes, bytes) in codes.as_chunks::<8>().0.iter().zip(bytes.as_chunks_mut::<16>().0) {
             let (high, low) = bytes.split_at_mut(8);
@@ -41,19 +41,20 @@ impl Form<Neon> for Eights {
                 [*high, *low] = digits(*code);
             }
         }
-        put(codes, &bytes);
+        put(&bytes, to);
     }
 
     #[inline(always)]
     unsafe fn dots<const R: usize, const V: usize>(
         s: Neon,
+        starts: [int32x4_t; V],
         q: *const i16,
         q_row: usize,
         codes: *const f32,
         codes_row: usize,
         load: impl Fn(*const f32, usize) -> <Neon as Simd>::F,
     ) -> [[int32x4_t; V]; R] {
-        let mut dots = [[s.splat_int(0); V]; R];
+        let mut dots = [starts; R];
         let load = |row: usize, v: usize| {
             // SAFETY: the caller vouches for the rows of codes.
             s.bits(load(unsafe { codes.add(row * codes_row) }, v))

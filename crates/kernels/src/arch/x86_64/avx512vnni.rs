@@ -10,6 +10,7 @@ use crate::Isa;
 use crate::arch::stamp::stamp;
 use crate::arch::stamp_int::stamp_int;
 use crate::arch::x86_64::avx512::Avx512;
+use crate::arch::x86_64::bytes::Bytes;
 use crate::arch::x86_64::few;
 use crate::generic::form::Pairs;
 use crate::table::{with_few, with_int8_peak};
@@ -18,7 +19,14 @@ stamp!(
     Isa::Avx512Vnni,
     Avx512<true>,
     rows = 8,
-    int = [pairs::FUNCTIONS; 2],
+    int = [bytes::FUNCTIONS, pairs::FUNCTIONS],
+    features = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c"
+);
+stamp_int!(
+    bytes,
+    Avx512<true>,
+    Bytes,
+    rows = [4, 6],
     features = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c"
 );
 stamp_int!(

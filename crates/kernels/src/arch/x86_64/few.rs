@@ -28,8 +28,9 @@ use lowtide_quant::QMat;
 use lowtide_quant::formats::{Q4_0, Q4_1, Q8_0};
 use lowtide_quant::integers::GROUP;
 
-use crate::Rounded;
+use crate::arch::x86_64::bytes::Bytes;
 use crate::few::Few;
+use crate::{Digits, Rounded};
 
 /// What this file has for a table; integers where there is VNNI.
 pub(crate) const FLOATS: Few = Few { floats, integers: None };
@@ -107,11 +108,31 @@ unsafe fn floats(x: &[f32], w: QMat<'_>, chain: usize, y: &mut [f32]) -> bool {
 /// As [`floats`], and VNNI is there; `x` has one row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 unsafe fn integers(x: Rounded<'_>, w: QMat<'_>, chain: usize, y: &mut [f32]) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        match x.digits {
+            Digits::One => integers_with::<false>(x, w, chain, y),
+            Digits::Two => integers_with::<true>(x, w, chain, y),
+        }
+    }
+}
+
+/// [`integers`] of one digit or of two.
+///
+/// # Safety
+/// As [`integers`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+unsafe fn integers_with<const TWO: bool>(
+    x: Rounded<'_>,
+    w: QMat<'_>,
+    chain: usize,
+    y: &mut [f32],
+) -> bool {
     let Some(layout) = Layout::of(w) else { return false };
     let mut room = [const { MaybeUninit::uninit() }; GROUPS_MAX];
     let Some(room) = room.get_mut(..w.cols() / GROUP) else { return false };
     for (group, codes) in room.iter_mut().zip(x.codes.row(0).as_chunks::<GROUP>().0) {
-        group.write(Group::new(codes));
+        group.write(Group::new::<TWO>(codes));
     }
     // SAFETY: all of them were just written: `x` has as many groups as the matrix.
     let groups = unsafe { core::slice::from_raw_parts(room.as_ptr().cast::<Group>(), room.len()) };
@@ -120,13 +141,16 @@ unsafe fn integers(x: Rounded<'_>, w: QMat<'_>, chain: usize, y: &mut [f32]) -> 
         let sums = unsafe {
             match layout.kind {
                 Kind::Q40 => {
-                    integers_of(x, groups, &rows, Layout { kind: Kind::Q40, ..layout }, chain)
+                    let layout = Layout { kind: Kind::Q40, ..layout };
+                    integers_of::<TWO>(x, groups, &rows, layout, chain)
                 }
                 Kind::Q41 => {
-                    integers_of(x, groups, &rows, Layout { kind: Kind::Q41, ..layout }, chain)
+                    let layout = Layout { kind: Kind::Q41, ..layout };
+                    integers_of::<TWO>(x, groups, &rows, layout, chain)
                 }
                 Kind::Q80 => {
-                    integers_of(x, groups, &rows, Layout { kind: Kind::Q80, ..layout }, chain)
+                    let layout = Layout { kind: Kind::Q80, ..layout };
+                    integers_of::<TWO>(x, groups, &rows, layout, chain)
                 }
             }
         };
@@ -314,7 +338,7 @@ unsafe fn floats_of(x: &[f32], rows: &Rows, layout: Layout, chain: usize) -> __m
     }
 }
 
-/// 32 rounded inputs as two digits each, `q = 128 high + low`.
+/// 32 rounded inputs as two digits each, `q = 128 high + low`; a single digit is the low one.
 struct Group {
     high: [i8; GROUP],
     low: [i8; GROUP],
@@ -324,8 +348,13 @@ struct Group {
 
 impl Group {
     #[inline(always)]
-    fn new(codes: &[i16; GROUP]) -> Self {
+    fn new<const TWO: bool>(codes: &[i16; GROUP]) -> Self {
         let mut group = Self { high: [0; GROUP], low: [0; GROUP], sum: 0 };
+        if !TWO {
+            group.low = Bytes::signed(codes);
+            group.sum = group.low.iter().map(|low| i32::from(*low)).sum();
+            return group;
+        }
         for (i, code) in codes.iter().enumerate() {
             let high = (code + 64) >> 7;
             group.high[i] = high as i8;
@@ -342,7 +371,7 @@ impl Group {
 /// AVX-512 F, BW, DQ, VNNI and F16C are there; `rows` are blocks of `layout`; `x` has a group for
 /// each.
 #[inline(always)]
-unsafe fn integers_of(
+unsafe fn integers_of<const TWO: bool>(
     x: Rounded<'_>,
     groups: &[Group],
     rows: &Rows,
@@ -367,7 +396,9 @@ unsafe fn integers_of(
                     let four = |digits: &[i8; GROUP]| {
                         _mm512_set1_epi32(digits.as_ptr().add(k).cast::<i32>().read_unaligned())
                     };
-                    high = _mm512_dpbusd_epi32(high, codes, four(&group.high));
+                    if TWO {
+                        high = _mm512_dpbusd_epi32(high, codes, four(&group.high));
+                    }
                     low = _mm512_dpbusd_epi32(low, codes, four(&group.low));
                 };
                 if layout.kind == Kind::Q80 {
