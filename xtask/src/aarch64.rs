@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{run, test};
+use crate::run::{self, Job};
+use crate::test;
 pub(crate) use toolchain::{TARGET, Toolchain};
 
 /// The processors: everything the emulator knows (dot products, i8mm, half floats); a Raspberry
@@ -86,15 +87,27 @@ fn all_with(toolchain: &Toolchain) -> Result<()> {
     for (package, name, reason) in SKIPPED {
         println!("skipped on every processor: {name} of {package}: {reason}");
     }
-    for cpu in CPUS {
-        let start = Instant::now();
-        programs.iter().try_for_each(|program| program.run(toolchain, cpu))?;
-        println!("{cpu}: all tests passed in {}", seconds(start));
-        let start = Instant::now();
-        train(&lowtide, toolchain, cpu).with_context(|| format!("training as {cpu}"))?;
-        println!("{cpu}: the quickstart's model trained in {}", seconds(start));
-    }
+    let start = Instant::now();
+    run::side_by_side(jobs(&programs, &lowtide, toolchain))?;
+    println!("all tests passed, and all losses agree, in {}", seconds(start));
     Ok(())
+}
+
+/// The programs on each processor, those of the crates above first, since they take longest, and
+/// the training.
+fn jobs<'a>(programs: &'a [Program], lowtide: &'a Path, toolchain: &'a Toolchain) -> Vec<Job<'a>> {
+    let mut jobs = Vec::new();
+    for program in programs.iter().rev() {
+        for cpu in CPUS {
+            let name = format!("{cpu}: {} of {}", program.name, program.package);
+            jobs.push(Job { name, work: Box::new(move || program.run(toolchain, cpu)) });
+        }
+    }
+    for cpu in CPUS {
+        let name = format!("{cpu}: training");
+        jobs.push(Job { name, work: Box::new(move || train(lowtide, toolchain, cpu)) });
+    }
+    jobs
 }
 
 /// Trains the quickstart's model for a few updates in each precision and compares each loss.
@@ -118,7 +131,7 @@ fn train_in(precision: &str, lowtide: &Path, toolchain: &Toolchain, cpu: &str) -
     finetune.arg("finetune").args(UPDATES.split_whitespace()).args(["--precision", precision]);
     finetune.arg("--model").arg(assets.join("model.gguf"));
     finetune.arg("--data").arg(&data).arg("--output").arg(&output);
-    run::check_within(&mut finetune, LIMIT)?;
+    run::quietly_within(&mut finetune, LIMIT)?;
 
     let summary: Value = serde_json::from_str(&fs::read_to_string(output.join("summary.json"))?)?;
     let (planned, peak) = (&summary["planned_peak_bytes"], &summary["peak_bytes"]);
@@ -136,14 +149,13 @@ struct Program {
 
 impl Program {
     fn run(&self, toolchain: &Toolchain, cpu: &str) -> Result<()> {
-        println!("{cpu}: {} {}", self.package, self.name);
         let mut command = toolchain.emulated(cpu, &self.file);
-        command.current_dir(&self.folder).arg("--quiet");
+        // One test at a time: the other cores are kept busy by other programs.
+        command.current_dir(&self.folder).args(["--quiet", "--test-threads", "1"]);
         for (_, name, _) in SKIPPED.iter().filter(|(package, ..)| *package == self.package) {
             command.args(["--skip", name]);
         }
-        run::check_within(&mut command, LIMIT)
-            .with_context(|| format!("{} of {} as {cpu}", self.name, self.package))
+        run::quietly_within(&mut command, LIMIT)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Running other programs, and telling steps apart in the output.
 
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -68,6 +70,45 @@ pub(crate) fn check_within(command: &mut Command, limit: Duration) -> Result<()>
     }
 }
 
+/// Like [`check_within`], but what the program writes is shown only if it fails, in the error: so
+/// several can run at once.
+pub(crate) fn quietly_within(command: &mut Command, limit: Duration) -> Result<()> {
+    // A file, because a pipe that nobody empties stops who writes to it.
+    let mut written = tempfile::tempfile().context("cannot make a temporary file")?;
+    command.stdout(written.try_clone()?).stderr(written.try_clone()?);
+    let Err(error) = check_within(command, limit) else { return Ok(()) };
+    let mut bytes = Vec::new();
+    written.rewind()?;
+    written.read_to_end(&mut bytes)?;
+    Err(error.context(format!("it wrote\n{}", String::from_utf8_lossy(&bytes).trim_end())))
+}
+
+/// Something to do, and what it is called in the output.
+pub(crate) struct Job<'a> {
+    pub(crate) name: String,
+    pub(crate) work: Box<dyn FnOnce() -> Result<()> + Send + 'a>,
+}
+
+/// Does all jobs, as many at once as there are cores, and begins them in order. After a failure
+/// none is begun, and the first failure is returned.
+pub(crate) fn side_by_side(jobs: Vec<Job<'_>>) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (jobs, failed) = (Mutex::new(jobs.into_iter()), OnceLock::new());
+    let next = || failed.get().is_none().then(|| jobs.lock().ok()?.next()).flatten();
+    let work = || {
+        while let Some(Job { name, work }) = next() {
+            let start = Instant::now();
+            match work() {
+                Ok(()) => println!("{name}: {:.0} s", start.elapsed().as_secs_f64()),
+                // The first failure is returned; those of jobs that ran beside it are not.
+                Err(error) => drop(failed.set(error.context(name))),
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
+    failed.into_inner().map_or(Ok(()), Err)
+}
+
 /// The steps of one run with the time each took.
 #[derive(Default)]
 pub(crate) struct Steps {
@@ -131,6 +172,39 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(30));
         assert!(succeeds_within(&mut Command::new("true"), Duration::from_secs(30)));
         assert!(!succeeds_within(&mut Command::new("false"), Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_quiet_program_is_heard_when_it_fails() {
+        let limit = Duration::from_secs(30);
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            quietly_within(command.args(["-c", script]), limit)
+        };
+        shell("echo unheard").unwrap();
+        let error = format!("{:#}", shell("echo one; echo two >&2; exit 3").unwrap_err());
+        assert!(error.starts_with("it wrote\none\ntwo: `sh "), "{error}");
+    }
+
+    #[test]
+    fn jobs_are_done_until_one_fails() {
+        let done = Mutex::new(Vec::new());
+        let job = |number: usize| Job {
+            name: format!("job {number}"),
+            work: Box::new({
+                let done = &done;
+                move || {
+                    done.lock().unwrap().push(number);
+                    if number == 50 { bail!("no") } else { Ok(()) }
+                }
+            }),
+        };
+        side_by_side((0..50).map(job).collect()).unwrap();
+        done.lock().unwrap().sort_unstable();
+        assert_eq!(*done.lock().unwrap(), (0..50).collect::<Vec<_>>());
+        let error = side_by_side((50..5000).map(job).collect()).unwrap_err();
+        assert_eq!(format!("{error:#}"), "job 50: no");
+        assert!(done.lock().unwrap().len() < 5000, "none is begun after a failure");
     }
 
     #[test]

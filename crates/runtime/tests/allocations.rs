@@ -1,12 +1,14 @@
 //! After reserve nothing large is allocated: reading a prompt, drawing tokens and turning them into
-//! text work in what the session has reserved. The specification is the backend, because it
-//! allocates nothing of its own.
+//! text work in what the session has reserved. On one thread, because rayon asks for a little when
+//! there are more.
 
 use std::ops::ControlFlow;
 
-use lowtide_backend::Scalar;
+use lowtide_backend::{Backend, Scalar};
 use lowtide_runtime::{Prompt, Request, RuntimeError, Sampling, SessionSettings, with_session};
+use lowtide_simd::{Compute, Simd};
 use lowtide_testkit::alloc::{Request as Asked, TestAlloc};
+use lowtide_testkit::models;
 use lowtide_testkit::text::byte_tokenizer_files;
 use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
 
@@ -20,6 +22,9 @@ const LARGE: usize = 4097;
 const VOCAB: u32 = 4096;
 const PROMPT: u32 = 1100;
 const GENERATED: usize = 40;
+
+/// Words that the quickstart's base knows, and tokens of a prompt for it.
+const PACKED: (u32, u32) = (1280, 400);
 
 /// One test, because the allocator counts what other tests and their harness do as well.
 #[test]
@@ -41,9 +46,21 @@ fn after_reserve_nothing_large_is_allocated() {
         context: Some(PROMPT as usize + GENERATED),
         ..SessionSettings::default()
     };
-    let prompt: Vec<u32> = (0..PROMPT).map(|t| (t * 31 + 7) % VOCAB).collect();
+    check(&settings, (VOCAB, PROMPT), &Simd::new(1));
+    check(&settings, (VOCAB, PROMPT), &Scalar);
+    // And with packed weights.
+    let context = Some(PACKED.1 as usize + GENERATED);
+    let packed = SessionSettings { model: models::quickstart(), context, ..settings };
+    for compute in [Compute::F32, Compute::Int8x2] {
+        check(&packed, PACKED, &Simd::new(1).computing(compute));
+    }
+}
+
+/// Asks for a prompt of so many of so many words.
+fn check(settings: &SessionSettings, (vocab, tokens): (u32, u32), be: &dyn Backend<f32>) {
+    let prompt: Vec<u32> = (0..tokens).map(|t| (t * 31 + 7) % vocab).collect();
     let sampled = Sampling { repetition_penalty: 1.1, top_k: 0, ..Sampling::default() };
-    let done: Result<(), RuntimeError> = with_session(&settings, &Scalar, |session| {
+    let done: Result<(), RuntimeError> = with_session(settings, be, |session| {
         // The tokenizer's library makes its table of bytes on first use.
         session.text().tokenizer()?.decode_plain(&[65]).unwrap();
         for (sampling, prompt) in [
@@ -51,7 +68,7 @@ fn after_reserve_nothing_large_is_allocated() {
             // One that has nothing in common with what was read.
             (sampled, &prompt[1..]),
             // And one that was read for the most part.
-            (sampled, &prompt[1..1000]),
+            (sampled, &prompt[1..prompt.len() - 100]),
         ] {
             let request = Request {
                 sampling,
@@ -66,7 +83,7 @@ fn after_reserve_nothing_large_is_allocated() {
             let answer = answer?;
             assert_eq!(answer.ids.len(), GENERATED);
             let largest: Vec<Asked> = counts.largest().collect();
-            assert_eq!(counts.large, 0, "{sampling:?}: {largest:?}");
+            assert_eq!(counts.large, 0, "{}, {sampling:?}: {largest:?}", be.name());
             assert!(counts.live_peak <= 16 << 10, "{} bytes at once", counts.live_peak);
         }
         Ok(())

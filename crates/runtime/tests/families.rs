@@ -1,14 +1,18 @@
-//! Every family, read call by call, gives the bits of the whole sequence at once, on both backends.
+//! Every family, and a packed base in every precision, read call by call, gives the bits of the
+//! whole sequence at once.
 
 use lowtide_backend::{Backend, Scalar, Span};
+use lowtide_kernels::Kernels;
 use lowtide_memory::{Budget, Ledger};
 use lowtide_model::Model;
 use lowtide_ndarray::NdArray;
 use lowtide_runtime::{LoadedAdapter, OpenBase, registry};
+use lowtide_simd::{Compute, Simd};
 use lowtide_tape::{Batch, DecodeLimits, DecodePlan, Decoder, Executor, Limits, Plan, Policy};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::compare::assert_bits;
 use lowtide_testkit::golden::golden_dir;
+use lowtide_testkit::models;
 
 const TOKENS: usize = 300;
 
@@ -41,7 +45,8 @@ fn at_once(
     out
 }
 
-fn check(name: &str, model: &Model<'_, f32>, be: &dyn Backend<f32>, params: &[f32]) {
+/// Checks that, and gives the logits after each call.
+fn check(name: &str, model: &Model<'_, f32>, be: &dyn Backend<f32>, params: &[f32]) -> Vec<f32> {
     let vocab = model.program.head.weight.rows();
     let ids: Vec<u32> = (0..TOKENS).map(|t| ((t * t * 7 + t * 13 + 5) % vocab) as u32).collect();
     let mut ledger = Ledger::new(Budget::UNLIMITED);
@@ -62,8 +67,9 @@ fn check(name: &str, model: &Model<'_, f32>, be: &dyn Backend<f32>, params: &[f3
     decoder.release(&mut ledger);
     for (rows, got) in rows.chunks(64).zip(got.chunks(64 * vocab)) {
         let want = at_once(model, be, params, &ids, rows);
-        assert_bits(&format!("{name} on {}", be.name()), got, &want);
+        assert_bits(&format!("{name} on {} ({})", be.name(), be.caps().isa), got, &want);
     }
+    got
 }
 
 #[test]
@@ -75,7 +81,21 @@ fn cached_logits_are_those_of_the_whole_sequence() {
         let model = base.build_adapted(&registry(), &adapter).unwrap();
         let mut params = vec![0.0; model.program.params()];
         adapter.fill(base.file().hyper(), &model.sites, &mut params).unwrap();
-        check(name, &model, &Scalar, &params);
+        for kernels in Kernels::available().filter(|kernels| kernels.lanes() > 1) {
+            check(name, &model, &Simd::with(kernels, 2), &params);
+        }
         check(name, &model, &NdArray::new(2), &params);
+        if name == "gemma3" {
+            check(name, &model, &Scalar, &params);
+        }
     }
+}
+
+#[test]
+fn a_packed_base_keeps_that_in_every_precision() {
+    let base = OpenBase::open(&models::quickstart()).unwrap();
+    let model = base.build(None).unwrap();
+    let [exact, balanced, fast] = Compute::ALL
+        .map(|compute| check(compute.name(), &model, &Simd::new(2).computing(compute), &[]));
+    assert!(exact != balanced && balanced != fast, "some of them round nothing");
 }

@@ -11,6 +11,7 @@ use lowtide_runtime::{
     LoadedAdapter, OpenBase, Prompt, Request, RuntimeError, Sampling, SessionSettings, Stop,
     registry, with_session,
 };
+use lowtide_simd::Simd;
 use lowtide_tape::{Batch, Executor, Limits, Plan, Policy};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::gguf::write_gguf;
@@ -116,14 +117,15 @@ fn check(model: &Path, adapter: Option<&Path>, be: &dyn Backend<f32>) -> (Vec<u3
     (ids, text)
 }
 
-/// Checks a folder and the file of the same base, bare and adapted, on both backends.
+/// Checks a folder and the file of the same base, bare and adapted, on every backend.
 fn check_both(folder: &Path, adapter: &Path, dir: &Path) -> [Vec<u32>; 2] {
     let file = write_gguf(folder, dir);
     [None, Some(adapter)].map(|adapter| {
-        let said = check(folder, adapter, &Scalar);
-        assert_eq!(check(&file, adapter, &Scalar), said, "{}: file", folder.display());
-        for model in [folder, &file] {
-            assert_eq!(check(model, adapter, &NdArray::new(2)), said, "{}", model.display());
+        let said = check(folder, adapter, &Simd::new(2));
+        assert_eq!(check(&file, adapter, &Simd::new(2)), said, "{}: file", folder.display());
+        let others: [&dyn Backend<f32>; 2] = [&NdArray::new(2), &Scalar];
+        for be in others {
+            assert_eq!(check(folder, adapter, be), said, "{} on {}", folder.display(), be.name());
         }
         said.0
     })
@@ -149,8 +151,8 @@ fn a_mistral_speaks_as_a_llama_with_a_window() {
         match window {
             None => check_both(&folder, &adapter, dir.path()),
             Some(_) => [None, Some(&*adapter)].map(|adapter| {
-                let said = check(&folder, adapter, &Scalar);
-                assert_eq!(check(&folder, adapter, &NdArray::new(2)), said);
+                let said = check(&folder, adapter, &Simd::new(2));
+                assert_eq!(check(&folder, adapter, &Scalar), said);
                 said.0
             }),
         }
@@ -158,7 +160,7 @@ fn a_mistral_speaks_as_a_llama_with_a_window() {
     let dir = tempfile::tempdir().unwrap();
     let llama = base("llama_untied", dir.path());
     let unbounded = spoken(None);
-    assert_eq!(unbounded[0], generate(&llama, None, &Scalar).0);
-    assert_eq!(unbounded[1], generate(&llama, Some(&adapter), &Scalar).0);
+    assert_eq!(unbounded[0], generate(&llama, None, &Simd::new(2)).0);
+    assert_eq!(unbounded[1], generate(&llama, Some(&adapter), &Simd::new(2)).0);
     assert_ne!(spoken(Some(8)), unbounded, "keys that left the window");
 }

@@ -10,6 +10,13 @@ pub fn models_dir() -> PathBuf {
     repository_root().join("models")
 }
 
+/// What `lowtide quickstart` trains: a Llama of 1.25 million parameters in Q8_0, with a tokenizer.
+/// The smallest base here whose weights are packed, as those of real models are.
+#[must_use]
+pub fn quickstart() -> PathBuf {
+    repository_root().join("crates/lowtide/assets/quickstart/model.gguf")
+}
+
 /// SmolLM2-135M-Instruct as a GGUF file, or `None` with a loud line that says how to get it. Tests
 /// then return early; `cargo xtask test` fetches the model first, so there none is skipped.
 #[must_use]
@@ -39,6 +46,7 @@ mod tests {
     fn models_lie_next_to_the_crates() {
         assert_eq!(models_dir().parent(), Some(repository_root().as_path()));
         assert!(repository_root().join("crates").join("testkit").is_dir());
+        assert_eq!(quickstart().metadata().unwrap().len(), 1_371_808);
         if let Some(path) = smollm2() {
             assert_eq!(path.metadata().unwrap().len(), 98_362_432);
         }

@@ -8,6 +8,7 @@ use lowtide_backend::{Backend, Scalar};
 use lowtide_kernels::Kernels;
 use lowtide_memory::{Budget, Ledger};
 use lowtide_optim::{AdamW8, Optimizer, Sgd};
+use lowtide_simd::Simd;
 use lowtide_tape::Policy;
 use lowtide_testkit::alloc::{Counts, TestAlloc};
 use lowtide_testkit::tiny::TinyLlama;
@@ -164,7 +165,7 @@ fn a_step_of_a_whole_job_allocates_nothing(home: &Home) {
     };
     let counting = OnceCell::new();
     let mut steps = Vec::with_capacity(128);
-    finetune(&settings, &Scalar, 1, &mut |event| {
+    finetune(&settings, &Simd::new(1), 1, &mut |event| {
         if let Event::Step(report) = event {
             // The first step ends here; from now on every step is counted from event to event.
             let counts = counting.get_or_init(|| ALLOC.count(LARGE)).restart();

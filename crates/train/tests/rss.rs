@@ -12,7 +12,7 @@ use lowtide_testkit::rss::{self, Sampler};
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::OpenBase;
 
-use support::{Home, Setup, dataset, in_pool, say, write_data};
+use support::{Home, Kind, Setup, dataset, in_pool, say, write_data};
 
 #[path = "suite/support.rs"]
 mod support;
@@ -45,17 +45,19 @@ fn warm_up(setup: &Setup<'_>) {
 
 /// `packed` is the size of the sequences that examples share.
 fn growth_is_the_plan(
+    kind: Kind,
     base: &Path,
     data: &Path,
     policy: Policy,
     apply_and_free: bool,
     packed: Option<usize>,
 ) {
-    in_pool(2, |be| {
+    kind.in_pool(2, |be| {
         let max_grad_norm = if apply_and_free { 0.0 } else { 1.0 };
         let setup = Setup { policy, rank: 8, apply_and_free, max_grad_norm, ..Setup::new(be) };
         warm_up(&setup);
-        let name = format!("{}, {}", base.file_name().unwrap().display(), policy.name());
+        let file = base.file_name().unwrap().display();
+        let name = format!("{}, {file}, {}", be.name(), policy.name());
         let base = OpenBase::open(base).unwrap();
         let mut data = dataset(&base, data);
         if let Some(capacity) = packed {
@@ -103,11 +105,12 @@ fn a_run_grows_by_its_plan() {
     let data = home.data(&[512, 512, 300]);
     for policy in Policy::ALL {
         for apply_and_free in [false, true] {
-            growth_is_the_plan(&home.base(), &data, policy, apply_and_free, None);
+            growth_is_the_plan(Kind::fastest(), &home.base(), &data, policy, apply_and_free, None);
         }
     }
+    growth_is_the_plan(Kind::Ndarray, &home.base(), &data, Policy::Block, false, None);
     let short = home.data(&[300, 212, 200, 90, 100, 60, 61, 62, 63, 64, 65, 66, 67]);
-    growth_is_the_plan(&home.base(), &short, Policy::Block, false, Some(512));
+    growth_is_the_plan(Kind::fastest(), &home.base(), &short, Policy::Block, false, Some(512));
 }
 
 #[test]
@@ -119,7 +122,14 @@ fn a_run_of_any_family_grows_by_its_plan() {
     write_data(&data, &[2560, 2560, 1500]);
     for family in ["llama_untied", "qwen2", "qwen3", "gemma3"] {
         for policy in Policy::ALL {
-            growth_is_the_plan(&golden_dir().join(family), &data, policy, false, None);
+            growth_is_the_plan(
+                Kind::fastest(),
+                &golden_dir().join(family),
+                &data,
+                policy,
+                false,
+                None,
+            );
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use lowtide_simd::{Compute, Simd};
 use lowtide_testkit::models::smollm2;
 use lowtide_testkit::rss::{self, Sampler};
 use lowtide_train::{Event, Settings, finetune};
@@ -41,23 +42,25 @@ fn smollm2_is_fine_tuned_in_130_megabytes() {
     let temp = tempfile::tempdir().unwrap();
     let data = temp.path().join("data.jsonl");
     prose(&data);
-    for max_grad_norm in [1.0, 0.0] {
+    let (exact, balanced) = (("exact", Compute::F32), ("balanced", Compute::Int8x2));
+    for (max_grad_norm, (precision, compute)) in [(1.0, exact), (0.0, balanced)] {
         let settings = Settings {
             model: model.clone(),
             data: data.clone(),
             output: temp.path().join("adapter"),
             optimizer: "adamw".into(),
             checkpointing: "block".into(),
+            precision: precision.into(),
             max_seq_len: 512,
             max_steps: Some(2),
             max_grad_norm,
             ..Settings::default()
         };
-        check(&settings);
+        check(&settings, compute);
     }
 }
 
-fn check(settings: &Settings) {
+fn check(settings: &Settings, compute: Compute) {
     let anon = || rss::read().unwrap().anon;
     let sampler = Sampler::start(Duration::from_millis(5)).unwrap();
     let (mut before_reserve, mut before_plan, mut trained) = (0, 0, 0);
@@ -66,13 +69,17 @@ fn check(settings: &Settings) {
         Event::Step(_) => trained = sampler.peak().anon_peak,
         _ => {}
     };
-    let summary = in_pool(2, |be| finetune(settings, be, 2, &mut on_event).unwrap());
+    let summary = in_pool(2, |_| {
+        let be = Simd::new(2).computing(compute);
+        finetune(settings, &be, 2, &mut on_event).unwrap()
+    });
     let whole = sampler.stop().anon_peak;
     let (planned, grown) = (summary.planned_peak_bytes, trained - before_reserve);
     say(&format!(
-        "SmolLM2, 512 tokens, block, max-grad-norm {}: planned {planned} bytes {:?}; RssAnon at \
-         most {before_plan} before reserve, grew by {grown} to the end of training, at most \
+        "SmolLM2, 512 tokens, block, {}, max-grad-norm {}: planned {planned} bytes {:?}; RssAnon \
+         at most {before_plan} before reserve, grew by {grown} to the end of training, at most \
          {whole} in all; {:.1} s a step",
+        compute.name(),
         settings.max_grad_norm,
         summary.peak_by_category,
         summary.seconds_per_step_median.unwrap(),

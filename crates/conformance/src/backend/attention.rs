@@ -18,7 +18,7 @@ pub(super) fn check_family(be: &dyn Backend) {
         (4, 2, 16, None, vec![3, 0, 70, 1]),
         (3, 1, 5, Some(1), vec![9]),
         (6, 2, 8, Some(20), vec![67, 130]),
-        (9, 3, 64, None, vec![200]),
+        (3, 1, 64, None, vec![200]),
         (10, 1, 12, None, vec![140]),
         (2, 2, 32, Some(64), vec![300]),
         (2, 1, 8, None, vec![]),

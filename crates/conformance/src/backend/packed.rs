@@ -54,6 +54,10 @@ impl Packed {
         self
     }
 
+    pub(super) fn is_apart(&self) -> bool {
+        self.apart.is_some()
+    }
+
     pub(super) fn view(&self) -> QMat<'_> {
         let Self { format, rows, cols, ref bytes, ref apart } = *self;
         let view = match apart {

@@ -1,6 +1,7 @@
 //! Products with packed matrices, and their rows.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use lowtide_backend::{Backend, OpShape};
 use lowtide_quant::{
@@ -21,7 +22,7 @@ pub(super) fn check_family(be: &dyn Backend) {
     let with_codes: [&'static dyn Codes; 2] = [&NF4, &INT8];
     for format in with_codes {
         let (rows, outputs, inputs) = (5, 70, 3 * format.block_len());
-        every(be, Linear { apart: Some(format), format, rows, outputs, inputs });
+        every(be, &Linear::new(format, rows, outputs, inputs).apart(format));
     }
     // No row, one row; one output; widths that no tile divides.
     for (rows, outputs, inputs) in [(0, 4, 32), (1, 70, 96), (3, 1, 64), (17, 130, 37), (66, 9, 1)]
@@ -40,40 +41,48 @@ fn linears(
     outputs: usize,
     inputs: usize,
 ) {
-    every(be, Linear { format, apart: None, rows, outputs, inputs });
+    every(be, &Linear::new(format, rows, outputs, inputs));
 }
 
-fn every(be: &dyn Backend, linear: Linear) {
-    check(be, &Forward(linear));
-    check(be, &Backward(linear));
-    check(be, &Decode(linear));
-    check(be, &Gather(linear));
+fn every(be: &dyn Backend, linear: &Linear) {
+    check(be, &Forward(linear.clone()));
+    check(be, &Backward(linear.clone()));
+    check(be, &Decode(linear.clone()));
+    check(be, &Gather(linear.clone()));
 }
 
 /// `x [rows, inputs]` and packed `w [outputs, inputs]`.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Linear {
-    pub(super) format: &'static dyn BlockFormat,
-    /// The same format, where the scales lie apart from the codes.
-    pub(super) apart: Option<&'static dyn Codes>,
-    pub(super) rows: usize,
-    pub(super) outputs: usize,
-    pub(super) inputs: usize,
+    format: &'static dyn BlockFormat,
+    rows: usize,
+    outputs: usize,
+    inputs: usize,
+    /// Packed once, because some formats search long for their codes.
+    weights: Rc<Packed>,
 }
 
 impl Linear {
-    fn label(&self, op: &str) -> String {
-        let Self { format, apart, rows, outputs, inputs } = self;
-        let apart = if apart.is_some() { " with scales apart" } else { "" };
-        format!("{op} of {rows} rows, {} [{outputs}, {inputs}]{apart}", format.name())
+    pub(super) fn new(
+        format: &'static dyn BlockFormat,
+        rows: usize,
+        outputs: usize,
+        inputs: usize,
+    ) -> Self {
+        let weights = Rc::new(Packed::new(format, outputs, inputs, 1, 1.0));
+        Self { format, rows, outputs, inputs, weights }
     }
 
-    fn weights(&self) -> Packed {
+    /// The same where the scales lie apart from the codes.
+    fn apart(self, format: &'static dyn Codes) -> Self {
         let packed = Packed::new(self.format, self.outputs, self.inputs, 1, 1.0);
-        match self.apart {
-            Some(format) => packed.put_apart(format),
-            None => packed,
-        }
+        Self { weights: Rc::new(packed.put_apart(format)), ..self }
+    }
+
+    fn label(&self, op: &str) -> String {
+        let Self { format, rows, outputs, inputs, weights } = self;
+        let apart = if weights.is_apart() { " with scales apart" } else { "" };
+        format!("{op} of {rows} rows, {} [{outputs}, {inputs}]{apart}", format.name())
     }
 }
 
@@ -94,7 +103,7 @@ impl Case for Forward {
 
     fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
         let Linear { outputs, inputs, .. } = self.0;
-        let (w, x) = (self.0.weights(), cx.rows_of(2, &rows, inputs, 1.0));
+        let (w, x) = (&self.0.weights, cx.rows_of(2, &rows, inputs, 1.0));
         let mut y = cx.out(rows.len(), outputs);
         let shape =
             OpShape::Qmatmul { rows: rows.len(), out_features: outputs, in_features: inputs };
@@ -122,7 +131,7 @@ impl Case for Backward {
 
     fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
         let Linear { outputs, inputs, .. } = self.0;
-        let (w, dy) = (self.0.weights(), cx.rows_of(3, &rows, outputs, 1.0));
+        let (w, dy) = (&self.0.weights, cx.rows_of(3, &rows, outputs, 1.0));
         let mut dx = cx.rows_of(4, &rows, inputs, 1.0);
         let shape =
             OpShape::QmatmulT { rows: rows.len(), out_features: outputs, in_features: inputs };
@@ -151,7 +160,7 @@ impl Case for Decode {
 
     fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
         let mut out = cx.out(rows.len(), self.0.inputs);
-        cx.be.qdecode(self.0.weights().view(), rows, out.view());
+        cx.be.qdecode(self.0.weights.view(), rows, out.view());
         out.take("out of qdecode")
     }
 }
@@ -174,7 +183,7 @@ impl Case for Gather {
     fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
         let ids: Vec<u32> = rows.clone().map(|t| (t * 7 % self.0.outputs) as u32).collect();
         let mut out = cx.out(rows.len(), self.0.inputs);
-        cx.be.qgather(self.0.weights().view(), &ids, out.view());
+        cx.be.qgather(self.0.weights.view(), &ids, out.view());
         out.take("out of qgather")
     }
 }

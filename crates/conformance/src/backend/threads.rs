@@ -53,7 +53,7 @@ struct Outcome {
 
 /// The results of all operations.
 fn results(be: &dyn Backend) -> Vec<Outcome> {
-    let linear = Linear { format: &Q4_1, apart: None, rows: 150, outputs: 416, inputs: 288 };
+    let linear = Linear::new(&Q4_1, 150, 416, 288);
     let product = |m, k, n| Product { m, k, n, alpha: 0.7, beta: 1.0, turned: [false; 3] };
     let gate = Gate { act: Activation::Silu, rows: 120, cols: 300, bound: 4.0 };
     let (rows, cols) = (150, 288);
@@ -75,8 +75,8 @@ fn results(be: &dyn Backend) -> Vec<Outcome> {
         values: Packed8::run(be, 40_000, 0).numbers(),
     };
     vec![
-        result(be, &Forward(linear)),
-        result(be, &Backward(linear)),
+        result(be, &Forward(linear.clone())),
+        result(be, &Backward(linear.clone())),
         result(be, &Gather(linear)),
         result(be, &product(300, 288, 8)),
         result(be, &product(8, 300, 600)),

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lowtide_ndarray::NdArray;
+use lowtide_simd::Simd;
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{
     EvalSettings, Event, Settings, TrainError, evaluate, finetune, finetune_until, plan,
@@ -23,7 +23,7 @@ fn over_budget_names_the_smallest_budget_and_that_one_works() {
         panic!("{error:?}");
     };
     refused(&home, &budget(smallest - 1), &[&smallest.to_string()]);
-    let be = NdArray::new(1);
+    let be = Simd::new(1);
     assert!(plan(&budget(smallest - 1), &be, 1).is_err());
     let (_, report) = plan(&budget(smallest), &be, 1).unwrap();
     assert_eq!((report.policy, report.planned_peak_bytes), ("block", smallest));
@@ -50,7 +50,7 @@ fn an_output_that_cannot_be_a_folder_is_refused_at_once() {
         let settings = Settings { output: output.clone(), ..settings.clone() };
         let before = tree(&home.path(""));
         let mut events = 0;
-        let error = finetune(&settings, &NdArray::new(1), 1, &mut |_| events += 1).unwrap_err();
+        let error = finetune(&settings, &Simd::new(1), 1, &mut |_| events += 1).unwrap_err();
         assert!(matches!(&error, TrainError::Output { path, .. } if *path == output), "{error}");
         assert_eq!(events, 0, "refused before any work");
         assert!(tree(&home.path("")) == before);
@@ -97,7 +97,7 @@ fn large_counts_that_make_sense_are_harmless() {
     let summary = run(&large).unwrap();
     assert_eq!((summary.steps, summary.tokens), (2, 2 * 21), "every update takes all examples");
     let (_, report) =
-        plan(&Settings { max_steps: None, epochs: u64::MAX, ..settings }, &NdArray::new(1), 1)
+        plan(&Settings { max_steps: None, epochs: u64::MAX, ..settings }, &Simd::new(1), 1)
             .unwrap();
     assert_eq!(report.steps, u64::MAX);
     drop(home);
@@ -118,7 +118,7 @@ fn a_run_that_diverges_keeps_what_was_saved_before() {
 
     let saving = Settings { save_every: 1, ..wild };
     let mut saved = None;
-    let error = finetune(&saving, &NdArray::new(1), 1, &mut |event| {
+    let error = finetune(&saving, &Simd::new(1), 1, &mut |event| {
         if let Event::Saved { path, .. } = event {
             saved = Some(tree(path));
         }
@@ -155,14 +155,14 @@ fn a_run_that_is_stopped_saves_what_it_learned() {
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let summary = finetune_until(&long, &NdArray::new(1), 1, &mut on_event, &stop).unwrap();
+    let summary = finetune_until(&long, &Simd::new(1), 1, &mut on_event, &stop).unwrap();
     assert_eq!((summary.steps, summary.interrupted), (3, true));
     assert_eq!(tree(&long.output).len(), 6, "adapter, config, metrics, summary and report");
-    let after = evaluate(&eval(&long, Some(long.output.clone())), &NdArray::new(1)).unwrap();
+    let after = evaluate(&eval(&long, Some(long.output.clone())), &Simd::new(1)).unwrap();
     assert!(after.loss.is_finite());
 
     std::fs::remove_dir_all(&long.output).unwrap();
-    let summary = finetune_until(&long, &NdArray::new(1), 1, &mut |_| (), &stop).unwrap();
+    let summary = finetune_until(&long, &Simd::new(1), 1, &mut |_| (), &stop).unwrap();
     assert_eq!((summary.steps, summary.interrupted), (0, true));
     assert!(!long.output.exists(), "nothing was learned, so nothing is written");
 }

@@ -3,8 +3,10 @@
 use lowtide_backend::{Backend, Scalar};
 use lowtide_kernels::Isa;
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
+use lowtide_simd::{Compute, Simd};
 use lowtide_tape::Policy;
 use lowtide_testkit::compare::assert_close;
+use lowtide_testkit::models;
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{OpenBase, Settings, finetune};
 
@@ -64,6 +66,29 @@ fn threads_and_policies_change_no_bit() {
         let lanes = kind.in_pool(2, |_| both_policies(home, &*kind.make(3), 0.0));
         assert!(lanes == one, "{kind:?}: three lanes on two threads");
     }
+}
+
+#[test]
+fn a_packed_base_keeps_its_bits_in_every_precision() {
+    let home = small();
+    let base = OpenBase::open(&models::quickstart()).unwrap();
+    let data = dataset(&base, &home.path("data.jsonl"));
+    let bits = |compute, threads, policy| {
+        in_pool(threads, |_| {
+            let be = Simd::new(threads).computing(compute);
+            Setup { policy, sequences: 2, ..Setup::new(&be) }.bits(&base, &data, 2)
+        })
+    };
+    let computes = [Compute::F32, Compute::Int8x2, Compute::Int8];
+    let trained = computes.map(|compute| {
+        let one = bits(compute, 1, Policy::Store);
+        for (threads, policy) in [(2, Policy::Block), (4, Policy::Store)] {
+            let same = bits(compute, threads, policy) == one;
+            assert!(same, "{}: {threads} threads, {}", compute.name(), policy.name());
+        }
+        one
+    });
+    assert!(trained[0] != trained[1] && trained[1] != trained[2], "some of them round nothing");
 }
 
 #[test]

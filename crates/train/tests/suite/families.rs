@@ -5,6 +5,7 @@ use std::path::Path;
 
 use lowtide_backend::{Backend, Scalar, Span};
 use lowtide_memory::{Budget, Ledger};
+use lowtide_simd::Simd;
 use lowtide_tape::{Batch, Policy};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::compare::assert_close;
@@ -81,7 +82,7 @@ fn logits(base: &Path) -> Vec<f32> {
     write_data(&data, &[24]);
     let data = dataset(&base, &data);
     let vocab = base.config().vocab_size;
-    Setup::new(&Scalar).train(&base, &data, 0, |trainer| {
+    Setup::new(&Simd::new(1)).train(&base, &data, 0, |trainer| {
         let params = trainer.params().to_vec();
         let mut logits = vec![0.0; ids.len() * vocab];
         let out = MatMut::new(&mut logits, ids.len(), vocab);

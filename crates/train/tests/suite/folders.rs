@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use lowtide_ndarray::NdArray;
+use lowtide_simd::Simd;
 use lowtide_testkit::golden::{golden_dir, load_json};
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{DataReport, EvalSettings, Event, PlanReport, Settings, evaluate, finetune};
@@ -88,7 +88,7 @@ fn a_folder_of_every_form_is_read_trained_on_and_measured() {
     let home = home();
     let (mut data, mut plan) = (DataReport::default(), None);
     let settings = settings(&home);
-    let be = NdArray::new(1);
+    let be = Simd::new(1);
     let summary = finetune(&settings, &be, 1, &mut |event| match event {
         Event::Data(report) => data = report.clone(),
         Event::Plan(report) => plan = Some(report.clone()),
@@ -137,7 +137,7 @@ fn what_the_cut_takes_is_told() {
     let report = |max_seq_len| {
         let mut data = DataReport::default();
         let settings = Settings { max_seq_len, max_steps: Some(1), ..settings(&home) };
-        finetune(&settings, &NdArray::new(1), 1, &mut |event| {
+        finetune(&settings, &Simd::new(1), 1, &mut |event| {
             if let Event::Data(report) = event {
                 data = report.clone();
             }

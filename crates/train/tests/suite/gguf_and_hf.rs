@@ -8,9 +8,9 @@ use lowtide_backend::{Backend, Span};
 use lowtide_formats::gguf::{Value, Writer};
 use lowtide_formats::{Base, Hyperparameters, rows};
 use lowtide_memory::{Budget, Ledger};
-use lowtide_ndarray::NdArray;
 use lowtide_quant::BlockFormat;
 use lowtide_quant::formats::{F32, Q8_0};
+use lowtide_simd::Simd;
 use lowtide_tape::Batch;
 use lowtide_tensor::MatMut;
 use lowtide_testkit::compare::assert_close;
@@ -185,7 +185,7 @@ fn trained_on_one_is_the_same_on_the_other(
     settings: &Settings,
     tolerance: f64,
 ) {
-    let be = NdArray::new(2);
+    let be = Simd::new(2);
     let settings = Settings { model: from.to_owned(), ..settings.clone() };
     let summary = finetune(&settings, &be, 2, &mut |_| ()).unwrap();
     assert_eq!(summary.steps, settings.max_steps.unwrap());
@@ -243,7 +243,7 @@ fn a_started_adapter_goes_on_from_the_other_base() {
     let (gguf, hf) = (home.path("model.gguf"), home.path("dequantised"));
     write_gguf(&Base::open(&home.base()).unwrap(), &gguf);
     dequantise(&Base::open(&gguf).unwrap(), &hf);
-    let be = NdArray::new(1);
+    let be = Simd::new(1);
     let settings = Settings { model: gguf, alpha: 8.0, rank: 4, ..home.settings(&[40, 25]) };
     finetune(&settings, &be, 1, &mut |_| ()).unwrap();
     let on = |model: &Path, name: &str| {

@@ -6,7 +6,9 @@ use lowtide_backend::{Backend, Scalar};
 use lowtide_data::Dataset;
 use lowtide_memory::{Budget, ByCategory, Category, Ledger, ReserveError};
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
+use lowtide_simd::{Compute, Simd};
 use lowtide_tape::Policy::{self, Block, Store};
+use lowtide_testkit::models;
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{Event, OpenBase, Settings, Trainer, finetune};
 
@@ -166,14 +168,15 @@ fn a_budget_one_byte_short_is_refused_and_leaves_nothing_charged() {
     let home = Home::new(&TinyLlama::default());
     let base = OpenBase::open(&home.base()).unwrap();
     let data = dataset(&base, &home.data(ODD));
-    let setup = Setup::new(&Scalar);
+    let be = Simd::new(2);
+    let setup = Setup::new(&be);
     let model = setup.model(&base);
     let planned = setup.plan(&model, &data).bytes().held();
     // Budgets that end at each of the trainer's charges, the last one byte short of the whole.
     for budget in (0..=8).map(|eighth| (planned - 1) * eighth / 8) {
         let mut ledger = Ledger::new(Budget::of(budget));
         let plan = setup.plan(&model, &data);
-        let refused = Trainer::reserve(&model, &Scalar, &ADAMW, plan, 0.0, 0, &mut ledger);
+        let refused = Trainer::reserve(&model, &be, &ADAMW, plan, 0.0, 0, &mut ledger);
         let error = refused.err().unwrap_or_else(|| panic!("{planned} bytes in {budget}"));
         let ReserveError::OverBudget(error) = error else { panic!("{error}") };
         assert_eq!(error.budget, budget);
@@ -187,7 +190,8 @@ fn limits_cover_any_batch_within_them() {
     let home = Home::new(&TinyLlama::default());
     let base = OpenBase::open(&home.base()).unwrap();
     let data = dataset(&base, &home.data(LONG));
-    let setup = Setup { sequences: 2, ..Setup::new(&Scalar) };
+    let be = Simd::new(2);
+    let setup = Setup { sequences: 2, ..Setup::new(&be) };
     let limits = limits(&data, setup.sequences);
     assert_eq!((limits.tokens, limits.labelled), (300, 200));
     let model = setup.model(&base);
@@ -207,8 +211,7 @@ fn limits_cover_any_batch_within_them() {
 }
 
 /// Planned, charged and reported peaks of a whole job, and the budget that is just enough.
-fn job(settings: &Settings, kind: Kind) {
-    let be = &*kind.make(2);
+fn job(settings: &Settings, be: &dyn Backend<f32>) {
     let mut plan = None;
     let summary = finetune(settings, be, 2, &mut |event| {
         if let Event::Plan(report) = event {
@@ -250,7 +253,15 @@ fn whole_jobs_report_what_they_planned() {
         Settings { max_seq_len: 33, save_every: 1, eval_every: 1, val_split: 0.25, ..base() },
     ] {
         for kind in [Kind::Ndarray, Kind::fastest()] {
-            job(&settings, kind);
+            job(&settings, &*kind.make(2));
         }
+    }
+    // Packed weights, whose products ask for other scratch in each arithmetic.
+    for (precision, compute) in
+        [("exact", Compute::F32), ("balanced", Compute::Int8x2), ("fast", Compute::Int8)]
+    {
+        let (model, precision) = (models::quickstart(), precision.into());
+        let packed = Settings { model, precision, ..base() };
+        job(&packed, &Simd::new(2).computing(compute));
     }
 }

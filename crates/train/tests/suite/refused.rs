@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lowtide_ndarray::NdArray;
+use lowtide_simd::Simd;
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{EvalSettings, Settings, Summary, TrainError, evaluate, finetune};
 
@@ -26,7 +26,7 @@ pub(crate) fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 pub(crate) fn run(settings: &Settings) -> Result<Summary, TrainError> {
-    finetune(settings, &NdArray::new(1), 1, &mut |_| ())
+    finetune(settings, &Simd::new(1), 1, &mut |_| ())
 }
 
 /// The job fails with a message of one line that holds all of `parts`, with and without an output
@@ -72,7 +72,7 @@ pub(crate) fn eval(settings: &Settings, adapter: Option<PathBuf>) -> EvalSetting
 
 #[track_caller]
 pub(crate) fn evaluation_refused(settings: &EvalSettings, parts: &[&str]) {
-    let text = evaluate(settings, &NdArray::new(1)).unwrap_err().to_string();
+    let text = evaluate(settings, &Simd::new(1)).unwrap_err().to_string();
     for part in parts {
         assert!(text.contains(part), "`{part}` is not in: {text}");
     }
