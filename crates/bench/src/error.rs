@@ -64,11 +64,11 @@ pub enum BenchError {
     #[error(transparent)]
     Peers(#[from] PeersError),
     /// A report cannot be written.
-    #[error("{}: {source}", path.display())]
+    #[error("{source}")]
     Write {
         /// Where.
         path: PathBuf,
-        /// Why not.
+        /// Why not; it names the file, too.
         source: Box<lowtide_formats::Error>,
     },
 }
