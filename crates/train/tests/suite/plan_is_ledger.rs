@@ -86,7 +86,7 @@ fn rows() -> Vec<Row> {
         Row { targets: "q_proj,v_proj", ..row(ODD, 8, Block) },
         Row { targets: "down_proj", layers: "last:1", dropout: 0.1, ..row(LONG, 4, Block) },
         Row { dropout: 0.1, apply_and_free: true, ..row(ODD, 4, Store) },
-        row(ODD, 4, Sqrt),
+        row(ODD, 3, Sqrt),
         row(LONG, 4, EVERY_TWO),
         Row { form: Form::Bf16, ..row(ODD, 4, Block) },
         Row { form: Form::Int8, batch: (2, 2), ..row(LONG, 4, Sqrt) },
