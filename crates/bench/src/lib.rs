@@ -51,7 +51,7 @@ pub use contender::{Contender, Run};
 pub use error::BenchError;
 pub use page::page;
 pub use peers::{Figure, Peer, PeersError, beside, parse_peers, read_peers};
-pub use report::{About, Machine, Measured, MemoryRow, Report, Row, SCHEMA, write};
+pub use report::{About, Machine, Measured, MemoryRow, Report, Row, SCHEMA, check_writable, write};
 pub use stand::Stand;
 pub use stats::Spread;
 pub use timer::{Clock, Pace, Timing, Wall, alternate};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lowtide_formats::atomic;
+use lowtide_formats::{ScratchFile, atomic};
 use lowtide_memory::ByCategory;
 use serde::{Deserialize, Serialize};
 
@@ -162,6 +162,20 @@ impl Report {
 /// [`BenchError::Write`], naming the file.
 pub fn write(path: &Path, text: &str) -> Result<(), BenchError> {
     atomic::write_file(path, |out| out.write_all(text.as_bytes()))
+        .map_err(|source| BenchError::Write { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// That a report can be written to `path`, before anything is measured for it.
+///
+/// # Errors
+/// [`BenchError::Write`], naming the file.
+pub fn check_writable(path: &Path) -> Result<(), BenchError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    ScratchFile::reserve(folder, 1)
+        .map(drop)
         .map_err(|source| BenchError::Write { path: path.to_owned(), source: Box::new(source) })
 }
 

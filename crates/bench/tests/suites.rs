@@ -73,7 +73,7 @@ fn stand_error<T>(suite: impl FnOnce(&Stand<'_>) -> Result<T, BenchError>) -> St
 fn a_step_is_timed_forward_and_under_every_policy() {
     let base = base();
     let (rows, _) = stand(|stand| suites::step(stand, &base, 16));
-    assert_eq!(names(&rows), ["forward 16", "train 16 store", "train 16 block"]);
+    assert_eq!(names(&rows), ["forward 16", "train 16 store", "train 16 block", "train 16 sqrt"]);
     let planned = |row: usize, who: usize| rows[row].results[who].planned_bytes.unwrap();
     assert!(planned(1, 0) > planned(2, 0), "{rows:?}");
     assert!(planned(2, 0) > planned(0, 0), "{rows:?}");
@@ -97,8 +97,13 @@ fn what_is_charged_is_what_was_planned() {
     let base = base();
     let (rows, _) = stand(|stand| suites::memory(stand, &base, 16));
     let told: Vec<_> = rows.iter().map(|row| (row.contender.as_str(), row.name.as_str())).collect();
-    let runs = ["forward 16", "train 16 store", "train 16 block"];
-    let all: Vec<_> = ["one", "two"].iter().flat_map(|who| runs.map(|run| (*who, run))).collect();
+    let runs = ["forward", "train store", "train block", "train every:2", "train sqrt"];
+    let runs = runs.map(|run| match run.split_once(' ') {
+        Some((what, policy)) => format!("{what} 16 {policy}"),
+        None => format!("{run} 16"),
+    });
+    let all: Vec<_> =
+        ["one", "two"].iter().flat_map(|who| runs.iter().map(|run| (*who, &**run))).collect();
     assert_eq!(told, all);
     for row in &rows {
         assert_eq!(row.planned_bytes, row.charged_bytes, "{row:?}");

@@ -73,7 +73,10 @@ impl Base {
     }
 
     /// That `tokens` are a sequence for it.
-    pub(super) fn check(&self, tokens: usize) -> Result<(), BenchError> {
+    ///
+    /// # Errors
+    /// [`BenchError::Tokens`], with the longest.
+    pub fn check(&self, tokens: usize) -> Result<(), BenchError> {
         let longest = match &self.0 {
             Kind::File(base) => base.file().hyper().max_position_embeddings,
             Kind::Shape(_) => 32_768,

@@ -1,8 +1,16 @@
 //! Single operations.
 
-use crate::kernels::{Extent, all};
+use crate::kernels::{Extent, Kernel, all};
 use crate::stand::Task;
 use crate::{BenchError, Row, Stand};
+
+/// That an operation has `filter` in its name.
+///
+/// # Errors
+/// [`BenchError::NoKernel`] when none has.
+pub fn check_filter(extent: Extent, filter: Option<&str>) -> Result<(), BenchError> {
+    named(extent, filter).map(drop)
+}
 
 /// Times every operation that has `filter` in its name.
 ///
@@ -13,13 +21,7 @@ pub fn kernels(
     extent: Extent,
     filter: Option<&str>,
 ) -> Result<Vec<Row>, BenchError> {
-    let mut kernels = all(extent);
-    if let Some(filter) = filter {
-        kernels.retain(|kernel| kernel.name().contains(filter));
-        if kernels.is_empty() {
-            return Err(BenchError::NoKernel { filter: filter.to_owned() });
-        }
-    }
+    let kernels = named(extent, filter)?;
     let mut rows = Vec::with_capacity(kernels.len());
     for kernel in &kernels {
         let mut call = kernel.prepare();
@@ -31,4 +33,15 @@ pub fn kernels(
         }));
     }
     Ok(rows)
+}
+
+fn named(extent: Extent, filter: Option<&str>) -> Result<Vec<Kernel>, BenchError> {
+    let mut kernels = all(extent);
+    if let Some(filter) = filter {
+        kernels.retain(|kernel| kernel.name().contains(filter));
+        if kernels.is_empty() {
+            return Err(BenchError::NoKernel { filter: filter.to_owned() });
+        }
+    }
+    Ok(kernels)
 }

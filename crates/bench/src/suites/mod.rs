@@ -9,6 +9,6 @@ mod step;
 
 pub use base::{Base, SHAPES};
 pub use generate::generate;
-pub use kernels::kernels;
+pub use kernels::{check_filter, kernels};
 pub use memory::memory;
 pub use step::step;

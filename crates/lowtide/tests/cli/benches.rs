@@ -47,7 +47,7 @@ fn steps_generation_and_memory_take_a_base_and_stand_beside_peers() {
         "\nprompt 16\n",
         "\ndecode 32 after 16\n",
         "\nMemory ",
-        "\ntrain 16 store  ndarray/2",
+        "\ntrain 16 store    ndarray/2",
     ] {
         assert!(out.contains(part), "{part}: {out}");
     }
@@ -69,6 +69,14 @@ fn bad_flags_and_files_are_told_by_their_names() {
     fs::write(place.path("peers.json"), "{\"peers\": 3}").unwrap();
     let error = place.lowtide("bench --peers peers.json").failed(1);
     assert!(error.starts_with("error: peers.json: "), "{error}");
-    let error = place.lowtide("bench --quick --filter axpby --json no/such/bench.json").failed(1);
-    assert!(error.contains("no/such/bench.json"), "{error}");
+    // Before anything is measured.
+    let error = place.lowtide("bench --json no/such/bench.json").failed(1);
+    assert!(
+        error.starts_with("error: no/such/bench.json: ") && error.contains("cannot"),
+        "{error}"
+    );
+    let error = place.lowtide("bench --backend ndarray --isa scalar").failed(2);
+    assert!(error.starts_with("error: --isa ") && error.contains("ndarray"), "{error}");
+    let error = place.lowtide("bench --backend ndarray --precision balanced").failed(2);
+    assert!(error.starts_with("error: --precision ") && error.contains("f32 only"), "{error}");
 }

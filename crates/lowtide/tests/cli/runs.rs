@@ -178,6 +178,7 @@ fn the_summary_has_every_promised_field() {
         "compute",
         "threads",
         "policy",
+        "store",
         "trainable_parameters",
     ];
     assert_eq!(keys, expected);

@@ -42,7 +42,11 @@ impl Contenders {
         };
         let pools = counts.iter().map(pool).collect::<Result<_, ThreadPoolBuildError>>()?;
         let mut backends = Vec::new();
-        for form in forms(args) {
+        let forms = forms(args);
+        if forms.iter().all(|form| form.name == BackendName::Ndarray) {
+            plain(args)?;
+        }
+        for form in forms {
             for &threads in &counts {
                 backends.push(form.contender(threads)?);
             }
@@ -85,6 +89,21 @@ impl Contenders {
         let pool = self.pools.iter().find(|(size, _)| *size == threads);
         let (_, pool) = pool.expect("there is a pool for every number of threads");
         |job| pool.install(job)
+    }
+}
+
+/// Refuses what only the fast backend has, where it does not take part.
+fn plain(args: &BenchArgs) -> Result<(), Failure> {
+    if let Some(Instructions::Of(isa)) = args.isa.first() {
+        let expected = "nothing, because --backend ndarray has no instruction sets to choose";
+        return Err(Failure::flag("isa", isa, expected));
+    }
+    match args.precision.iter().find(|precision| **precision != Precision::Exact) {
+        Some(precision) => {
+            let expected = "exact, because --backend ndarray computes in f32 only";
+            Err(Failure::flag("precision", precision.name(), expected))
+        }
+        None => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use lowtide::bench::kernels::Extent;
 use lowtide::bench::suites::{self, Base, SHAPES};
 use lowtide::bench::{
     BenchError, Ceiling, Effort, Machine, Pace, Peer, Probes, Report, Row, SCHEMA, Stand, Wall,
-    measure, page, read_peers, write,
+    check_writable, measure, page, read_peers, write,
 };
 use lowtide::train::SettingsError;
 
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let base = base(args)?;
     let peers = args.peers.as_deref().map(read_peers).transpose();
     let peers = peers.map_err(BenchError::from)?.unwrap_or_default();
+    check(args, base.as_ref())?;
     let contenders = Contenders::start(args)?;
     let console = RefCell::new(Console::new(args.voice()));
 
@@ -66,6 +67,26 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         }
     }
     Ok(console.finish()?)
+}
+
+/// Refuses what would only come to light after minutes of measuring.
+fn check(args: &BenchArgs, base: Option<&Base>) -> Result<(), Failure> {
+    for path in [&args.json, &args.html].into_iter().flatten() {
+        check_writable(path)?;
+    }
+    if args.suites().contains(&Suite::Kernels) {
+        suites::check_filter(extent(args), args.filter.as_deref())?;
+    }
+    Ok(base.map_or(Ok(()), |base| base.check(tokens(args)))?)
+}
+
+fn extent(args: &BenchArgs) -> Extent {
+    if args.quick { Extent::Quick } else { Extent::Full }
+}
+
+/// Tokens of a step and of a prompt.
+fn tokens(args: &BenchArgs) -> usize {
+    args.tokens.or(args.model.as_deref().and_then(shape_tokens)).unwrap_or(TOKENS)
 }
 
 /// Measures what the machine can do with its quickest instructions, whoever takes turns.
@@ -112,8 +133,7 @@ fn timed(
 ) -> Result<(Vec<Row>, Vec<lowtide::bench::MemoryRow>), BenchError> {
     let (turn, rounds) = if args.quick { (5, 3) } else { (30, 7) };
     let rounds = args.rounds.map_or(rounds, usize::from);
-    let extent = if args.quick { Extent::Quick } else { Extent::Full };
-    let tokens = args.tokens.or(args.model.as_deref().and_then(shape_tokens)).unwrap_or(TOKENS);
+    let (extent, tokens) = (extent(args), tokens(args));
     contenders.with(|contenders| {
         let stand = Stand {
             contenders,

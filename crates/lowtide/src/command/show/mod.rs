@@ -34,7 +34,8 @@ impl Facts {
 
 /// A titled table of names, right-aligned amounts and remarks.
 pub(crate) fn amounts(title: &str, rows: &[(&str, String, String)]) -> String {
-    let names = rows.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or(0).max(14);
+    let longest = rows.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or(0);
+    let names = (longest + 2).max(14);
     let wide = rows.iter().map(|(_, amount, _)| amount.chars().count()).max().unwrap_or(0);
     let mut text = format!("{title}\n");
     for (name, amount, remark) in rows {
