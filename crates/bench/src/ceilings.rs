@@ -171,25 +171,26 @@ fn peak(threads: usize, effort: &Effort, work: &(dyn Fn(usize, u64) -> u64 + Syn
     best
 }
 
-/// What all threads did and the seconds until the last was done.
+/// What all threads did, and the seconds from the first one's start until the last was done: where
+/// there are more threads than cores they run one after the other, each as fast as one alone.
 fn together(threads: usize, rounds: u64, work: &(dyn Fn(usize, u64) -> u64 + Sync)) -> (u64, f64) {
     let barrier = Barrier::new(threads);
     let one = |thread: usize| {
         barrier.wait();
         let start = Instant::now();
         let done = work(thread, rounds);
-        (done, start.elapsed().as_secs_f64())
+        (done, start, Instant::now())
     };
-    std::thread::scope(|scope| {
+    let (done, start, end) = std::thread::scope(|scope| {
         let one = &one;
         let others: Vec<_> = (1..threads).map(|thread| scope.spawn(move || one(thread))).collect();
-        let (mut done, mut seconds) = one(0);
-        for other in others {
-            let (more, took) = other.join().expect("a probe does not panic");
-            (done, seconds) = (done + more, seconds.max(took));
-        }
-        (done, seconds)
-    })
+        let own = one(0);
+        let others = others.into_iter().map(|other| other.join().expect("a probe does not panic"));
+        others.fold(own, |(done, start, end), (more, began, ended)| {
+            (done + more, start.min(began), end.max(ended))
+        })
+    });
+    (done, (end - start).as_secs_f64())
 }
 
 /// The sum of a buffer, in lanes enough for a compiler to keep several loads under way.

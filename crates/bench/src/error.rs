@@ -6,6 +6,7 @@ use lowtide_data::DataError;
 use lowtide_memory::ReserveError;
 use lowtide_model::ModelError;
 use lowtide_runtime::RuntimeError;
+use lowtide_train::TrainError;
 
 use crate::PeersError;
 
@@ -48,6 +49,9 @@ pub enum BenchError {
         /// What was refused.
         source: ReserveError,
     },
+    /// An update failed.
+    #[error(transparent)]
+    Update(#[from] TrainError),
     /// The loss is not a number: nothing that was timed would mean anything.
     #[error("{contender}: the loss is {loss}")]
     Loss {
@@ -60,11 +64,11 @@ pub enum BenchError {
     #[error(transparent)]
     Peers(#[from] PeersError),
     /// A report cannot be written.
-    #[error("{}: {source}", path.display())]
+    #[error("{source}")]
     Write {
         /// Where.
         path: PathBuf,
-        /// Why not.
+        /// Why not; it names the file, too.
         source: Box<lowtide_formats::Error>,
     },
 }

@@ -6,7 +6,8 @@
 //!   folder with its configs.
 //! - [`peft`] reads and writes adapter folders, [`gguf_adapter`] adapters as GGUF files; [`rows`]
 //!   is the row order in which GGUF files of some families keep the query and key projections.
-//! - [`atomic`] replaces files so that nobody ever sees half of one.
+//! - [`atomic`] replaces files so that nobody ever sees half of one; a [`ScratchFile`] is space on
+//!   disk for what does not fit in memory.
 //!
 //! Weights stay mapped and packed. Every parser takes any bytes: it answers with a typed
 //! [`Error`] that names the file and the field, never panics, and allocates no more than the
@@ -42,6 +43,7 @@ mod hyper;
 mod json;
 mod map;
 mod names;
+mod scratch;
 mod tensor;
 mod tokenizer;
 
@@ -54,5 +56,6 @@ pub use family::{
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use hyper::{Activation, Hyperparameters, LocalAttention, Pairing, Rope, RopeScaling};
 pub use map::MappedFile;
+pub use scratch::ScratchFile;
 pub use tensor::{Tensor, TensorError};
 pub use tokenizer::{GgufTokenizer, SpecialTokens, TokenizerSource};

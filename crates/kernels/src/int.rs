@@ -96,16 +96,19 @@ impl<'a> IntRhs<'a> {
     /// `codes [k / e, n]`: `e` codes of neighbouring rows in each element's bits, where `e` is
     /// [`Kernels::codes_per_element`](crate::Kernels::codes_per_element); `scales` and
     /// `minima [k / 32, n]`. All packed by
-    /// [`Kernels::pack_transposed`](crate::Kernels::pack_transposed).
+    /// [`Kernels::pack_transposed`](crate::Kernels::pack_transposed), with all of their columns.
     ///
     /// # Panics
     /// When the shapes do not fit.
     #[must_use]
     pub fn new(codes: Rhs<'a>, scales: Rhs<'a>, minima: Option<Rhs<'a>>) -> Self {
         let (elements, groups, n) = (codes.k(), scales.k(), codes.n());
-        let alike = |x: &Rhs<'_>| x.k() == groups && x.n() == n && x.group == codes.group;
-        let fits =
-            alike(&scales) && minima.as_ref().is_none_or(alike) && groups * GROUP <= Self::K_MAX;
+        let whole = |x: &Rhs<'_>| x.n() == n && x.stored() == n && x.group == codes.group;
+        let alike = |x: &Rhs<'_>| x.k() == groups && whole(x);
+        let fits = whole(&codes)
+            && alike(&scales)
+            && minima.as_ref().is_none_or(alike)
+            && groups * GROUP <= Self::K_MAX;
         assert!(
             fits && codes.group.is_some() && (groups == 0 || elements.is_multiple_of(groups)),
             "integer weights: {elements} elements and {groups} groups by {n} columns"

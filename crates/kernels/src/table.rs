@@ -203,7 +203,8 @@ impl Kernels {
     pub fn pack_rows(&self, x: Mat<'_, f32>, rows: usize, row: usize, panel: &mut [f32]) {
         assert!(row + x.rows() <= rows, "{} rows at {row} of {rows}", x.rows());
         assert!(x.cols() <= 1 || x.col_stride() == 1, "pack_rows: columns with gaps");
-        let panel = &mut panel[..rows * x.cols()];
+        let len = rows.checked_mul(x.cols()).expect("a packed matrix that fits memory");
+        let panel = &mut panel[..len];
         // SAFETY: the instruction set was detected; rows and panel were just checked.
         unsafe {
             (self.functions.pack_rows)(x, rows, row, self.group(), panel.as_mut_ptr());
@@ -221,7 +222,8 @@ impl Kernels {
         assert!(col + n <= total, "{n} columns at {col} of {total}");
         assert!(n <= lanes && col.is_multiple_of(lanes), "{n} columns at {col} by {lanes}");
         assert!(x.cols() <= 1 || x.col_stride() == 1, "pack_transposed: columns with gaps");
-        let panel = &mut panel[..x.cols() * total];
+        let len = total.checked_mul(x.cols()).expect("a packed matrix that fits memory");
+        let panel = &mut panel[..len];
         // SAFETY: the instruction set was detected; columns and panel were just checked, and as
         // groups are multiples of the lanes, the columns lie in one group.
         unsafe {

@@ -116,6 +116,33 @@ proptest! {
         }
     }
 
+    /// Also where the first columns fit half a register, and the packed group is wider.
+    #[test]
+    fn the_first_columns_have_the_bits_they_have_among_others(
+        [m, k, n] in sizes(), share in 0.0_f64..1.0, a in values(value()), b in values(value()),
+    ) {
+        let b: Vec<f32> = b.iter().copied().cycle().take(k * n).collect();
+        let (a, b) = (Mat::new(&a[..m * k], m, k), Mat::new(&b, k, n));
+        let some = (share * n as f64) as usize;
+        for kernels in Kernels::available() {
+            let panel = packed(kernels, b, false);
+            for b in [Rhs::rows(b), Rhs::packed(&panel, k, n, kernels.group())] {
+                let run = |b: Rhs<'_>| {
+                    let mut c = vec![f32::NAN; m * b.n()];
+                    kernels.gemm(1.0, a, b, false, MatMut::new(&mut c, m, b.n()));
+                    c
+                };
+                for first in [some, some.min(5)] {
+                    let (all, few) = (run(b), run(b.first_columns(first)));
+                    for i in 0..m {
+                        let (all, few) = (&all[i * n..][..first], &few[i * first..][..first]);
+                        assert_bits(kernels.isa().name(), few, all);
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_row_alone_has_the_bits_it_has_among_others(
         [m, k, n] in sizes(), a in values(value()), b in values(value()),
@@ -152,5 +179,20 @@ proptest! {
                 assert!(got.iter().zip(&want).all(same), "{}: {}", kernels.isa(), format.name());
             }
         }
+    }
+}
+
+/// A product of sizes that wraps around is no small panel.
+#[test]
+fn panels_larger_than_memory_are_refused() {
+    let half = usize::MAX / 2 + 1;
+    for kernels in Kernels::available() {
+        let x = [1.0, 2.0];
+        let refused = |pack: &dyn Fn(&mut [f32])| {
+            let pack = std::panic::AssertUnwindSafe(|| pack(&mut []));
+            assert!(std::panic::catch_unwind(pack).is_err(), "{}", kernels.isa());
+        };
+        refused(&|panel| kernels.pack_rows(Mat::new(&x, 1, 2), half, 0, panel));
+        refused(&|panel| kernels.pack_transposed(Mat::new(&x, 1, 2), half, 0, panel));
     }
 }

@@ -117,8 +117,8 @@ pub struct Decoder<'p, 'w, F: Float> {
     be: &'p dyn Backend<F>,
     plan: DecodePlan,
     ranges: Vec<Range<usize>>,
-    /// Boundaries and working set, then the logits.
-    /// The arena, and apart from it the cache.
+    /// The arena, which is boundaries and working set, then the logits; and apart from it the
+    /// cache.
     reserved: Reserved,
     /// Of each segment, of each operation: the token whose state comes first.
     firsts: Vec<Vec<usize>>,

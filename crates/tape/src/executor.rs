@@ -1,19 +1,21 @@
 //! Running a program inside the slabs its plan foretold.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use bytemuck::{cast_slice, cast_slice_mut};
 use lowtide_adapter::Phase;
 use lowtide_backend::Backend;
 use lowtide_memory::{Category, Ledger, ReserveError};
 use lowtide_tensor::{Float, Mat, MatMut};
 
-use crate::boundary::{Boundary, Parts};
+use crate::boundary::{Apart, Boundary, Parts};
 use crate::head::Labelled;
 use crate::operands::Memory;
 use crate::reserved::Reserved;
-use crate::{Batch, Cx, GradSink, LossSum, Plan, Program};
+use crate::{Batch, CheckpointError, CheckpointFile, Cx, GradSink, LossSum, Plan, Program, kept};
 
 /// A program with the memory to run it.
 ///
@@ -27,6 +29,10 @@ pub struct Executor<'p, 'w, F: Float> {
     ranges: Vec<Range<usize>>,
     /// The arena, and apart from it the checkpoints.
     reserved: Reserved,
+    /// Where the plan asks for one.
+    file: Option<Box<dyn CheckpointFile<F> + 'p>>,
+    /// What the file could not do during forward.
+    failed: Option<CheckpointError>,
     seed: u64,
     poison: bool,
 }
@@ -51,12 +57,31 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         let (bytes, library) = (plan.bytes(), plan.library_bytes());
         let reserved = Reserved::reserve(ledger, bytes, Category::Checkpoint, library)?;
         let ranges = program.param_ranges();
-        Ok(Self { program, be, plan, ranges, reserved, seed, poison: false })
+        Ok(Self {
+            program,
+            be,
+            plan,
+            ranges,
+            reserved,
+            file: None,
+            failed: None,
+            seed,
+            poison: false,
+        })
+    }
+
+    /// Gives it the file that a plan with [`Store::File`](crate::Store::File) needs before its
+    /// first step.
+    pub fn set_file(&mut self, file: Box<dyn CheckpointFile<F> + 'p>) {
+        self.file = Some(file);
     }
 
     /// Gives everything back.
     pub fn release(self, ledger: &mut Ledger) {
         self.reserved.release(ledger);
+        if let Some(file) = self.file {
+            file.release(ledger);
+        }
     }
 
     /// The plan it runs.
@@ -87,33 +112,44 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// When the batch exceeds the plan's limits or its parts disagree.
     pub fn loss(&mut self, params: &[F], batch: &Batch<'_>) -> LossSum {
         let cx = self.context(batch, Phase::Prefill);
-        self.forward(&cx, params, batch);
+        self.forward(&cx, params, batch, false);
         self.run_head(&cx, batch, None)
     }
 
     /// Loss of a batch, and `scale` times its gradient handed to `sink` segment by segment, from
     /// the top down. `sink` may change a segment's parameters once their gradients are complete.
     ///
+    /// # Errors
+    /// [`CheckpointError`] when the plan's checkpoint file fails. Segments that were handed to
+    /// `sink` by then are complete; the others' gradients are not.
+    ///
     /// # Panics
-    /// When the plan is for evaluation, the batch exceeds its limits, or its parts disagree.
+    /// When the plan is for evaluation, the batch exceeds its limits, or its parts disagree, or the
+    /// plan's checkpoint file was not given.
     pub fn step(
         &mut self,
         params: &mut [F],
         batch: &Batch<'_>,
         scale: F,
         sink: &mut dyn GradSink<F>,
-    ) -> LossSum {
+    ) -> Result<LossSum, CheckpointError> {
         let count = self.program.segments.len();
         assert!(self.plan.first < count, "this plan is for evaluation");
         let cx = self.context(batch, Phase::Train);
-        self.forward(&cx, params, batch);
-        let sum = self.run_head(&cx, batch, Some(scale));
-        for segment in (self.plan.first..count).rev() {
-            let range = self.ranges[segment].clone();
-            self.backward(segment, &cx, &params[range.clone()], sink.slab(segment));
-            sink.complete(segment, &mut params[range]);
+        self.forward(&cx, params, batch, true);
+        if let Some(error) = self.failed.take() {
+            return Err(error);
         }
-        sum
+        let sum = self.run_head(&cx, batch, Some(scale));
+        for group in (0..self.plan.checkpoints.len()).rev() {
+            self.fetch(group, &cx, params)?;
+            for segment in self.plan.checkpoints.segments(group).rev() {
+                let range = self.ranges[segment].clone();
+                self.backward(segment, &cx, &params[range.clone()], sink.slab(segment));
+                sink.complete(segment, &mut params[range]);
+            }
+        }
+        Ok(sum)
     }
 
     /// Logits of some rows of a batch, at most as many as the plan's labelled tile:
@@ -124,9 +160,9 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     pub fn logits(&mut self, params: &[F], batch: &Batch<'_>, rows: &[u32], out: MatMut<'_, F>) {
         assert!(rows.len() <= self.plan.head_tile, "logits of {} rows at once", rows.len());
         let cx = self.context(batch, Phase::Prefill);
-        self.forward(&cx, params, batch);
+        self.forward(&cx, params, batch, false);
         let (program, be) = (self.program, self.be);
-        let parts = self.parts();
+        let parts = Parts::of(&mut self.reserved, &self.plan);
         let x = rows_of(parts.top, cx.rows(), program.hidden());
         program.head.logits(be, x, rows, out, parts.work);
     }
@@ -161,25 +197,91 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         Cx { be: self.be, spans, positions, seed: self.seed, counter, phase }
     }
 
-    fn forward(&mut self, cx: &Cx<'_, F>, params: &[F], batch: &Batch<'_>) {
+    /// Runs all segments; `keep` says whether backward will follow.
+    fn forward(&mut self, cx: &Cx<'_, F>, params: &[F], batch: &Batch<'_>, keep: bool) {
         let (program, hidden, rows) = (self.program, self.program.hidden(), cx.rows());
         let start = self.boundary(0);
-        let x = MatMut::new(&mut self.parts().only(start)[..rows * hidden], rows, hidden);
+        let x = MatMut::new(
+            &mut Parts::of(&mut self.reserved, &self.plan).only(start)[..rows * hidden],
+            rows,
+            hidden,
+        );
         program.embedding.rows(cx.be, batch.ids, x);
-        for (i, segment) in program.segments.iter().enumerate() {
-            let (from, to) = (self.boundary(i), self.boundary(i + 1));
-            let schedule = Arc::clone(&self.plan.forward[i]);
-            let (kept, poison) = (self.kept_range(i), self.poison);
-            let params = &params[self.ranges[i].clone()];
-            let (input, output, arena, all_kept) = self.parts().between(from, to);
-            if poison {
-                arena.fill(F::NAN);
-                output.fill(F::NAN);
+        for i in 0..program.segments.len() {
+            if let Some(place) = self.plan.checkpoints.lent(i).filter(|_| keep) {
+                self.keep(i, place, rows * hidden);
             }
-            let (kept, gradient) = (&mut all_kept[kept], &mut [][..]);
-            let mut memory = Memory { arena, kept, input, output, gradient };
-            segment.run(&schedule, cx, params, &mut [], &mut memory, poison);
+            self.run_forward(i, self.boundary(i), self.boundary(i + 1), cx, params);
         }
+    }
+
+    fn run_forward(
+        &mut self,
+        i: usize,
+        from: Boundary,
+        to: Boundary,
+        cx: &Cx<'_, F>,
+        params: &[F],
+    ) {
+        let schedule = Arc::clone(&self.plan.forward[i]);
+        let (kept, poison) = (self.kept_range(i), self.poison);
+        let params = &params[self.ranges[i].clone()];
+        let segment = &self.program.segments[i];
+        let (input, output, arena, all_kept) =
+            Parts::of(&mut self.reserved, &self.plan).between(from, to);
+        if poison {
+            arena.fill(F::NAN);
+            output.fill(F::NAN);
+        }
+        let (kept, gradient) = (&mut all_kept[kept], &mut [][..]);
+        let mut memory = Memory { arena, kept, input, output, gradient };
+        segment.run(&schedule, cx, params, &mut [], &mut memory, poison);
+    }
+
+    /// Keeps the input of a segment, `len` elements of it, in another form than in a slot.
+    fn keep(&mut self, segment: usize, place: usize, len: usize) {
+        let at = self.boundary(segment);
+        let (value, lent) = Parts::of(&mut self.reserved, &self.plan).lend(at);
+        let value = &value[..len];
+        match kept::format(self.plan.checkpointing().store) {
+            Some(format) => {
+                let room = self.plan.lent;
+                kept::write(format, value, cast_slice_mut(&mut lent[place * room..][..room]));
+            }
+            None => {
+                let failed = self.file.as_mut().expect(NO_FILE).put(place, value).err();
+                self.failed = self.failed.take().or(failed);
+            }
+        }
+    }
+
+    /// Brings the inputs of a group's segments to their slots.
+    fn fetch(&mut self, group: usize, cx: &Cx<'_, F>, params: &[F]) -> Result<(), CheckpointError> {
+        let checkpoints = &self.plan.checkpoints;
+        let segments = checkpoints.segments(group);
+        let (len, room) = (cx.rows() * self.program.hidden(), self.plan.lent);
+        let slot = |segment| checkpoints.slot(segment);
+        if let Some(place) = checkpoints.lent(segments.start) {
+            let Apart { slots, lent, boundary, .. } =
+                Apart::of(&mut self.reserved.apart, &self.plan);
+            let value = &mut slots[slot(segments.start) * boundary..][..len];
+            match kept::format(self.plan.checkpointing().store) {
+                Some(format) => {
+                    kept::read(format, cast_slice(&lent[place * room..][..room]), value);
+                }
+                None => self.file.as_mut().expect(NO_FILE).get(place, value)?,
+            }
+        }
+        if let (Some(next), Some(file)) = (group.checked_sub(1), &mut self.file) {
+            file.expect(next, len);
+        }
+        if group + 1 < checkpoints.len() {
+            for segment in segments.start..segments.end - 1 {
+                let slot = |segment| Boundary::Slot(self.plan.checkpoints.slot(segment));
+                self.run_forward(segment, slot(segment), slot(segment + 1), cx, params);
+            }
+        }
+        Ok(())
     }
 
     /// Loss at the top; with `scale`, also the gradient of the topmost output.
@@ -188,7 +290,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         let (rows, hidden, tile) = (cx.rows(), program.hidden(), self.plan.head_tile);
         let poison = self.poison;
         let labelled = Labelled { rows: batch.labelled, targets: batch.targets, tile };
-        let Parts { gradient, top, work, .. } = self.parts();
+        let Parts { gradient, top, work, .. } = Parts::of(&mut self.reserved, &self.plan);
         if poison {
             gradient.fill(F::NAN);
             work.fill(F::NAN);
@@ -201,26 +303,21 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     fn backward(&mut self, segment: usize, cx: &Cx<'_, F>, params: &[F], grads: &mut [F]) {
         let schedule = Arc::clone(&self.plan.backward[segment - self.plan.first]);
         let (kept, poison, boundary) = (self.kept_range(segment), self.poison, self.plan.boundary);
-        let (slot, all_slots) = (segment - self.plan.first, self.slots());
-        let (slots, all_kept) = self.reserved.apart.get_mut::<F>().split_at_mut(all_slots);
+        let slot = self.plan.checkpoints.slot(segment);
+        let run = &self.program.segments[segment];
+        let apart: Apart<'_, F> = Apart::of(&mut self.reserved.apart, &self.plan);
         let (gradient, arena) = self.reserved.arena.get_mut::<F>().split_at_mut(boundary);
-        let input = &slots[slot * boundary..][..boundary];
+        let input = &mut apart.slots[slot * boundary..][..boundary];
+        let kept = &mut apart.kept[kept];
         if poison {
             arena.fill(F::NAN);
         }
-        let mut memory =
-            Memory { arena, kept: &mut all_kept[kept.clone()], input, output: &mut [], gradient };
-        let run = &self.program.segments[segment];
+        let mut memory = Memory { arena, kept, input, output: &mut [], gradient };
         run.run(&schedule, cx, params, grads, &mut memory, poison);
         if poison {
-            slots[slot * boundary..][..boundary].fill(F::NAN);
-            all_kept[kept].fill(F::NAN);
+            input.fill(F::NAN);
+            kept.fill(F::NAN);
         }
-    }
-
-    /// Elements of the kept segment inputs.
-    fn slots(&self) -> usize {
-        (self.program.segments.len() - self.plan.first) * self.plan.boundary
     }
 
     /// Where a segment's kept intermediates lie.
@@ -233,31 +330,17 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         start..start + self.plan.forward[segment].kept
     }
 
-    /// Where the input of segment `i` lies. Below the lowest differentiated segment two places take
-    /// turns, such that its own input comes out where it is kept.
+    /// Where forward leaves the input of segment `i`. Two places take turns where it is not kept.
     fn boundary(&self, i: usize) -> Boundary {
-        let (first, count) = (self.plan.first, self.program.segments.len());
-        if i == count {
-            Boundary::Top
-        } else if i >= first {
-            Boundary::Slot(i - first)
-        } else if (first - i) % 2 == 1 {
-            Boundary::Gradient
-        } else if first == count {
-            Boundary::Top
-        } else {
-            Boundary::Slot(0)
+        match self.plan.checkpoints.left_in(i) {
+            Some(slot) => Boundary::Slot(slot),
+            None if (self.program.segments.len() - i).is_multiple_of(2) => Boundary::Top,
+            None => Boundary::Gradient,
         }
     }
-
-    fn parts(&mut self) -> Parts<'_, F> {
-        let (boundary, slots) = (self.plan.boundary, self.slots());
-        let (gradient, rest) = self.reserved.arena.get_mut::<F>().split_at_mut(boundary);
-        let (top, work) = rest.split_at_mut(boundary);
-        let (slots, kept) = self.reserved.apart.get_mut::<F>().split_at_mut(slots);
-        Parts { gradient, top, work, slots, kept, boundary }
-    }
 }
+
+const NO_FILE: &str = "a plan with a checkpoint file is given one before its first step";
 
 /// The first rows of a boundary value.
 fn rows_of<F: Float>(boundary: &[F], rows: usize, hidden: usize) -> Mat<'_, F> {

@@ -3,9 +3,10 @@
 //! A [`Graph`] is a straight-line list of [`Op`]s over values of shape `[T, cols]`. Compiled for
 //! given [`Limits`], it becomes a [`Segment`] with a schedule for each direction: which buffers are
 //! born and die when, at which offset of one arena. Between forward and backward a segment keeps
-//! its input only ([`Policy::Block`]) or also what its backward reads ([`Policy::Store`]); under
-//! either, the gradients are the same bits, because a recomputed value is the same sum in the same
-//! order.
+//! its input only ([`Policy::Block`]), or also what its backward reads ([`Policy::Store`]), or not
+//! even its input ([`Policy::Every`], [`Policy::Sqrt`]); under each, the gradients are the same
+//! bits, because a recomputed value is the same sum in the same order. A [`Store`] says in which
+//! form inputs are kept.
 //!
 //! A [`Program`] strings an embedding, segments and a loss head together; an [`Executor`] runs it
 //! inside the slabs that its [`Plan`] foretold. A [`Decoder`] runs it forward only, over one
@@ -63,11 +64,14 @@
 //!         params.iter_mut().zip(grads).for_each(|(p, g)| *p -= 0.01 * g);
 //!     };
 //!     let mut sink = ApplyNow { grads: &mut grads, ranges: &ranges, update };
-//!     executor.step(&mut params, &batch, 1.0, &mut sink).mean()
+//!     executor.step(&mut params, &batch, 1.0, &mut sink).map(|sum| sum.mean())
 //! };
-//! let before = descend();
-//! let after = (0..100).map(|_| descend()).last();
-//! assert!(after < Some(before / 2.0), "{before} fell to {after:?}");
+//! let before = descend()?;
+//! let mut after = before;
+//! for _ in 0..100 {
+//!     after = descend()?;
+//! }
+//! assert!(after < before / 2.0, "{before} fell to {after}");
 //! executor.release(&mut ledger);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -79,16 +83,19 @@ extern crate alloc;
 extern crate std;
 
 mod boundary;
+mod checkpoints;
 mod decoder;
 mod executor;
 mod graph;
 mod head;
+mod kept;
 mod limits;
 mod loss;
 mod op;
 mod operands;
 pub mod ops;
 mod plan;
+mod policy;
 mod program;
 mod reserved;
 mod schedule;
@@ -100,10 +107,12 @@ pub use decoder::{DecodePlan, Decoder};
 pub use executor::Executor;
 pub use graph::{Graph, ValueId};
 pub use head::LossHead;
-pub use limits::{Batch, Cx, DecodeLimits, Limits, Policy};
+pub use kept::{CheckpointError, CheckpointFile};
+pub use limits::{Batch, Cx, DecodeLimits, Limits};
 pub use loss::LossSum;
 pub use op::{Facts, Forward, GradRule, MAX_INPUTS, MAX_OUTPUTS, Op, Vjp};
 pub use plan::Plan;
+pub use policy::{Checkpointing, Policy, Store};
 pub use program::{Embedding, Program};
 pub use segment::Segment;
 pub use sink::{Accumulate, ApplyNow, GradSink};

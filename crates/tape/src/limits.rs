@@ -32,29 +32,6 @@ impl DecodeLimits {
     }
 }
 
-/// What a segment keeps from forward to backward besides its input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// Everything its backward reads: fastest, largest.
-    Store,
-    /// Nothing: backward computes the forward again, one block at a time.
-    Block,
-}
-
-impl Policy {
-    /// Every policy, fastest first.
-    pub const ALL: [Self; 2] = [Self::Store, Self::Block];
-
-    /// Name in configurations and reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Store => "store",
-            Self::Block => "block",
-        }
-    }
-}
-
 /// A micro-batch: one unpadded list of rows, cut into sequences by `spans`.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {

@@ -7,14 +7,16 @@ use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Span, Timeline};
 use lowtide_tensor::Float;
 
+use crate::checkpoints::Checkpoints;
 use crate::schedule::{Schedule, aligned};
-use crate::{Limits, LossHead, Policy, Program};
+use crate::{Checkpointing, Limits, LossHead, Policy, Program, Store, kept};
 
 /// What an executor will hold and do for any batch within its limits.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(crate) limits: Limits,
-    pub(crate) policy: Policy,
+    checkpointing: Checkpointing,
+    pub(crate) checkpoints: Checkpoints,
     /// Lowest differentiated segment; the number of segments when only the loss is wanted.
     pub(crate) first: usize,
     pub(crate) forward: Vec<Arc<Schedule>>,
@@ -25,15 +27,16 @@ pub struct Plan {
     pub(crate) boundary: usize,
     /// Elements of the arena, boundaries included.
     pub(crate) arena: usize,
-    /// Elements of the kept segment inputs and intermediates.
-    pub(crate) checkpoint: usize,
+    /// Elements of a segment input that is kept in memory in another form.
+    pub(crate) lent: usize,
     bytes: ByCategory,
     library_bytes: u64,
     timeline: Timeline,
 }
 
 impl Plan {
-    /// Plans training (`train`) or evaluation of `program`.
+    /// Plans training (`train`) or evaluation of `program`. `checkpointing` is a [`Policy`], or a
+    /// policy and a store.
     ///
     /// # Panics
     /// When the limits allow more tokens than positions can count, or the program's parts disagree
@@ -43,9 +46,11 @@ impl Plan {
         program: &Program<'_, F>,
         be: &dyn Backend<F>,
         limits: Limits,
-        policy: Policy,
+        checkpointing: impl Into<Checkpointing>,
         train: bool,
     ) -> Self {
+        let checkpointing: Checkpointing = checkpointing.into();
+        let Checkpointing { policy, store } = checkpointing;
         // Any sum of sizes below fits an address space if this does.
         assert!(u32::try_from(limits.tokens).is_ok(), "{} tokens at once", limits.tokens);
         program.check_widths();
@@ -64,18 +69,20 @@ impl Plan {
             share(&mut forward, there);
         }
         let boundary = aligned(limits.tokens * program.hidden());
-        let slots = count - first;
-        let kept: usize = forward[first..].iter().map(|s| s.kept).sum();
+        let element = size_of::<F>();
+        let lent = kept::format(store)
+            .map_or(0, |format| aligned(kept::bytes(format, boundary).div_ceil(element)));
         let mut plan = Self {
             limits,
-            policy,
+            checkpointing,
+            checkpoints: Checkpoints::new(first, count, policy, store, lent, boundary),
             first,
             forward,
             backward,
             head_tile: 0,
             boundary,
             arena: 0,
-            checkpoint: slots * boundary + kept,
+            lent,
             bytes: ByCategory::new(),
             library_bytes: 0,
             timeline: Timeline::new(),
@@ -121,29 +128,51 @@ impl Plan {
             course.push(Span { phase, segment, live });
         };
         for (segment, schedule) in self.forward.iter().enumerate() {
-            let kept = self.kept_up_to(segment);
+            let kept = self.kept(self.checkpoints.taken_forward(segment), segment + 1);
             push("forward", segment, arena(schedule.live_at_peak, two), kept);
         }
-        push("head", count, arena(head, two), self.checkpoint);
-        for segment in (self.first..count).rev() {
-            let live = self.backward[segment - self.first].live_at_peak;
-            push("backward", segment, arena(live, one), self.kept_up_to(segment));
+        let last = count.checked_sub(1).filter(|_| self.first < count);
+        let top = last.map_or((0, 0), |last| self.checkpoints.taken_forward(last));
+        push("head", count, arena(head, two), self.kept(top, count));
+        for (n, group) in self.checkpoints.groups().rev().enumerate() {
+            for segment in group.clone().take(group.len() - 1).filter(|_| n > 0) {
+                let kept = self.kept(self.checkpoints.taken_backward(segment + 1), 0);
+                push("recompute", segment, arena(self.forward[segment].live_at_peak, one), kept);
+            }
+            for segment in group.rev() {
+                let live = self.backward[segment - self.first].live_at_peak;
+                let kept = self.kept(self.checkpoints.taken_backward(segment), segment + 1);
+                push("backward", segment, arena(live, one), kept);
+            }
         }
         // What is reserved but not alive at the fullest moment is the arena's packing loss; it is
         // workspace too.
         let loss = self.arena as u64 - fullest.held();
         let reserved = fullest
             .with(Category::Workspace, loss)
-            .with(Category::Checkpoint, self.checkpoint as u64);
+            .with(Category::Checkpoint, self.kept(self.apart(), count) as u64);
         self.bytes = scaled(reserved, element);
         self.timeline = course;
     }
 
-    /// Elements kept for backward while segment `segment` runs, its own included.
-    fn kept_up_to(&self, segment: usize) -> usize {
-        let Some(above) = (segment + 1).checked_sub(self.first) else { return 0 };
-        let kept = self.forward[self.first..].iter().take(above).map(|s| s.kept);
-        above * self.boundary + kept.sum::<usize>()
+    /// Numbers of slots, and of segment inputs kept in another form.
+    pub(crate) fn apart(&self) -> (usize, usize) {
+        (self.checkpoints.slots(), self.checkpoints.lent_count())
+    }
+
+    /// Elements that so many slots and inputs in another form take, together with what the segments
+    /// below `end` keep besides their inputs.
+    fn kept(&self, (slots, lent): (usize, usize), end: usize) -> usize {
+        let kept = self.forward.iter().take(end).skip(self.first).map(|s| s.kept);
+        slots * self.boundary + lent * self.lent + kept.sum::<usize>()
+    }
+
+    /// How many segment inputs a [`CheckpointFile`](crate::CheckpointFile) has to keep, and the
+    /// most elements of one; `None` when no file is asked for.
+    #[must_use]
+    pub fn file(&self) -> Option<(usize, usize)> {
+        let file = self.checkpointing.store == Store::File;
+        file.then(|| (self.checkpoints.lent_count(), self.boundary))
     }
 
     /// Bytes the executor will reserve, by category as alive at the fullest moment.
@@ -165,10 +194,10 @@ impl Plan {
         self.limits
     }
 
-    /// What is kept between forward and backward.
+    /// What is kept between forward and backward, and how.
     #[must_use]
-    pub fn policy(&self) -> Policy {
-        self.policy
+    pub fn checkpointing(&self) -> Checkpointing {
+        self.checkpointing
     }
 
     /// Labelled rows the head works on at a time.

@@ -59,12 +59,12 @@ fn a_step_allocates_nothing() {
                 for data in [&large, &small, &large] {
                     let batch = data.batch();
                     let mut sink = Accumulate { grads: &mut grads, ranges: &ranges };
-                    executor.step(&mut at, &batch, 1.0, &mut sink);
+                    executor.step(&mut at, &batch, 1.0, &mut sink).unwrap();
                     let update = |_, params: &mut [f32], grads: &[f32]| {
                         params.iter_mut().zip(grads).for_each(|(p, g)| *p -= 1e-3 * g);
                     };
                     let mut sink = ApplyNow { grads: &mut grads, ranges: &ranges, update };
-                    executor.step(&mut at, &batch, 1.0, &mut sink);
+                    executor.step(&mut at, &batch, 1.0, &mut sink).unwrap();
                     executor.loss(&at, &batch);
                     let out = lowtide_tensor::MatMut::new(&mut logits, 1, VOCAB);
                     executor.logits(&at, &batch, &[1], out);

@@ -7,6 +7,7 @@ use lowtide_data::DataError;
 use lowtide_memory::ReserveError;
 use lowtide_model::TargetsError;
 use lowtide_runtime::RuntimeError;
+use lowtide_tape::CheckpointError;
 
 use crate::report::ReportError;
 use crate::{BudgetError, SettingsError};
@@ -26,6 +27,9 @@ pub enum TrainError {
     /// The base, its text or an adapter cannot be used.
     #[error(transparent)]
     Runtime(Box<RuntimeError>),
+    /// What backward needs could not be kept in the scratch file, or not be read from it.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -41,7 +45,7 @@ pub enum TrainError {
         /// Bytes of the leanest plan.
         smallest: u64,
         /// Policy of the leanest plan.
-        policy: &'static str,
+        policy: String,
     },
     /// What was planned cannot be reserved.
     #[error("cannot reserve what was planned: {0}")]

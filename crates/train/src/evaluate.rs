@@ -107,7 +107,7 @@ pub fn evaluate_telling(
     let plan = RunPlan::new(&model, be, &optimizer, needs, Policy::Block);
     let smallest = plan.bytes().held();
     if let Some(budget) = settings.memory_budget.filter(|budget| *budget < smallest) {
-        let policy = Policy::Block.name();
+        let policy = Policy::Block.to_string();
         return Err(TrainError::NoPlanFits { budget, smallest, policy });
     }
     let mut ledger = Ledger::new(settings.memory_budget.map_or(Budget::UNLIMITED, Budget::of));

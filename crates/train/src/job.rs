@@ -8,7 +8,7 @@ use lowtide_backend::Backend;
 use lowtide_model::{Adaptation, Layers, Model, TargetModules};
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
 use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError};
-use lowtide_tape::Policy;
+use lowtide_tape::Checkpointing;
 
 use crate::metrics::by_name;
 use crate::planner::choose;
@@ -28,7 +28,7 @@ pub(crate) struct Job<'s> {
     pub(crate) config: Config,
     targets: TargetModules,
     layers: Layers,
-    policies: Vec<Policy>,
+    candidates: Vec<Checkpointing>,
 }
 
 /// The chosen plan, and what to tell the user of it.
@@ -45,7 +45,7 @@ impl<'s> Job<'s> {
         let targets = settings.target_modules.parse()?;
         let layers = settings.layers.parse()?;
         let optimizer = optimizer(settings)?;
-        let policies = policies(&settings.checkpointing)?;
+        let candidates = settings.candidates()?;
         let config = Config {
             rank: settings.rank,
             alpha: settings.alpha,
@@ -75,7 +75,7 @@ impl<'s> Job<'s> {
             config,
             targets,
             layers,
-            policies,
+            candidates,
         };
         Ok(job)
     }
@@ -119,11 +119,12 @@ impl<'s> Job<'s> {
             train: true,
         };
         let optimizer = self.optimizer.as_ref();
-        let (chosen, rows) = choose(&self.policies, budget, |policy| {
-            RunPlan::new(model, be, optimizer, needs, policy)
+        let (chosen, rows) = choose(&self.candidates, budget, |checkpointing| {
+            RunPlan::new(model, be, optimizer, needs, checkpointing)
         });
         let leanest = rows.iter().min_by_key(|row| row.peak_bytes).cloned();
-        let (smallest, leanest) = leanest.map_or((0, ""), |row| (row.peak_bytes, row.policy));
+        let (smallest, leanest) =
+            leanest.map_or((0, String::new()), |row| (row.peak_bytes, row.policy));
         let Some(plan) = chosen else {
             let budget = budget.unwrap_or(0);
             return Err(TrainError::NoPlanFits { budget, smallest, policy: leanest });
@@ -135,7 +136,8 @@ impl<'s> Job<'s> {
             sites: model.sites.len(),
             trainable_parameters: plan.parameters,
             optimizer: optimizer.name().into(),
-            policy: plan.exec.policy().name(),
+            policy: plan.exec.checkpointing().policy.to_string(),
+            store: plan.exec.checkpointing().store.name(),
             apply_and_free: needs.apply_and_free,
             steps: self.steps(),
             tokens_max: needs.limits.tokens,
@@ -189,18 +191,6 @@ fn check_start(adapter: &LoadedAdapter, config: &Config) -> Result<(), RuntimeEr
     }
     let reason = format!("it was trained with {own}, and this run has {asked}: give its own");
     Err(RuntimeError::Adapter { path: adapter.path().to_owned(), reason })
-}
-
-fn policies(checkpointing: &str) -> Result<Vec<Policy>, SettingsError> {
-    if checkpointing == "auto" {
-        return Ok(Policy::ALL.to_vec());
-    }
-    let named = Policy::ALL.into_iter().find(|policy| policy.name() == checkpointing);
-    named.map(|policy| vec![policy]).ok_or_else(|| SettingsError::BadValue {
-        field: "checkpointing",
-        found: checkpointing.into(),
-        expected: "auto, store or block",
-    })
 }
 
 /// Refuses an output folder that cannot be written, before any work is done. Leaves no trace.

@@ -11,6 +11,8 @@
 
 mod adapter_io;
 mod batch;
+mod checkpoint_file;
+mod checkpointing;
 mod error;
 mod evaluate;
 mod init;

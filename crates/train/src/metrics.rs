@@ -119,7 +119,9 @@ impl PackingReport {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlanRow {
     /// Checkpoint policy.
-    pub policy: &'static str,
+    pub policy: String,
+    /// Checkpoint store.
+    pub store: &'static str,
     /// Bytes it would hold at its peak.
     pub peak_bytes: u64,
     /// Whether that fits the budget.
@@ -144,7 +146,9 @@ pub struct PlanReport {
     /// Optimizer.
     pub optimizer: String,
     /// Checkpoint policy chosen.
-    pub policy: &'static str,
+    pub policy: String,
+    /// Checkpoint store chosen.
+    pub store: &'static str,
     /// Whether each block's gradients are applied as soon as they are complete.
     pub apply_and_free: bool,
     /// Updates the run will make.
@@ -248,6 +252,9 @@ pub struct Summary {
     pub threads: usize,
     /// Checkpoint policy.
     pub policy: String,
+    /// Checkpoint store.
+    #[serde(default)]
+    pub store: String,
     /// Trainable numbers.
     pub trainable_parameters: usize,
     /// The run was asked to stop before its last update.

@@ -4,8 +4,9 @@ use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Timeline};
 use lowtide_model::Model;
 use lowtide_optim::Optimizer;
-use lowtide_tape::{Limits, Plan, Policy};
+use lowtide_tape::{Checkpointing, Limits, Plan};
 
+use crate::checkpoint_file::BUFFERS;
 use crate::{BatchBuffers, PlanRow};
 
 /// What does not depend on the policy.
@@ -41,14 +42,14 @@ pub struct RunPlan {
 }
 
 impl RunPlan {
-    /// Plans one policy.
+    /// Plans one policy, or a policy and a store.
     #[must_use]
     pub fn new(
         model: &Model<'_, f32>,
         be: &dyn Backend<f32>,
         optimizer: &dyn Optimizer,
         needs: Needs,
-        policy: Policy,
+        checkpointing: impl Into<Checkpointing>,
     ) -> Self {
         let ranges = model.program.param_ranges();
         let parameters = model.program.params();
@@ -58,7 +59,7 @@ impl RunPlan {
             (true, true) => (widest, optimizer.state_words(&model.tensor_lens())),
             (true, false) => (parameters, optimizer.state_words(&model.tensor_lens())),
         };
-        let exec = Plan::new(&model.program, be, needs.limits, policy, needs.train);
+        let exec = Plan::new(&model.program, be, needs.limits, checkpointing, needs.train);
         let resident_bytes = model.resident_bytes;
         Self { exec, needs, parameters, gradients, state_words, resident_bytes }
     }
@@ -70,11 +71,18 @@ impl RunPlan {
         self.exec
             .bytes()
             .with(Category::Scratch, self.exec.library_bytes())
+            .with(Category::Checkpoint, self.file_bytes())
             .with(Category::Adapter, words(self.parameters))
             .with(Category::Gradient, words(self.gradients))
             .with(Category::Optimizer, words(self.state_words))
             .with(Category::Workspace, self.resident_bytes)
             .with(Category::Data, self.batch_bytes())
+    }
+
+    /// Bytes of the buffers between the executor and its checkpoint file.
+    fn file_bytes(&self) -> u64 {
+        let elements = self.exec.file().map_or(0, |(_, elements)| BUFFERS * elements);
+        (elements * size_of::<f32>()) as u64
     }
 
     /// The course of a step, all categories: what is held throughout, and on top of it what the
@@ -95,21 +103,27 @@ impl RunPlan {
     }
 }
 
-/// Plans `policies` in order (fastest first) and takes the first that fits the budget; also how
+/// Plans `candidates` in order (fastest first) and takes the first that fits the budget; also how
 /// each of them fares. `None` when none fits.
 pub(crate) fn choose(
-    policies: &[Policy],
+    candidates: &[Checkpointing],
     budget: Option<u64>,
-    mut plan: impl FnMut(Policy) -> RunPlan,
+    mut plan: impl FnMut(Checkpointing) -> RunPlan,
 ) -> (Option<RunPlan>, Vec<PlanRow>) {
     let mut chosen = None;
     let mut rows = Vec::new();
-    for &policy in policies {
-        let candidate = plan(policy);
+    for &checkpointing in candidates {
+        let candidate = plan(checkpointing);
         let peak_bytes = candidate.bytes().held();
+        // What is slower and holds no less is no alternative.
+        if rows.iter().any(|row: &PlanRow| row.peak_bytes <= peak_bytes) {
+            continue;
+        }
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
-        rows.push(PlanRow { policy: policy.name(), peak_bytes, fits, chosen: take });
+        let Checkpointing { policy, store } = checkpointing;
+        let (policy, store) = (policy.to_string(), store.name());
+        rows.push(PlanRow { policy, store, peak_bytes, fits, chosen: take });
         if take {
             chosen = Some(candidate);
         }

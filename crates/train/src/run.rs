@@ -76,12 +76,18 @@ pub fn finetune_until(
     let Planned { plan, report } = job.plan(&model, be, threads)?;
     on_event(&Event::Plan(report.clone()));
     let course = report::course(&plan.timeline());
-    tracing::debug!(policy = report.policy, bytes = report.planned_peak_bytes, "plan chosen");
+    tracing::debug!(
+        policy = report.policy,
+        store = report.store,
+        bytes = report.planned_peak_bytes,
+        "plan chosen"
+    );
 
     let mut ledger = Ledger::new(settings.budget()?.map_or(Budget::UNLIMITED, Budget::of));
     let (optimizer, seed) = (job.optimizer.as_ref(), settings.seed);
     let clip = settings.max_grad_norm;
     let mut trainer = Trainer::reserve(&model, be, optimizer, plan, clip, seed, &mut ledger)?;
+    trainer.open_scratch(&settings.scratch_dir(), &mut ledger)?;
     match &job.init_adapter {
         Some(adapter) => {
             adapter.fill(job.base.file().hyper(), &model.sites, trainer.params_mut())?;
@@ -90,10 +96,16 @@ pub fn finetune_until(
     }
     tracing::debug!(bytes = ledger.live().held(), "reserved");
     let warmup_steps = settings.warmup_steps.unwrap_or(report.steps.saturating_mul(3) / 100);
-    let checkpointing = report.policy.to_owned();
+    let checkpointing = report.policy.clone();
+    let checkpoint_store = report.store.to_owned();
     let compute = report.compute.to_owned();
-    let resolved =
-        Settings { warmup_steps: Some(warmup_steps), checkpointing, compute, ..settings.clone() };
+    let resolved = Settings {
+        warmup_steps: Some(warmup_steps),
+        checkpointing,
+        checkpoint_store,
+        compute,
+        ..settings.clone()
+    };
     let mut run = Run {
         job: &job,
         resolved,
@@ -138,7 +150,8 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.backend.clone_from(&plan.backend);
     summary.precision = plan.precision.into();
     summary.compute = plan.compute.into();
-    summary.policy = plan.policy.into();
+    summary.policy.clone_from(&plan.policy);
+    summary.store = plan.store.into();
     summary.trainable_parameters = plan.trainable_parameters;
 }
 

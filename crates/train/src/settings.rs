@@ -65,8 +65,14 @@ pub struct Settings {
     /// Arithmetic of products with packed weights: `f32`, `int8x2` or `int8`; `auto` is the
     /// quickest that the precision allows and the backend has.
     pub compute: String,
-    /// `auto`, `store` or `block`.
+    /// What is kept from forward to backward: `auto`, `store`, `block`, `every:N` or `sqrt`.
     pub checkpointing: String,
+    /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
+    /// than the precision allows.
+    pub checkpoint_store: String,
+    /// Folder for temporary files that training writes; none for the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scratch_dir: Option<PathBuf>,
     /// Seed of shuffling, initialisation and dropout.
     pub seed: u64,
     /// Share of the data held out when there is no validation file.
@@ -114,6 +120,8 @@ impl Default for Settings {
             precision: "exact".into(),
             compute: "auto".into(),
             checkpointing: "auto".into(),
+            checkpoint_store: "auto".into(),
+            scratch_dir: None,
             seed: 0,
             val_split: 0.0,
             eval_every: 0,
@@ -244,7 +252,14 @@ impl Settings {
         self.schedule_kind()?;
         self.precision()?.check(&self.compute)?;
         self.budget()?;
+        self.candidates()?;
         Ok(())
+    }
+
+    /// Folder for temporary files.
+    #[must_use]
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.scratch_dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 
     /// The learning-rate schedule by name.

@@ -1,6 +1,7 @@
 //! A reserved run: slabs, executor and optimizer, one update at a time.
 
 use std::ops::Range;
+use std::path::Path;
 
 use lowtide_backend::Backend;
 use lowtide_data::{DataError, Dataset};
@@ -9,7 +10,8 @@ use lowtide_model::Model;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
 use lowtide_tape::{Accumulate, ApplyNow, Executor, LossSum};
 
-use crate::{BatchBuffers, Needs, RunPlan};
+use crate::checkpoint_file::ScratchCheckpoints;
+use crate::{BatchBuffers, Needs, RunPlan, TrainError};
 
 /// What one update did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,6 +88,19 @@ impl<'p, 'w> Trainer<'p, 'w> {
             max_grad_norm,
             micro_batches: 0,
         })
+    }
+
+    /// Takes room in `folder` for what the plan keeps in a file, if it keeps anything there; needed
+    /// before the first update.
+    ///
+    /// # Errors
+    /// When the folder, the ledger or the system refuses.
+    pub fn open_scratch(&mut self, folder: &Path, ledger: &mut Ledger) -> Result<(), TrainError> {
+        if let Some((count, elements)) = self.executor.plan().file() {
+            let file = ScratchCheckpoints::reserve(folder, count, elements, ledger)?;
+            self.executor.set_file(Box::new(file));
+        }
+        Ok(())
     }
 
     /// Gives everything back.
@@ -177,7 +192,8 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// clipping come on top.
     ///
     /// # Errors
-    /// When the data's temporary file cannot be read; then nothing was updated.
+    /// When the data's temporary file cannot be read, or the plan's checkpoint file fails; then
+    /// nothing was updated, or where gradients are applied block by block, the blocks above.
     ///
     /// # Panics
     /// When the plan applies and frees but `examples` do not fit one micro-batch.
@@ -188,7 +204,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         sequences: usize,
         labelled: usize,
         hyper: StepHyper,
-    ) -> Result<Update, DataError> {
+    ) -> Result<Update, TrainError> {
         let scale = 1.0 / labelled as f32;
         if self.apply_and_free {
             assert!(examples.len() <= sequences, "apply-and-free takes one micro-batch an update");
@@ -204,7 +220,8 @@ impl<'p, 'w> Trainer<'p, 'w> {
             self.micro_batches += 1;
             let mut sink = Accumulate { grads: self.held.grads.get_mut(), ranges };
             update.tokens += batch.ids.len() as u64;
-            update.sum += self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink);
+            update.sum +=
+                self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
         }
         let stats = self.be.stats(self.held.grads.get());
         update.grad_norm = Some(stats.sum_squares.sqrt());
@@ -228,7 +245,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         examples: impl Iterator<Item = usize>,
         scale: f32,
         hyper: StepHyper,
-    ) -> Result<Update, DataError> {
+    ) -> Result<Update, TrainError> {
         let batch = self.batch.fill(data, examples, self.micro_batches)?;
         self.micro_batches += 1;
         let tokens = batch.ids.len() as u64;
@@ -246,7 +263,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
             }
         };
         let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
-        let sum = self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink);
+        let sum = self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
         Ok(Update { sum, tokens, grad_norm: None, non_finite })
     }
 }

@@ -37,7 +37,7 @@ pub fn memory(stand: &Stand<'_>, base: &Base, tokens: usize) -> Result<Vec<Memor
             })?,
         );
         for policy in Policy::ALL {
-            let name = format!("train {tokens} {}", policy.name());
+            let name = format!("train {tokens} {policy}");
             label(&name);
             let needs = needs(&data, tokens, true);
             let held = Held { contender, model: &adapted, needs };

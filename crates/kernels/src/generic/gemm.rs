@@ -87,7 +87,8 @@ struct Call {
 #[inline(always)]
 unsafe fn narrow<S: Simd>(s: S, call: &Call, m: usize, b: Rhs<'_>) {
     let n = b.n();
-    let (offset, b_row) = b.part(0, n);
+    // The first group may have more columns than take part.
+    let (offset, b_row) = b.part(0, b.group.unwrap_or(n).min(b.stored()));
     let mut row = 0;
     while row < m {
         let eight = m - row >= 8;

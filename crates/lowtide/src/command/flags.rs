@@ -138,9 +138,16 @@ struct MemoryFlags {
     /// Heap that may be held, such as 256MiB; if no plan fits, nothing starts
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory_budget: Option<String>,
-    /// What is kept from forward to backward; the rest is computed again [default: auto]
-    #[arg(long, value_name = "POLICY", value_parser = ["auto", "store", "block"])]
+    /// What is kept from forward to backward; the rest is computed again: auto, store (everything),
+    /// block (each block's input), every:N (every N-th's), sqrt (the fewest) [default: auto]
+    #[arg(long, value_name = "POLICY")]
     checkpointing: Option<String>,
+    /// How block inputs are kept; auto rounds no more than --precision allows [default: auto]
+    #[arg(long, value_name = "STORE", value_parser = ["auto", "f32", "bf16", "int8", "file"])]
+    checkpoint_store: Option<String>,
+    /// Folder for temporary files, such as --checkpoint-store file makes [default: the system's]
+    #[arg(long, value_name = "DIR")]
+    scratch_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Args)]
@@ -200,6 +207,8 @@ impl RunFlags {
         set(&mut s.mask_prompt, &mask.given());
         set_option(&mut s.memory_budget, &memory.memory_budget);
         set(&mut s.checkpointing, &memory.checkpointing);
+        set(&mut s.checkpoint_store, &memory.checkpoint_store);
+        set_option(&mut s.scratch_dir, &memory.scratch_dir);
         set(&mut s.precision, &arithmetic.precision);
         set(&mut s.compute, &arithmetic.compute);
         set(&mut s.val_split, &rhythm.val_split);

@@ -7,10 +7,11 @@ mod model;
 mod plans;
 mod policies;
 mod sinks;
+mod stores;
 
 use lowtide_backend::{Backend, Scalar};
 use lowtide_memory::{Budget, Ledger};
-use lowtide_tape::{Accumulate, Executor, Limits, LossSum, Plan, Policy, Program};
+use lowtide_tape::{Accumulate, Checkpointing, Executor, Limits, LossSum, Plan, Program};
 use lowtide_tensor::Float;
 
 use self::model::{Data, Trained};
@@ -20,15 +21,15 @@ const EVERY_SITE: Trained = |_, _| true;
 /// How a step is run.
 #[derive(Clone, Copy, Debug)]
 struct How {
-    policy: Policy,
+    checkpointing: Checkpointing,
     limits: Limits,
     poison: bool,
 }
 
 impl How {
-    /// Under `policy`, in exactly the room that `data` needs, with poison.
-    fn tight(policy: Policy, data: &Data) -> Self {
-        Self { policy, limits: data.limits(), poison: true }
+    /// In exactly the room that `data` needs, with poison.
+    fn tight(checkpointing: impl Into<Checkpointing>, data: &Data) -> Self {
+        Self { checkpointing: checkpointing.into(), limits: data.limits(), poison: true }
     }
 }
 
@@ -43,9 +44,12 @@ where
     Scalar: Backend<F>,
 {
     let mut ledger = Ledger::new(Budget::UNLIMITED);
-    let plan = Plan::new(program, &Scalar, how.limits, how.policy, train);
+    let plan = Plan::new(program, &Scalar, how.limits, how.checkpointing, train);
     let mut executor = Executor::reserve(program, &Scalar, plan, 7, &mut ledger).unwrap();
     executor.set_poison(how.poison);
+    if executor.plan().file().is_some() {
+        executor.set_file(Box::new(stores::InMemory::default()));
+    }
     let result = work(&mut executor);
     executor.release(&mut ledger);
     assert_eq!(ledger.live().held(), 0, "everything is given back");
@@ -64,7 +68,7 @@ fn step<F: Float>(
     let mut grads = vec![F::ZERO; params.len()];
     let sum = with_executor(program, how, true, |executor| {
         let mut sink = Accumulate { grads: &mut grads, ranges: &ranges };
-        executor.step(&mut params, &data.batch(), F::ONE, &mut sink)
+        executor.step(&mut params, &data.batch(), F::ONE, &mut sink).unwrap()
     });
     assert_eq!(params, before, "accumulating changes no parameter");
     (sum, grads)

@@ -34,7 +34,7 @@ fn policy_poison_and_room_change_no_bit() {
         for policy in Policy::ALL {
             for poison in [false, true] {
                 for limits in [data.limits(), roomy(&data)] {
-                    let how = How { policy, limits, poison };
+                    let how = How { checkpointing: policy.into(), limits, poison };
                     let (sum, grads) = step(&program, &at, &data, how);
                     assert_eq!(sum, want_sum, "choice {n}, {how:?}");
                     assert_bits(&format!("choice {n}, {how:?}"), &grads, &want);
@@ -108,7 +108,7 @@ fn a_batch_without_rows_runs() {
     let program = model.program::<f32>(EVERY_SITE);
     let (nothing, some) = (Data::new(1, &[]), Data::new(1, &[3]));
     for limits in [nothing.limits(), some.limits()] {
-        let how = How { policy: Policy::Store, limits, poison: true };
+        let how = How { checkpointing: Policy::Store.into(), limits, poison: true };
         let (sum, grads) = step(&program, &params(&program), &nothing, how);
         assert_eq!(sum.labelled, 0);
         assert!(grads.iter().all(|g| *g == 0.0));
@@ -144,7 +144,7 @@ fn a_step_leaves_nothing_behind_for_the_next() {
             let mut run = |data: &Data| {
                 let mut grads = vec![0.0; at.len()];
                 let mut sink = Accumulate { grads: &mut grads, ranges: &ranges };
-                let sum = executor.step(&mut at.clone(), &data.batch(), 1.0, &mut sink);
+                let sum = executor.step(&mut at.clone(), &data.batch(), 1.0, &mut sink).unwrap();
                 let evaluated = executor.loss(&at, &data.batch());
                 assert_eq!(evaluated, sum);
                 (sum, grads)

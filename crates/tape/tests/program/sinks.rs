@@ -37,7 +37,7 @@ fn applying_at_once_equals_accumulating_first() {
                     sgd(params, grads);
                 };
                 let mut sink = ApplyNow { grads: &mut grads, ranges: &ranges, update };
-                executor.step(&mut at_once, &data.batch(), 1.0, &mut sink)
+                executor.step(&mut at_once, &data.batch(), 1.0, &mut sink).unwrap()
             });
             assert_eq!(sum, want);
             let first = program.first_trained().unwrap();
@@ -59,7 +59,7 @@ fn gradients_are_scaled_and_added_to_what_is_there() {
         // Powers of two, so that scaling changes no bit.
         for scale in [0.5, 0.5, 1.0] {
             let mut sink = Accumulate { grads: &mut twice, ranges: &ranges };
-            executor.step(&mut at, &data.batch(), scale, &mut sink);
+            executor.step(&mut at, &data.batch(), scale, &mut sink).unwrap();
         }
     });
     let doubled: Vec<f32> = once.iter().map(|g| 2.0 * g).collect();

@@ -41,6 +41,7 @@ fn run() -> Run {
             compute: "f32".into(),
             threads: 2,
             policy: "block".into(),
+            store: "f32".into(),
             trainable_parameters: 12_345,
             interrupted: false,
         },

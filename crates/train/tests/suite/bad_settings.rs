@@ -18,17 +18,19 @@ fn over_budget_names_the_smallest_budget_and_that_one_works() {
     let settings = home.settings(&[120, 90]);
     let budget =
         |bytes: u64| Settings { memory_budget: Some(format!("{bytes}B")), ..settings.clone() };
-    let error = refused(&home, &budget(1000), &["1000 bytes", "--memory-budget", "block"]);
-    let TrainError::NoPlanFits { budget: 1000, smallest, policy: "block" } = error else {
+    let error = refused(&home, &budget(1000), &["1000 bytes", "--memory-budget", "every:2"]);
+    let TrainError::NoPlanFits { budget: 1000, smallest, policy } = error else {
         panic!("{error:?}");
     };
+    assert_eq!(policy, "every:2");
     refused(&home, &budget(smallest - 1), &[&smallest.to_string()]);
     let be = Simd::new(1);
     assert!(plan(&budget(smallest - 1), &be, 1).is_err());
     let (_, report) = plan(&budget(smallest), &be, 1).unwrap();
-    assert_eq!((report.policy, report.planned_peak_bytes), ("block", smallest));
+    assert_eq!((&*report.policy, report.store), ("every:2", "f32"));
+    assert_eq!(report.planned_peak_bytes, smallest);
     let summary = run(&budget(smallest)).unwrap();
-    assert_eq!((summary.policy.as_str(), summary.peak_bytes), ("block", smallest));
+    assert_eq!((summary.policy.as_str(), summary.peak_bytes), ("every:2", smallest));
     std::fs::remove_dir_all(&settings.output).unwrap();
     assert_eq!(run(&settings).unwrap().policy, "store", "the fastest where nothing forbids it");
 

@@ -84,7 +84,7 @@ fn a_packed_base_keeps_its_bits_in_every_precision() {
         let one = bits(compute, 1, Policy::Store);
         for (threads, policy) in [(2, Policy::Block), (4, Policy::Store)] {
             let same = bits(compute, threads, policy) == one;
-            assert!(same, "{}: {threads} threads, {}", compute.name(), policy.name());
+            assert!(same, "{}: {threads} threads, {policy}", compute.name());
         }
         one
     });
@@ -129,7 +129,7 @@ fn gradients_applied_at_once_are_those_applied_at_the_end() {
                     ..Setup::new(&*be)
                 };
                 let [end, now] = [false, true].map(|now| trained(&home, &setup(now)));
-                assert!(end == now, "{}, {}, layers {layers}", optimizer.name(), policy.name());
+                assert!(end == now, "{}, {policy}, layers {layers}", optimizer.name());
             }
         }
     }

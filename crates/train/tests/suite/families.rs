@@ -6,7 +6,7 @@ use std::path::Path;
 use lowtide_backend::{Backend, Scalar, Span};
 use lowtide_memory::{Budget, Ledger};
 use lowtide_simd::Simd;
-use lowtide_tape::{Batch, Policy};
+use lowtide_tape::{Batch, Policy, Store};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::compare::assert_close;
 use lowtide_testkit::gguf::write_gguf;
@@ -47,13 +47,17 @@ fn every_family_holds_what_it_plans_and_policies_agree() {
     write_data(&data, &[40, 9, 71]);
     for model in MODELS {
         let adapted = |be: &dyn Backend<f32>, targets: &str, layers: &str| {
-            let by_policy = Policy::ALL.map(|policy| {
-                let dropout = if layers == "all" { 0.1 } else { 0.0 };
-                let setup = Setup { policy, targets, layers, dropout, ..Setup::new(be) };
-                train(model, &Setup { sequences: 2, accum: 2, ..setup }, &data)
-            });
-            let [first, rest @ ..] = &by_policy;
-            assert!(rest.iter().all(|other| other == first), "{model}: policies differ");
+            let forms = Policy::ALL.map(|policy| (policy, Store::F32));
+            let forms = forms.into_iter().chain([(Policy::Block, Store::File)]);
+            let by_form: Vec<_> = forms
+                .map(|(policy, store)| {
+                    let dropout = if layers == "all" { 0.1 } else { 0.0 };
+                    let setup = Setup { policy, store, targets, layers, dropout, ..Setup::new(be) };
+                    train(model, &Setup { sequences: 2, accum: 2, ..setup }, &data)
+                })
+                .collect();
+            let same = by_form.windows(2).all(|pair| pair[0] == pair[1]);
+            assert!(same, "{model}: policies or stores differ");
         };
         for kind in [Kind::Ndarray, Kind::fastest()] {
             adapted(&*kind.make(2), "all-linear", "all");

@@ -83,7 +83,7 @@ fn packed_is_apart(model: &str, policy: Policy, data: &Path) {
         // Together in one micro-batch, and each in one of its own.
         for at_once in [examples.len(), 1] {
             let (want, apart) = gradients(&mut trainer, &plain, &examples, at_once);
-            let what = format!("{model}, {}, bin {bin}, {at_once} at once", policy.name());
+            let what = format!("{model}, {policy}, bin {bin}, {at_once} at once");
             assert!(((loss - want) / want).abs() <= 1e-6, "{what}: {loss} and {want}");
             let mut at = 0;
             for &len in &lens {
@@ -160,7 +160,7 @@ fn threads_and_policies_change_no_bit_of_a_packed_run() {
     };
     let one = trained(1, Policy::Store);
     for (threads, policy) in [(1, Policy::Block), (2, Policy::Store), (4, Policy::Block)] {
-        assert!(trained(threads, policy) == one, "{threads} threads, {}", policy.name());
+        assert!(trained(threads, policy) == one, "{threads} threads, {policy}");
     }
 }
 

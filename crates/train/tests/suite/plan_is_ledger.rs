@@ -7,7 +7,8 @@ use lowtide_data::Dataset;
 use lowtide_memory::{Budget, ByCategory, Category, Ledger, ReserveError};
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
 use lowtide_simd::{Compute, Simd};
-use lowtide_tape::Policy::{self, Block, Store};
+use lowtide_tape::Policy::{self, Block, Sqrt, Store};
+use lowtide_tape::Store as Form;
 use lowtide_testkit::models;
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{Event, OpenBase, Settings, Trainer, finetune};
@@ -22,6 +23,8 @@ struct Row {
     lengths: &'static [usize],
     rank: usize,
     policy: Policy,
+    /// How segment inputs are kept.
+    form: Form,
     /// Sequences in a micro-batch, micro-batches in an update.
     batch: (usize, usize),
     optimizer: &'static dyn Optimizer,
@@ -38,6 +41,7 @@ const fn row(lengths: &'static [usize], rank: usize, policy: Policy) -> Row {
         lengths,
         rank,
         policy,
+        form: Form::F32,
         batch: (1, 1),
         optimizer: &ADAMW,
         apply_and_free: false,
@@ -47,6 +51,8 @@ const fn row(lengths: &'static [usize], rank: usize, policy: Policy) -> Row {
         packed: None,
     }
 }
+
+const EVERY_TWO: Policy = Policy::ALL[2];
 
 const SHORT: &[usize] = &[9, 5];
 const ODD: &[usize] = &[63, 17, 40];
@@ -80,6 +86,12 @@ fn rows() -> Vec<Row> {
         Row { targets: "q_proj,v_proj", ..row(ODD, 8, Block) },
         Row { targets: "down_proj", layers: "last:1", dropout: 0.1, ..row(LONG, 4, Block) },
         Row { dropout: 0.1, apply_and_free: true, ..row(ODD, 4, Store) },
+        row(ODD, 3, Sqrt),
+        row(LONG, 4, EVERY_TWO),
+        Row { form: Form::Bf16, ..row(ODD, 4, Block) },
+        Row { form: Form::Int8, batch: (2, 2), ..row(LONG, 4, Sqrt) },
+        Row { form: Form::File, ..row(LONG, 4, Block) },
+        Row { form: Form::File, apply_and_free: true, layers: "last:2", ..row(ODD, 4, EVERY_TWO) },
         Row { packed: Some(64), ..row(MIXED, 4, Store) },
         Row { packed: Some(64), ..row(MIXED, 4, Block) },
         Row { packed: Some(100), batch: (2, 2), optimizer: &ADAMW8, ..row(MIXED, 8, Block) },
@@ -113,6 +125,7 @@ fn check(be: &dyn Backend<f32>, row: &Row, home: &Home) -> ByCategory {
     let setup = Setup {
         optimizer: row.optimizer,
         policy: row.policy,
+        store: row.form,
         rank: row.rank,
         dropout: row.dropout,
         targets: row.targets,
@@ -157,10 +170,10 @@ fn the_plan_is_the_ledger_to_the_byte() {
         assert_eq!(planned[Category::Mapped], 0, "row {i}");
         totals.push(planned.held());
     }
-    assert_eq!(totals.len(), 27);
+    assert_eq!(totals.len(), 33);
     totals.sort_unstable();
     totals.dedup();
-    assert_eq!(totals.len(), 27, "every configuration has a size of its own");
+    assert_eq!(totals.len(), 33, "every configuration has a size of its own");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use lowtide_model::{Adaptation, Layers, Model, TargetModules};
 use lowtide_ndarray::NdArray;
 use lowtide_optim::{AdamW, Optimizer, StepHyper};
 use lowtide_simd::Simd;
-use lowtide_tape::{Limits, Policy};
+use lowtide_tape::{Checkpointing, Limits, Policy, Store};
 use lowtide_testkit::rng::Rng;
 use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
 use lowtide_train::{
@@ -105,6 +105,7 @@ pub(crate) struct Setup<'s> {
     pub(crate) be: &'s dyn Backend<f32>,
     pub(crate) optimizer: &'s dyn Optimizer,
     pub(crate) policy: Policy,
+    pub(crate) store: Store,
     pub(crate) rank: usize,
     pub(crate) dropout: f64,
     pub(crate) targets: &'s str,
@@ -128,6 +129,7 @@ impl<'s> Setup<'s> {
             be,
             optimizer: &ADAMW,
             policy: Policy::Block,
+            store: Store::F32,
             rank: 4,
             dropout: 0.0,
             targets: "all-linear",
@@ -162,7 +164,8 @@ impl<'s> Setup<'s> {
             apply_and_free: self.apply_and_free,
             train: true,
         };
-        RunPlan::new(model, self.be, self.optimizer, needs, self.policy)
+        let checkpointing = Checkpointing { policy: self.policy, store: self.store };
+        RunPlan::new(model, self.be, self.optimizer, needs, checkpointing)
     }
 
     /// Reserves a trainer whose parameters are initialised.
@@ -176,6 +179,7 @@ impl<'s> Setup<'s> {
         let (be, optimizer, clip) = (self.be, self.optimizer, self.max_grad_norm);
         let mut trainer =
             Trainer::reserve(model, be, optimizer, plan, clip, self.seed, ledger).unwrap();
+        trainer.open_scratch(&std::env::temp_dir(), ledger).unwrap();
         initialise(&model.sites, self.seed, trainer.params_mut());
         trainer
     }

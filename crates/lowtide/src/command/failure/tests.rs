@@ -10,7 +10,7 @@ fn training(error: impl Into<TrainError>) -> Failure {
 }
 
 fn no_plan(smallest: u64) -> TrainError {
-    TrainError::NoPlanFits { budget: 1 << 20, smallest, policy: "block" }
+    TrainError::NoPlanFits { budget: 1 << 20, smallest, policy: "block".into() }
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn bad_usage_is_worded() {
     assert!(with("--memory-budget=12 parsecs").contains("`12 parsecs` is no size"));
     assert!(with("--optimizer=adam").contains("adamw, adamw8bit, sgd"));
     assert!(with("--lr-scheduler=step").contains("constant, linear, cosine"));
-    assert!(with("--checkpointing=sqrt").contains("auto, store, block"));
+    assert!(with("--checkpoint-store=f16").contains("auto, f32, bf16, int8, file"));
     assert!(with("--threads=0").contains("1..=1024"));
     assert!(with("--rnak=8").contains("--rank"));
 }

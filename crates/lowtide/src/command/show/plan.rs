@@ -66,8 +66,16 @@ fn alternatives(report: &PlanReport) -> String {
                 (false, true) => "",
                 (false, false) => "over the budget",
             };
-            (row.policy, bytes(row.peak_bytes), remark.to_owned())
+            let name = match row.store {
+                "f32" => row.policy.clone(),
+                store => format!("{}, {store}", row.policy),
+            };
+            (name, bytes(row.peak_bytes), remark.to_owned())
         })
+        .collect();
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|(name, bytes, remark)| (name.as_str(), bytes.clone(), remark.clone()))
         .collect();
     amounts("Checkpoint policies, fastest first, and what each would hold", &rows)
 }
@@ -90,7 +98,13 @@ mod tests {
     use super::*;
 
     fn report() -> PlanReport {
-        let row = |policy, peak_bytes, fits, chosen| PlanRow { policy, peak_bytes, fits, chosen };
+        let row = |policy: &str, store, peak_bytes, fits, chosen| PlanRow {
+            policy: policy.into(),
+            store,
+            peak_bytes,
+            fits,
+            chosen,
+        };
         PlanReport {
             model: "m.gguf".into(),
             architecture: "llama".into(),
@@ -98,7 +112,8 @@ mod tests {
             sites: 210,
             trainable_parameters: 2_442_240,
             optimizer: "adamw8bit".into(),
-            policy: "block",
+            policy: "block".into(),
+            store: "f32",
             apply_and_free: false,
             steps: 96,
             tokens_max: 512,
@@ -109,8 +124,9 @@ mod tests {
             memory_budget: Some(128 << 20),
             smallest_budget: 65 << 20,
             alternatives: vec![
-                row("store", 210 << 20, false, false),
-                row("block", 65 << 20, true, true),
+                row("store", "f32", 210 << 20, false, false),
+                row("block", "f32", 65 << 20, true, true),
+                row("every:12", "bf16", 60 << 20, true, false),
             ],
             backend: "simd/avx2".into(),
             precision: "exact",
@@ -138,8 +154,9 @@ Held at the peak
   in all        65.00 MiB  of 128.00 MiB allowed
 
 Checkpoint policies, fastest first, and what each would hold
-  store         210.00 MiB  over the budget
-  block          65.00 MiB  chosen
+  store           210.00 MiB  over the budget
+  block            65.00 MiB  chosen
+  every:12, bf16   60.00 MiB
 ";
         assert_eq!(plan(&report()), expected);
     }
@@ -150,7 +167,7 @@ Checkpoint policies, fastest first, and what each would hold
         report.alternatives[0].fits = true;
         let text = plan(&report);
         assert!(text.contains("  in all        65.00 MiB\n"), "{text}");
-        assert!(text.contains("  store         210.00 MiB\n"), "{text}");
+        assert!(text.contains("  store           210.00 MiB\n"), "{text}");
         assert!(text.contains("applied and freed at once"), "{text}");
     }
 

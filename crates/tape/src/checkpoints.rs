@@ -1,0 +1,226 @@
+//! Which inputs of segments are kept from forward to backward, and where each of them lies.
+//!
+//! Segments that are differentiated form groups. Only the input of a group's first segment is kept;
+//! before backward walks the group, the inputs of its other segments are computed again. The
+//! topmost group is spared that: forward leaves all its inputs where backward looks for them.
+//!
+//! *Slots* hold one input each, as it is. Where inputs are kept in slots, group `g`'s first lies in
+//! slot `g`, and its others in those that follow, which the groups above no longer need. Where they
+//! are kept in another form, slots hold the inputs of the group that backward is in.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::{Policy, Store};
+
+/// The arrangement of a program's checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Checkpoints {
+    /// The first segment of each group, ascending.
+    starts: Vec<usize>,
+    /// Number of segments.
+    count: usize,
+    store: Store,
+}
+
+impl Checkpoints {
+    /// Groups of the segments from `first` up to `count`. `lent` says how many values' room an
+    /// input takes where it is kept in another form than in a slot, in parts of `whole`.
+    pub(crate) fn new(
+        first: usize,
+        count: usize,
+        policy: Policy,
+        store: Store,
+        lent: usize,
+        whole: usize,
+    ) -> Self {
+        let every = |n: usize| (first..count).step_by(n).collect();
+        let starts = match (policy, store) {
+            (Policy::Store | Policy::Block, _) => every(1),
+            (Policy::Every(n), _) => every(n.get()),
+            (Policy::Sqrt, Store::F32) => shrinking(first, count),
+            (Policy::Sqrt, _) => {
+                let room = |n: usize| (count - first).div_ceil(n) * lent + n * whole;
+                every((1..=(count - first).max(1)).min_by_key(|&n| room(n)).unwrap_or(1))
+            }
+        };
+        Self { starts, count, store }
+    }
+
+    /// The groups' segments, from the bottom up.
+    pub(crate) fn groups(&self) -> impl DoubleEndedIterator<Item = Range<usize>> + '_ {
+        (0..self.len()).map(|group| self.segments(group))
+    }
+
+    /// Number of groups.
+    pub(crate) fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The segments of a group.
+    pub(crate) fn segments(&self, group: usize) -> Range<usize> {
+        self.starts[group]..self.starts.get(group + 1).copied().unwrap_or(self.count)
+    }
+
+    /// The group that a segment belongs to, counted from the bottom; `None` when it is not
+    /// differentiated.
+    fn group(&self, segment: usize) -> Option<usize> {
+        self.starts.partition_point(|&start| start <= segment).checked_sub(1)
+    }
+
+    /// The slot in which backward finds the input of a differentiated segment.
+    pub(crate) fn slot(&self, segment: usize) -> usize {
+        let group = self.group(segment).expect("a differentiated segment is in a group");
+        let before = segment - self.starts[group];
+        if self.store == Store::F32 { group + before } else { before }
+    }
+
+    /// The slot in which forward leaves the input of a segment, where it does.
+    pub(crate) fn left_in(&self, segment: usize) -> Option<usize> {
+        let group = self.group(segment).filter(|_| segment < self.count)?;
+        let kept = self.store == Store::F32 && self.starts[group] == segment;
+        (kept || group + 1 == self.len()).then(|| self.slot(segment))
+    }
+
+    /// Where the input of a segment is kept, counted among all that are kept in another form than
+    /// in a slot.
+    pub(crate) fn lent(&self, segment: usize) -> Option<usize> {
+        if self.store == Store::F32 {
+            return None;
+        }
+        let group = self.starts.binary_search(&segment).ok()?;
+        (group + 1 < self.len()).then_some(group)
+    }
+
+    /// Number of inputs kept in another form than in a slot.
+    pub(crate) fn lent_count(&self) -> usize {
+        if self.store == Store::F32 { 0 } else { self.len().saturating_sub(1) }
+    }
+
+    /// Number of slots.
+    pub(crate) fn slots(&self) -> usize {
+        let last = self.groups().filter_map(Iterator::last);
+        last.map(|segment| self.slot(segment) + 1).max().unwrap_or(0)
+    }
+
+    /// How many slots, and how many inputs in another form, are taken while forward is in a
+    /// segment.
+    pub(crate) fn taken_forward(&self, segment: usize) -> (usize, usize) {
+        let Some(group) = self.group(segment) else { return (0, 0) };
+        let top = group + 1 == self.len();
+        let inner = if top { segment - self.starts[group] } else { 0 };
+        match self.store {
+            Store::F32 => (group + 1 + inner, 0),
+            _ if top => (inner + 1, group),
+            _ => (0, group + 1),
+        }
+    }
+
+    /// The same while backward is in a differentiated segment, or computes its output again.
+    pub(crate) fn taken_backward(&self, segment: usize) -> (usize, usize) {
+        let group = self.group(segment).expect("a differentiated segment is in a group");
+        let lent = if self.store == Store::F32 { 0 } else { group };
+        (self.slot(segment) + 1, lent)
+    }
+}
+
+/// Groups that are the larger the lower they lie, with as few slots as will do.
+fn shrinking(first: usize, count: usize) -> Vec<usize> {
+    let mut slots = 0;
+    while slots * (slots + 1) / 2 < count - first {
+        slots += 1;
+    }
+    let mut starts = Vec::with_capacity(slots);
+    let mut end = count;
+    for group in (0..slots).rev() {
+        // Every group below gets a segment at least.
+        end -= (slots - group).min(end - first - group);
+        starts.push(end);
+    }
+    starts.reverse();
+    starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::num::NonZeroUsize;
+
+    const ELEMENT: usize = 4;
+
+    fn arranged(first: usize, count: usize, policy: Policy, store: Store) -> Checkpoints {
+        let lent = [ELEMENT, 2, 1, 0][store as usize];
+        Checkpoints::new(first, count, policy, store, lent, ELEMENT)
+    }
+
+    /// Plays a step and checks that every input is where it is looked for.
+    fn plays(checkpoints: &Checkpoints, first: usize, count: usize) {
+        let mut slots = std::vec![None; checkpoints.slots()];
+        let mut lent = std::vec![None; checkpoints.lent_count()];
+        let used = |slots: &[Option<usize>]| slots.iter().flatten().count();
+        for segment in 0..count {
+            if let Some(slot) = checkpoints.left_in(segment) {
+                assert!(slots[slot].is_none(), "{checkpoints:?}: slot {slot} is taken");
+                slots[slot] = Some(segment);
+            }
+            if let Some(place) = checkpoints.lent(segment) {
+                lent[place] = Some(segment);
+            }
+            let taken = checkpoints.taken_forward(segment);
+            assert_eq!((used(&slots), used(&lent)), taken, "{checkpoints:?}, forward {segment}");
+        }
+        let mut done = count;
+        for (n, group) in checkpoints.groups().rev().enumerate() {
+            assert_eq!(group.end, done);
+            done = group.start;
+            if let Some(place) = checkpoints.lent(group.start) {
+                let slot = &mut slots[checkpoints.slot(group.start)];
+                *slot = slot.or(lent[place].take());
+            }
+            for segment in group.clone().skip(1).filter(|_| n > 0) {
+                assert_eq!(slots[checkpoints.slot(segment - 1)], Some(segment - 1));
+                let slot = &mut slots[checkpoints.slot(segment)];
+                assert!(slot.replace(segment).is_none(), "{checkpoints:?}: {segment} has no slot");
+            }
+            for segment in group.rev() {
+                let taken = (used(&slots), used(&lent));
+                assert_eq!(taken, checkpoints.taken_backward(segment), "backward {segment}");
+                assert_eq!(slots[checkpoints.slot(segment)].take(), Some(segment));
+            }
+        }
+        assert_eq!(done, first);
+        assert!(slots.iter().chain(&lent).all(Option::is_none));
+    }
+
+    #[test]
+    fn every_input_is_where_backward_looks_for_it() {
+        let every = [1, 2, 3, 7, 40].map(|n| Policy::Every(NonZeroUsize::new(n).unwrap()));
+        let policies = [Policy::Store, Policy::Block, Policy::Sqrt].into_iter().chain(every);
+        for policy in policies {
+            for store in Store::ALL {
+                for count in 0..33 {
+                    for first in 0..=count {
+                        plays(&arranged(first, count, policy, store), first, count);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_square_root_takes_few_slots() {
+        for (count, slots) in [(1, 1), (3, 2), (24, 7), (28, 7), (30, 8), (36, 8), (37, 9)] {
+            let checkpoints = arranged(0, count, Policy::Sqrt, Store::F32);
+            assert_eq!((checkpoints.slots(), checkpoints.starts.len()), (slots, slots));
+        }
+        let sizes: Vec<usize> = arranged(2, 32, Policy::Sqrt, Store::F32)
+            .groups()
+            .rev()
+            .map(|group| group.len())
+            .collect();
+        assert_eq!(sizes, [1, 2, 3, 4, 5, 6, 7, 2]);
+        let halves = arranged(0, 30, Policy::Sqrt, Store::Bf16);
+        assert_eq!((halves.slots(), halves.lent_count()), (3, 9));
+        assert_eq!(arranged(0, 30, Policy::Sqrt, Store::File).slots(), 1);
+    }
+}

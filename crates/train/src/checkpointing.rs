@@ -1,0 +1,108 @@
+//! Which policies and stores a run may choose among.
+
+use std::num::NonZeroUsize;
+
+use lowtide_tape::{Checkpointing, Policy, Store};
+
+use crate::{Precision, Settings, SettingsError};
+
+/// The largest groups of blocks worth planning: with larger ones, `sqrt` keeps less.
+const EVERY_MAX: usize = 3;
+
+impl Settings {
+    /// What the planner tries, fastest first. A file comes last: it costs disk traffic, and wears
+    /// what it is written to.
+    ///
+    /// # Errors
+    /// [`SettingsError::BadValue`] when policy or store is none.
+    pub(crate) fn candidates(&self) -> Result<Vec<Checkpointing>, SettingsError> {
+        let policies = match self.checkpointing.as_str() {
+            "auto" => policies(),
+            name => vec![Policy::named(name).ok_or_else(|| SettingsError::BadValue {
+                field: "checkpointing",
+                found: name.into(),
+                expected: "auto, store, block, every:N (such as every:2) or sqrt",
+            })?],
+        };
+        let (stores, auto) = match self.checkpoint_store.as_str() {
+            "auto" => (in_memory(self.precision()?), true),
+            name => {
+                let store = Store::named(name).ok_or_else(|| SettingsError::BadValue {
+                    field: "checkpoint-store",
+                    found: name.into(),
+                    expected: "auto, f32, bf16, int8 or file",
+                })?;
+                (vec![store], false)
+            }
+        };
+        let mut candidates = Vec::new();
+        for policy in &policies {
+            // Beside all that `store` keeps, what it keeps segment inputs in makes no difference.
+            let stores = if *policy == Policy::Store { &stores[..1] } else { &stores[..] };
+            candidates.extend(stores.iter().map(|&store| Checkpointing { policy: *policy, store }));
+        }
+        let leanest = if policies.len() == 1 { policies[0] } else { Policy::Block };
+        if auto && leanest != Policy::Store {
+            candidates.push(Checkpointing { policy: leanest, store: Store::File });
+        }
+        Ok(candidates)
+    }
+}
+
+/// Every policy worth planning, fastest first.
+fn policies() -> Vec<Policy> {
+    let groups = (2..=EVERY_MAX).filter_map(NonZeroUsize::new).map(Policy::Every);
+    [Policy::Store, Policy::Block].into_iter().chain(groups).chain([Policy::Sqrt]).collect()
+}
+
+/// Stores that round no more than a precision allows, the most exact first.
+fn in_memory(precision: Precision) -> Vec<Store> {
+    match precision {
+        Precision::Exact => vec![Store::F32],
+        Precision::Balanced => vec![Store::F32, Store::Bf16],
+        Precision::Fast => vec![Store::F32, Store::Bf16, Store::Int8],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(checkpointing: &str, store: &str, precision: &str) -> Vec<String> {
+        let settings = Settings {
+            checkpointing: checkpointing.into(),
+            checkpoint_store: store.into(),
+            precision: precision.into(),
+            ..Settings::default()
+        };
+        let name = |c: Checkpointing| format!("{} {}", c.policy, c.store.name());
+        settings.candidates().unwrap().into_iter().map(name).collect()
+    }
+
+    #[test]
+    fn candidates_stay_within_the_precision_and_what_was_asked_for() {
+        let exact = names("auto", "auto", "exact");
+        let all =
+            ["store f32", "block f32", "every:2 f32", "every:3 f32", "sqrt f32", "block file"];
+        assert_eq!(exact, all);
+        let balanced = names("auto", "auto", "balanced");
+        assert_eq!(balanced[..3], ["store f32", "block f32", "block bf16"]);
+        assert!(balanced.iter().all(|name| !name.ends_with("int8")));
+        assert!(names("auto", "auto", "fast").contains(&"sqrt int8".to_owned()));
+        assert_eq!(names("every:5", "auto", "exact"), ["every:5 f32", "every:5 file"]);
+        assert_eq!(names("store", "auto", "fast"), ["store f32"]);
+        assert_eq!(names("block", "int8", "exact"), ["block int8"]);
+        assert_eq!(names("auto", "file", "exact")[0], "store file");
+    }
+
+    #[test]
+    fn what_is_none_is_named() {
+        let refused = |settings: Settings| settings.candidates().unwrap_err().to_string();
+        for name in ["some", "every:", "every:0", "every:-1", "Block", "every:2x"] {
+            let error = refused(Settings { checkpointing: name.into(), ..Settings::default() });
+            assert!(error.contains("checkpointing") && error.contains(name), "{error}");
+        }
+        let error = refused(Settings { checkpoint_store: "f16".into(), ..Settings::default() });
+        assert!(error.contains("checkpoint-store") && error.contains("f32, bf16, int8"), "{error}");
+    }
+}
