@@ -71,10 +71,7 @@ fn bad_flags_and_files_are_told_by_their_names() {
     assert!(error.starts_with("error: peers.json: "), "{error}");
     // Before anything is measured.
     let error = place.lowtide("bench --json no/such/bench.json").failed(1);
-    assert!(
-        error.starts_with("error: no/such/bench.json: ") && error.contains("cannot"),
-        "{error}"
-    );
+    assert!(error.starts_with("error: no/such: cannot make "), "{error}");
     let error = place.lowtide("bench --backend ndarray --isa scalar").failed(2);
     assert!(error.starts_with("error: --isa ") && error.contains("ndarray"), "{error}");
     let error = place.lowtide("bench --backend ndarray --precision balanced").failed(2);
