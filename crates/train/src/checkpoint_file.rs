@@ -78,7 +78,13 @@ impl ScratchCheckpoints {
             }
         };
         let thread = thread::Builder::new().name("lowtide-checkpoints".into()).spawn(work);
-        let thread = thread.map_err(|source| TrainError::Output { path: folder.into(), source })?;
+        let thread = match thread {
+            Ok(thread) => thread,
+            Err(source) => {
+                free.into_iter().for_each(|slab| slab.release(ledger));
+                return Err(TrainError::Output { path: folder.into(), source });
+            }
+        };
         Ok(Self {
             jobs: Some(jobs),
             done,
