@@ -33,11 +33,12 @@ impl<F: Float> Op<F> for Attention {
             reads_inputs: 0b111,
             reads_outputs: 0b11,
             in_place: 0,
+            history: 0b110,
             grads: [GradRule::Accumulate; MAX_INPUTS],
         }
     }
 
-    fn req(&self, be: &dyn Backend<F>, limits: Limits) -> Req {
+    fn req(&self, be: &dyn Backend<F>, rows: usize, limits: Limits) -> Req {
         let (rows, shape) = (limits.tokens, self.shape);
         let there = be.req(OpShape::Attention { queries: rows, keys: rows, shape });
         there.max(be.req(OpShape::AttentionVjp { rows, shape }))
