@@ -39,9 +39,9 @@ impl<F: Float> Op<F> for Attention {
     }
 
     fn req(&self, be: &dyn Backend<F>, rows: usize, limits: Limits) -> Req {
-        let (rows, shape) = (limits.tokens, self.shape);
-        let there = be.req(OpShape::Attention { queries: rows, keys: rows, shape });
-        there.max(be.req(OpShape::AttentionVjp { queries: rows, keys: rows, shape }))
+        let (queries, keys, shape) = (rows, limits.tokens, self.shape);
+        let there = be.req(OpShape::Attention { queries, keys, shape });
+        there.max(be.req(OpShape::AttentionVjp { queries, keys, shape }))
     }
 
     fn state(&self, limits: DecodeLimits) -> usize {
