@@ -67,9 +67,9 @@ impl Facts {
     }
 }
 
-/// Operands of [`Op::forward`], each of shape `[T, cols]`: the rows of the call, which may be a tile
-/// of the batch. Inputs that the facts call history have all rows of the batch up to the tile's
-/// last.
+/// Operands of [`Op::forward`], each of shape `[T, cols]`: the rows of the call, which may be a
+/// tile of the batch. Inputs that the facts call history have all rows of the batch up to the
+/// tile's last.
 pub struct Forward<'a, F: Float> {
     /// Inputs; `None` where the value lies in output 0 already and is to be replaced in place. That
     /// is one input at most, and no other input is the same value then.

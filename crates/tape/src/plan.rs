@@ -40,8 +40,8 @@ impl Plan {
     /// policy and a store.
     ///
     /// # Panics
-    /// When the limits allow more tokens than positions can count, a tile is not of whole quanta, or
-    /// the program's parts disagree about the width of what flows between them.
+    /// When the limits allow more tokens than positions can count, a tile is not of whole quanta,
+    /// or the program's parts disagree about the width of what flows between them.
     #[must_use]
     pub fn new<F: Float>(
         program: &Program<'_, F>,

@@ -5,10 +5,10 @@
 //! value and gradient a buffer ([`forward`], [`backward`]), then place the buffers by lifetime
 //! ([`pack`]).
 //!
-//! A schedule may work on *tiles* of a batch's rows. Its steps then form loops, each of which is run
-//! for one tile after the other, and most buffers hold a tile. Those that carry something from one
-//! tile to the next, or from one loop to the next, hold all rows: histories, which later rows read
-//! (keys and values), their gradients, which later rows add to, and what waits for these.
+//! A schedule may work on *tiles* of a batch's rows. Its steps then form loops, each of which is
+//! run for one tile after the other, and most buffers hold a tile. Those that carry something from
+//! one tile to the next, or from one loop to the next, hold all rows: histories, which later rows
+//! read (keys and values), their gradients, which later rows add to, and what waits for these.
 
 mod backward;
 mod build;

@@ -73,8 +73,7 @@ impl Kind {
 
     pub(super) fn arity(self) -> usize {
         match self {
-            Self::Mul | Self::Gate | Self::HalfGate => 2,
-            Self::Sum2 | Self::Mixed | Self::Running => 2,
+            Self::Mul | Self::Gate | Self::HalfGate | Self::Sum2 | Self::Mixed | Self::Running => 2,
             Self::Sum4 => 4,
             _ => 1,
         }
@@ -87,8 +86,9 @@ impl Kind {
     fn rules(self) -> [GradRule; MAX_INPUTS] {
         let (a, b) = match self {
             Self::Halve | Self::Weigh => (OverDy, OverDy),
-            Self::Tanh | Self::Mul | Self::Mean => (Accumulate, Accumulate),
-            Self::Widen | Self::Narrow | Self::Running => (Accumulate, Accumulate),
+            Self::Tanh | Self::Mul | Self::Mean | Self::Widen | Self::Narrow | Self::Running => {
+                (Accumulate, Accumulate)
+            }
             Self::Sin | Self::Gate => (OverValue, OverValue),
             Self::HalfGate => (Accumulate, OverValue),
             Self::Bias | Self::Sum2 | Self::Sum4 => (PassThrough, PassThrough),
