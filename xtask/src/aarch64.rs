@@ -41,6 +41,7 @@ const SKIPPED: &[(&str, &str, &str)] = &[
     ("lowtide-simd", "scalar::", "plain Rust has nothing of this processor; x86-64 tests it"),
     ("lowtide-simd", "neon_dotprod::", "in f32 it is NEON; its integers have tests of their own"),
     ("lowtide-simd", "neon_i8mm::", "in f32 it is NEON; its integers have tests of their own"),
+    ("lowtide-simd", "in_integers", "tests of their own; x86-64 runs the whole suite on them"),
 ];
 
 /// How long one program may run, on a busy machine.

@@ -1,9 +1,9 @@
 //! The backend passes the suite that every backend passes, on every instruction set there is here.
 
 use lowtide_backend::{Backend, Checked};
-use lowtide_conformance::{backend, threads};
+use lowtide_conformance::{backend, packed_weights, threads};
 use lowtide_kernels::{Isa, Kernels};
-use lowtide_simd::Simd;
+use lowtide_simd::{Compute, Simd};
 
 /// Tests of one instruction set, which pass where the processor lacks it. They are apart so that
 /// one of them can be run alone, as emulators need.
@@ -23,6 +23,17 @@ macro_rules! conforms {
             fn several_threads() {
                 if let Some(kernels) = Kernels::of($isa) {
                     backend(&Checked::new(Simd::with(kernels, 3)));
+                }
+            }
+
+            /// Alone and side by side; what packed weights have no part in is the same as above.
+            #[test]
+            fn in_integers() {
+                for compute in [Compute::Int8x2, Compute::Int8] {
+                    if let Some(kernels) = Kernels::of($isa) {
+                        packed_weights(&Simd::with(kernels, 1).computing(compute));
+                        packed_weights(&Checked::new(Simd::with(kernels, 3).computing(compute)));
+                    }
                 }
             }
 
