@@ -1,6 +1,7 @@
-//! `cargo xtask aarch64`: the tests of the crates that compute, a few updates of a whole model among
-//! them, as three processors of that architecture run them. One build serves all: programs ask at
-//! run time what the processor can do, and the emulator answers for the one it was told to be.
+//! `cargo xtask aarch64`: the tests of the crates that compute, and one that trains a whole model
+//! for a few updates, as three processors of that architecture run them. One build serves all:
+//! programs ask at run time what the processor can do, and the emulator answers for the one it was
+//! told to be.
 
 mod toolchain;
 

@@ -163,8 +163,8 @@ proptest! {
         }
     }
 
-    /// For tables that have a quicker way for one row, which others refuse: outputs that do not fill
-    /// a register, and chains that end before the row or after it.
+    /// For tables that have a quicker way for one row, which others refuse: outputs that do not
+    /// fill a register, and chains that end before the row or after it.
     #[test]
     fn one_row_of_packed_weights_has_the_bits_of_panels(
         (n, groups, chain) in (0_usize..61, 0_usize..12, 1_usize..9),

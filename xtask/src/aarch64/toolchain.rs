@@ -2,8 +2,8 @@
 //!
 //! Programs are linked statically against musl: one file that runs on any AArch64 Linux, whatever
 //! its C library, Android included. What is tested is linked like what is shipped. The compiler's
-//! own linker does it. A C compiler is needed for the cryptography behind downloads, so for the command
-//! and not for the tests.
+//! own linker does it. A C compiler is needed for the cryptography behind downloads, so for the
+//! command and not for the tests.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,4 +1,5 @@
-//! One row of rounded values, for tables that have a quicker way for it: the bits it has among many.
+//! One row of rounded values, for tables that have a quicker way for it: the bits it has among
+//! many.
 
 use lowtide_kernels::Kernels;
 use lowtide_quant::BlockFormat;
