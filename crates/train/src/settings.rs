@@ -70,6 +70,9 @@ pub struct Settings {
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
     /// than the precision allows.
     pub checkpoint_store: String,
+    /// Rows that a block works on at a time where it is computed again: `auto`, `all` or a multiple
+    /// of 64.
+    pub tile_rows: String,
     /// Folder for temporary files that training writes; none for the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scratch_dir: Option<PathBuf>,
@@ -121,6 +124,7 @@ impl Default for Settings {
             compute: "auto".into(),
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
+            tile_rows: "auto".into(),
             scratch_dir: None,
             seed: 0,
             val_split: 0.0,
