@@ -145,6 +145,10 @@ struct MemoryFlags {
     /// How block inputs are kept; auto rounds no more than --precision allows [default: auto]
     #[arg(long, value_name = "STORE", value_parser = ["auto", "f32", "bf16", "int8", "file"])]
     checkpoint_store: Option<String>,
+    /// Read weights ahead and let go of them block by block; auto where they do not fit in memory
+    /// [default: auto]
+    #[arg(long, value_name = "WHEN", value_parser = ["auto", "on", "off"])]
+    stream_weights: Option<String>,
     /// Folder for temporary files, such as --checkpoint-store file makes [default: the system's]
     #[arg(long, value_name = "DIR")]
     scratch_dir: Option<PathBuf>,
@@ -208,6 +212,7 @@ impl RunFlags {
         set_option(&mut s.memory_budget, &memory.memory_budget);
         set(&mut s.checkpointing, &memory.checkpointing);
         set(&mut s.checkpoint_store, &memory.checkpoint_store);
+        set(&mut s.stream_weights, &memory.stream_weights);
         set_option(&mut s.scratch_dir, &memory.scratch_dir);
         set(&mut s.precision, &arithmetic.precision);
         set(&mut s.compute, &arithmetic.compute);

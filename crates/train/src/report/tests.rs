@@ -34,6 +34,8 @@ fn run() -> Run {
             peak_bytes: 12 << 20,
             peak_by_category: live(8),
             mapped_bytes: 93 << 20,
+            stream_weights: false,
+            storage_read_bytes: None,
             rss_anon_peak_bytes: Some(20 << 20),
             rss_peak_bytes: None,
             backend: "simd/avx2".into(),
