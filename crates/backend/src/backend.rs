@@ -128,12 +128,16 @@ pub trait Backend<F: Float = f32>: Send + Sync {
     /// `lse [Tq, H]` (log-sum-exp of the scaled scores: all that backward needs of the
     /// probabilities).
     ///
-    /// Spans follow each other without gaps and cover every query; an empty one is allowed. With
-    /// `Tq == Tk`, each span attends within itself. With a KV cache (`Tk > Tq`) there is exactly
-    /// one span, over all queries, and query `i` stands at key `Tk - Tq + i`.
+    /// Queries are the last `Tq <= Tk` rows: query `i` stands at row `Tk - Tq + i`. That is a whole
+    /// batch, a tile of its rows with all rows so far as keys, or a KV cache.
+    ///
+    /// Each span attends within itself. Spans are counted in rows of `k`, follow each other without
+    /// gaps from row 0 and cover every row; an empty one is allowed. What reaches beyond `Tk` is
+    /// cut off there, so that a tile is given the spans of the whole batch; a span that ends before
+    /// the first query matters to nobody. A KV cache is one span over all keys.
     ///
     /// Keys are merged in tiles of a quantum counted from the first key of the span, by the online
-    /// softmax; so a query gives the same bits with and without a cache.
+    /// softmax; so a query gives the same bits in any tile of queries, and with a cache.
     fn attention(
         &self,
         q: Mat<'_, F>,
@@ -148,11 +152,17 @@ pub trait Backend<F: Float = f32>: Send + Sync {
         spec::attention(q, k, v, shape, spans, o, lse, scratch);
     }
 
-    /// `dq +=`, `dk +=`, `dv +=`, given the forward's operands and results; `Tq == Tk`.
+    /// `dq [Tq, H * d] +=`, `dk`, `dv [Tk, K * d] +=`, given the forward's operands and results;
+    /// rows and spans as in [`Backend::attention`].
     ///
-    /// `dq` sums over tiles of keys, ascending; `dk` and `dv` over the query heads of a group,
-    /// ascending, and within each over tiles of queries, ascending. A tile is a quantum counted
-    /// from the start of the span, and its partial sum starts from zero.
+    /// `dq` sums over tiles of keys, ascending: quanta counted from the first key of the span.
+    /// `dk` and `dv` sum over tiles of queries, ascending, and within each over the query heads of
+    /// the group, ascending: what of the span lies in the same quantum of rows, counted from row 0
+    /// of `k`. Each partial sum starts from zero and is then added to the gradient. So calls for
+    /// tiles of queries that begin at multiples of the quantum, ascending, each with all keys up to
+    /// its last query, give the bits of one call for all rows.
+    ///
+    /// A backend may join the partial sums of a group's heads, as long as this last sentence holds.
     fn attention_vjp(
         &self,
         q: Mat<'_, F>,

@@ -190,8 +190,8 @@ impl<F: Float, B: Backend<F>> Backend<F> for Checked<B> {
     ) {
         let grads = [dq.as_ref(), dk.as_ref(), dv.as_ref()];
         contract::attention_vjp([q, k, v], o, lse, dout, shape, spans, grads);
-        let scratch =
-            self.lend("attention_vjp", OpShape::AttentionVjp { rows: q.rows(), shape }, scratch);
+        let op = OpShape::AttentionVjp { queries: q.rows(), keys: k.rows(), shape };
+        let scratch = self.lend("attention_vjp", op, scratch);
         self.inner.attention_vjp(q, k, v, o, lse, dout, shape, spans, dq, dk, dv, scratch);
     }
 

@@ -154,17 +154,11 @@ pub fn attention<F: Float>(
     op.heads(q, k, v, shape);
     op.rows_of("o", o, q.rows(), q.cols());
     op.shape("lse", lse, q.rows(), shape.heads);
-    let enough = format_args!("at least as many rows as q has, {}", q.rows());
-    op.that(k.rows() >= q.rows(), "k", enough, k.rows());
-    if k.rows() > q.rows() {
-        let one = matches!(spans, [span] if span.start == 0 && span.end == q.rows());
-        let want = format_args!("one span over all {} queries of a KV cache", q.rows());
-        op.that(one, "spans", want, format_args!("{spans:?}"));
-    }
-    op.spans(spans, q.rows());
+    op.spans(spans, k.rows());
 }
 
-/// `q`, `o`, `dout`, `dq [T, H * d]`, `k`, `v`, `dk`, `dv [T, K * d]`, `lse [T, H]`.
+/// `q`, `o`, `dout`, `dq [Tq, H * d]`, `k`, `v`, `dk`, `dv [Tk, K * d]`, `lse [Tq, H]`; spans as
+/// the trait says.
 pub fn attention_vjp<F: Float>(
     [q, k, v]: [Mat<'_, F>; 3],
     o: Mat<'_, F>,
@@ -176,14 +170,13 @@ pub fn attention_vjp<F: Float>(
 ) {
     let op = Op("attention_vjp");
     op.heads(q, k, v, shape);
-    op.rows_of("k", k, q.rows(), k.cols());
     op.rows_of("o", o, q.rows(), q.cols());
     op.shape("lse", lse, q.rows(), shape.heads);
     op.rows_of("dout", dout, q.rows(), q.cols());
     op.rows_of("dq", dq, q.rows(), q.cols());
     op.rows_of("dk", dk, k.rows(), k.cols());
     op.rows_of("dv", dv, k.rows(), k.cols());
-    op.spans(spans, q.rows());
+    op.spans(spans, k.rows());
 }
 
 /// `h [N, D]`, `w [V, D]`, `targets [N]` below `V`, `loss`, `lse`, `argmax [N]`.
@@ -336,8 +329,11 @@ impl Op {
         self.rows_of("q", q, q.rows(), heads * head_dim);
         self.rows_of("k", k, k.rows(), kv_heads * head_dim);
         self.rows_of("v", v, k.rows(), kv_heads * head_dim);
+        let enough = format_args!("at least as many rows as q has, {}", q.rows());
+        self.that(k.rows() >= q.rows(), "k", enough, k.rows());
     }
 
+    /// Spans without gaps from row 0 to row `rows` or beyond.
     fn spans(self, spans: &[Span], rows: usize) {
         let mut next = 0;
         for span in spans {
@@ -346,6 +342,7 @@ impl Op {
             self.that(holds, "spans", want, format_args!("{}..{}", span.start, span.end));
             next = span.end;
         }
-        self.that(next == rows, "spans", format_args!("an end at row {rows}"), next);
+        let want = format_args!("an end at row {rows} or beyond");
+        self.that(next >= rows, "spans", want, next);
     }
 }

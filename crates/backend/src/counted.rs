@@ -185,9 +185,11 @@ impl<B> Counted<B> {
 
 /// Pairs of a query and a key that it sees.
 fn pairs(queries: usize, keys: usize, spans: &[Span], window: Option<usize>) -> usize {
-    let before = keys - queries;
-    let seen = |i: usize| (before + i + 1).min(window.unwrap_or(usize::MAX));
-    spans.iter().map(|span| (0..span.len()).map(seen).sum::<usize>()).sum()
+    let of_span = |span: &Span| {
+        let seen = |row: usize| (row - span.start + 1).min(window.unwrap_or(usize::MAX));
+        span.queries(queries, keys).map(seen).sum::<usize>()
+    };
+    spans.iter().map(of_span).sum()
 }
 
 impl<F: Float, B: Backend<F>> Backend<F> for Counted<B> {

@@ -1,5 +1,7 @@
 //! The plain data that operations take beside their views.
 
+use core::ops::Range;
+
 /// What a backend says about itself, for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
@@ -79,10 +81,12 @@ pub enum OpShape {
         /// Heads and widths.
         shape: AttentionShape,
     },
-    /// Attention backward over at most `rows` rows.
+    /// Attention backward over at most `queries` and `keys` rows.
     AttentionVjp {
-        /// Rows of `q`, `k` and `v`.
-        rows: usize,
+        /// Rows of `q`.
+        queries: usize,
+        /// Rows of `k` and `v`.
+        keys: usize,
         /// Heads and widths.
         shape: AttentionShape,
     },
@@ -139,6 +143,22 @@ impl Span {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
+    }
+
+    /// The rows of this span that attention is asked for, where queries are the last `queries` of
+    /// `keys` rows; empty, within those rows, when it has none there. Counted like the span itself.
+    ///
+    /// ```
+    /// use lowtide_backend::Span;
+    /// let span = Span { start: 30, prompt_end: 30, end: 90 };
+    /// assert_eq!(span.queries(64, 80), 30..80);
+    /// assert_eq!(span.queries(20, 80), 60..80);
+    /// assert!(span.queries(10, 110).is_empty());
+    /// ```
+    #[must_use]
+    pub fn queries(&self, queries: usize, keys: usize) -> Range<usize> {
+        let place = |row: usize| row.clamp(keys - queries, keys);
+        place(self.start)..place(self.end)
     }
 }
 

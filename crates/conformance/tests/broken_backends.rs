@@ -105,8 +105,8 @@ impl Backend for Shrinking {
 
     fn req(&self, op: OpShape) -> Req {
         match op {
-            OpShape::AttentionVjp { rows, .. } => {
-                Req { scratch: spec::req(op).scratch + 5000 / (rows + 1), library_bytes: 0 }
+            OpShape::AttentionVjp { keys, .. } => {
+                Req { scratch: spec::req(op).scratch + 5000 / (keys + 1), library_bytes: 0 }
             }
             _ => spec::req(op),
         }
@@ -166,7 +166,7 @@ impl Backend for OneSpan {
         lse: MatMut<'_, f32>,
         scratch: &mut [f32],
     ) {
-        let all = [Span { start: 0, prompt_end: 0, end: q.rows() }];
+        let all = [Span { start: 0, prompt_end: 0, end: k.rows() }];
         spec::attention(q, k, v, shape, &all, o, lse, scratch);
     }
 }
@@ -175,6 +175,100 @@ impl Backend for OneSpan {
 #[should_panic(expected = "one-span: attention [3, 0, 70, 1], 4 / 2 heads of 16, window None")]
 fn sequences_that_see_each_other_are_found() {
     backend(&OneSpan);
+}
+
+/// Sums gradients of a call's keys and values before they go to the others.
+struct OwnSum;
+
+impl Backend for OwnSum {
+    fn name(&self) -> &'static str {
+        "own-sum"
+    }
+
+    fn attention_vjp(
+        &self,
+        q: Mat<'_, f32>,
+        k: Mat<'_, f32>,
+        v: Mat<'_, f32>,
+        o: Mat<'_, f32>,
+        lse: Mat<'_, f32>,
+        dout: Mat<'_, f32>,
+        shape: AttentionShape,
+        spans: &[Span],
+        dq: MatMut<'_, f32>,
+        dk: MatMut<'_, f32>,
+        dv: MatMut<'_, f32>,
+        scratch: &mut [f32],
+    ) {
+        let (rows, cols) = (k.rows(), k.cols());
+        let mut sums = [vec![0.0; rows * cols], vec![0.0; rows * cols]];
+        let [keys, values] = sums.each_mut().map(|sum| MatMut::new(sum, rows, cols));
+        spec::attention_vjp(q, k, v, o, lse, dout, shape, spans, dq, keys, values, scratch);
+        for (sum, to) in sums.iter().zip([dk, dv]) {
+            spec::axpby(1.0, Mat::new(sum, rows, cols), 1.0, to);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "own-sum: gradient of attention [3, 0, 70, 1], 4 / 2 heads of 16")]
+fn gradients_that_are_summed_by_call_are_found() {
+    backend(&OwnSum);
+}
+
+/// Counts quanta of queries from the first of a span.
+struct OwnRows;
+
+impl Backend for OwnRows {
+    fn name(&self) -> &'static str {
+        "own-rows"
+    }
+
+    fn attention_vjp(
+        &self,
+        q: Mat<'_, f32>,
+        k: Mat<'_, f32>,
+        v: Mat<'_, f32>,
+        o: Mat<'_, f32>,
+        lse: Mat<'_, f32>,
+        dout: Mat<'_, f32>,
+        shape: AttentionShape,
+        spans: &[Span],
+        mut dq: MatMut<'_, f32>,
+        mut dk: MatMut<'_, f32>,
+        mut dv: MatMut<'_, f32>,
+        scratch: &mut [f32],
+    ) {
+        let before = k.rows() - q.rows();
+        for span in spans {
+            let rows = span.queries(q.rows(), k.rows());
+            if rows.is_empty() {
+                continue;
+            }
+            let (keys, own) = (span.start..rows.end, rows.start - before..rows.end - before);
+            let alone = [Span { start: 0, prompt_end: 0, end: keys.len() }];
+            spec::attention_vjp(
+                q.rows_range(own.clone()),
+                k.rows_range(keys.clone()),
+                v.rows_range(keys.clone()),
+                o.rows_range(own.clone()),
+                lse.rows_range(own.clone()),
+                dout.rows_range(own.clone()),
+                shape,
+                &alone,
+                dq.rb().rows_range(own.clone()),
+                dk.rb().rows_range(keys.clone()),
+                dv.rb().rows_range(keys),
+                scratch,
+            );
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "own-rows: gradient of attention [3, 0, 70, 1], 4 / 2 heads of 16")]
+fn quanta_that_are_counted_from_a_span_are_found() {
+    backend(&OwnRows);
 }
 
 /// Answers with the last of equal maxima.

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use lowtide_backend::{AttentionShape, Req, Span};
 use lowtide_lanes::share;
-use lowtide_tensor::{Mat, MatMut, QUANTUM};
+use lowtide_tensor::{Mat, MatMut, QUANTUM, quanta};
 
 use crate::exp::{exp, exp_all, max, sum};
 use crate::gemm::{Write, copy, gemm, packing_bytes, view, view_mut};
@@ -44,6 +44,11 @@ impl Tiling {
         Self { group, heads, queries: (STACK / heads).min(QUERIES), width: shape.head_dim }
     }
 
+    /// The same with tiles of queries that lie in a quantum of rows.
+    pub(crate) fn in_quanta(self) -> Self {
+        Self { queries: QUANTUM, ..self }
+    }
+
     /// Stacked rows, where a tile has `rows` queries at most.
     pub(crate) fn stack(self, rows: usize) -> usize {
         self.heads * self.queries.min(rows)
@@ -75,6 +80,8 @@ pub(crate) fn attention(
 ) {
     let tiling = Tiling::new(shape);
     let each = req(1, q.rows(), k.rows(), shape).scratch;
+    let spans = spans.iter().rev();
+    let spans = spans.map(|&span| (span, queries_of(span, q.rows(), k.rows())));
     let units =
         Units { tiling, tiles: tiles(spans, tiling.queries), rest: Some((o, lse)), band: None };
     share(lanes, scratch, each, units, |unit, own| {
@@ -171,41 +178,52 @@ fn soften(
     fade
 }
 
-/// Who sees whom in one span.
+/// Who sees whom in one span. Queries are numbered as rows of `q`, keys from the first key of the
+/// span.
 #[derive(Clone, Copy)]
 pub(crate) struct Reach {
     /// Row of `k` and `v` at which keys are counted from.
     key0: usize,
-    /// Key at which query row `query0` stands.
-    query0: usize,
-    offset: usize,
+    /// Rows of `k` before the one at which the first row of `q` stands.
+    before: usize,
     /// Keys a query sees at most, itself included.
     window: usize,
 }
 
 impl Reach {
-    /// With as many queries as keys a span attends within itself; with more keys, the queries are
-    /// the last of them.
+    /// Queries are the last rows of the keys.
     pub(crate) fn new(span: Span, queries: usize, keys: usize, window: Option<usize>) -> Self {
         let window = window.unwrap_or(usize::MAX);
-        if queries == keys {
-            Self { key0: span.start, query0: span.start, offset: 0, window }
-        } else {
-            Self { key0: 0, query0: 0, offset: keys - queries, window }
-        }
+        Self { key0: span.start, before: keys - queries, window }
     }
 
     /// The keys that query row `row` sees.
     fn keys(&self, row: usize) -> Range<usize> {
-        let end = self.offset + row - self.query0 + 1;
+        let end = self.before + row + 1 - self.key0;
         end.saturating_sub(self.window)..end
     }
 
+    /// The keys that at least one of some query rows sees, from the first of a panel on.
+    pub(crate) fn seen_by(&self, rows: &Range<usize>) -> Range<usize> {
+        self.keys(rows.start).start / KEYS * KEYS..self.keys(rows.end - 1).end
+    }
+
     /// The panels of keys that at least one of some query rows sees, the last one cut short.
-    fn panels(&self, rows: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let first = self.keys(rows.start).start / KEYS * KEYS;
-        let end = self.keys(rows.end - 1).end;
-        (first..end).step_by(KEYS).map(move |at| at..end.min(at + KEYS))
+    pub(crate) fn panels(&self, rows: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Range { start, end } = self.seen_by(rows);
+        (start..end).step_by(KEYS).map(move |at| at..end.min(at + KEYS))
+    }
+
+    /// Cuts those of some query rows that come no earlier than a key where the quanta of all rows
+    /// meet.
+    pub(crate) fn quanta(
+        &self,
+        rows: &Range<usize>,
+        key: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let before = self.before;
+        let first = (before + rows.start).max(self.key0 + key);
+        quanta(first..before + rows.end).map(move |rows| rows.start - before..rows.end - before)
     }
 
     /// The rows of `k` and `v` that hold some keys.
@@ -221,12 +239,21 @@ impl Reach {
     }
 }
 
+/// The rows of `q`, the last `queries` of `keys` rows, that belong to a span.
+pub(crate) fn queries_of(span: Span, queries: usize, keys: usize) -> Range<usize> {
+    let (rows, before) = (span.queries(queries, keys), keys - queries);
+    rows.start - before..rows.end - before
+}
+
 /// Tiles of query rows from last to first: the last see most keys, and the longest work should
-/// begin first.
-fn tiles(spans: &[Span], queries: usize) -> impl Iterator<Item = (Span, Range<usize>)> + Send {
-    spans.iter().rev().flat_map(move |&span| {
-        let tiles = (span.start..span.end).step_by(queries).rev();
-        tiles.map(move |at| (span, at..span.end.min(at + queries)))
+/// begin first. Spans come from last to first too, each with its rows of `q`.
+fn tiles(
+    spans: impl Iterator<Item = (Span, Range<usize>)> + Send,
+    queries: usize,
+) -> impl Iterator<Item = (Span, Range<usize>)> + Send {
+    spans.flat_map(move |(span, rows)| {
+        let tiles = rows.clone().step_by(queries).rev();
+        tiles.map(move |at| (span, at..rows.end.min(at + queries)))
     })
 }
 

@@ -2,7 +2,9 @@
 //!
 //! A unit is one key/value head of one span, with the query heads that share it: it owns its
 //! columns of all three gradients, so nothing is computed twice. Panels of keys run outside,
-//! ascending; for each, stacks of heads and tiles of queries run inside, ascending.
+//! ascending; for each, tiles of queries and in them stacks of heads run inside, ascending. A tile
+//! lies in one quantum of all rows and goes into the gradients by itself, so that queries may come
+//! in several calls.
 
 use std::ops::Range;
 
@@ -10,14 +12,14 @@ use lowtide_backend::{AttentionShape, Req, Span};
 use lowtide_lanes::share;
 use lowtide_tensor::{Mat, MatMut};
 
-use crate::attention::{KEYS, Reach, Tiling};
+use crate::attention::{KEYS, Reach, Tiling, queries_of};
 use crate::exp::{dot, exp};
 use crate::gemm::{Write, copy, gemm, packing_bytes, view, view_mut};
 
 /// What [`attention_vjp`] needs on `lanes` threads.
-pub(crate) fn req(lanes: usize, rows: usize, shape: AttentionShape) -> Req {
-    let tiling = Tiling::new(shape);
-    let (stack, panel, d) = (tiling.stack(rows), rows.min(KEYS), tiling.width);
+pub(crate) fn req(lanes: usize, queries: usize, keys: usize, shape: AttentionShape) -> Req {
+    let tiling = Tiling::new(shape).in_quanta();
+    let (stack, panel, d) = (tiling.stack(queries), keys.min(KEYS), tiling.width);
     let packing = [(stack, d, panel), (panel, stack, d), (stack, panel, d)];
     let packing = packing.map(|(m, k, n)| packing_bytes(m, k, n));
     Req {
@@ -53,22 +55,20 @@ pub(crate) fn attention_vjp(
     gradients: Gradients<'_>,
     scratch: &mut [f32],
 ) {
-    let tiling = Tiling::new(shape);
-    let rows = forward.q.rows();
-    let each = req(1, rows, shape).scratch;
-    let units = Units { tiling, spans: spans.iter(), rest: Some(gradients), at: 0, band: None };
+    let tiling = Tiling::new(shape).in_quanta();
+    let (queries, keys) = (forward.q.rows(), forward.k.rows());
+    let each = req(1, queries, keys, shape).scratch;
+    let spans = spans.iter().map(|&span| {
+        let reach = Reach::new(span, queries, keys, shape.window);
+        (reach, queries_of(span, queries, keys))
+    });
+    let spans = spans.filter(|(_, rows)| !rows.is_empty());
+    let units = Units { tiling, spans, rest: Some(gradients), at: (0, 0), band: None };
     share(lanes, scratch, each, units, |unit, own| {
-        let Unit { span, head, mut gradients } = unit;
-        let work = Work {
-            forward,
-            tiling,
-            reach: Reach::new(span, rows, rows, shape.window),
-            span,
-            head,
-            scale: shape.scale as f32,
-        };
-        for at in (0..span.len()).step_by(KEYS) {
-            work.panel(at..span.len().min(at + KEYS), &mut gradients, own);
+        let Unit { reach, rows, head, mut gradients } = unit;
+        let work = Work { forward, tiling, reach, rows, head, scale: shape.scale as f32 };
+        for panel in work.reach.panels(&work.rows) {
+            work.panel(panel, &mut gradients, own);
         }
     });
 }
@@ -78,14 +78,15 @@ struct Work<'a> {
     forward: Forward<'a>,
     tiling: Tiling,
     reach: Reach,
-    span: Span,
+    /// The queries of the span, as rows of `q`.
+    rows: Range<usize>,
     /// The key/value head.
     head: usize,
     scale: f32,
 }
 
 impl Work<'_> {
-    /// Adds what one panel of keys contributes.
+    /// Adds what one panel of keys contributes. Gradients of keys begin at the span's first.
     fn panel(&self, panel: Range<usize>, gradients: &mut Gradients<'_>, own: &mut [f32]) {
         let d = self.tiling.width;
         let len = panel.len() * d;
@@ -96,34 +97,21 @@ impl Work<'_> {
         let (rows, columns) = (self.reach.rows(&panel), self.head * d..(self.head + 1) * d);
         copy(self.forward.k.rows_range(rows.clone()).cols_range(columns.clone()), ks);
         copy(self.forward.v.rows_range(rows).cols_range(columns), vs);
-        dks.fill(0.0);
-        dvs.fill(0.0);
-        let keys = Keys { ks, vs, dks, dvs };
-        self.tiles(&panel, keys, gradients.dq.rb(), own);
-        add(dks, gradients.dk.rb().rows_range(panel.clone()));
-        add(dvs, gradients.dv.rb().rows_range(panel));
-    }
-
-    /// Walks the stacks of heads and the tiles of queries that see a panel.
-    fn tiles(
-        &self,
-        panel: &Range<usize>,
-        mut keys: Keys<'_>,
-        mut dq: MatMut<'_, f32>,
-        own: &mut [f32],
-    ) {
-        let Tiling { group, heads, queries, .. } = self.tiling;
-        for first in (0..group).step_by(heads) {
-            let heads = first..group.min(first + heads);
-            // Before the tile that holds the panel's first key nobody sees it.
-            let begin = panel.start / queries * queries;
-            for at in (begin..self.span.len()).step_by(queries) {
-                let rows = self.span.start + at..self.span.end.min(self.span.start + at + queries);
-                if rows.clone().any(|row| !self.reach.seen(row, panel).is_empty()) {
-                    self.tile(panel, rows, heads.clone(), &mut keys, dq.rb(), own);
+        let Gradients { dq, dk, dv } = gradients;
+        copy(dk.as_ref().rows_range(panel.clone()), dks);
+        copy(dv.as_ref().rows_range(panel.clone()), dvs);
+        let mut keys = Keys { ks, vs, dks, dvs };
+        for rows in self.reach.quanta(&self.rows, panel.start) {
+            if rows.clone().any(|row| !self.reach.seen(row, &panel).is_empty()) {
+                let Tiling { group, heads, .. } = self.tiling;
+                for first in (0..group).step_by(heads) {
+                    let heads = first..group.min(first + heads);
+                    self.tile(&panel, rows.clone(), heads, &mut keys, dq.rb(), own);
                 }
             }
         }
+        put(dks, dk.rb().rows_range(panel.clone()));
+        put(dvs, dv.rb().rows_range(panel));
     }
 
     /// Adds what one tile of stacked queries contributes.
@@ -170,7 +158,7 @@ impl Work<'_> {
         gemm(probs.reversed_axes(), dout, Write::Add, dvs);
         gemm(slopes.reversed_axes(), q, Write::Add, dks);
         gemm(slopes, view(keys.ks, n, d), Write::Replace, view_mut(dqs, stack, d));
-        let local = rows.start - self.span.start..rows.end - self.span.start;
+        let local = rows.start - self.rows.start..rows.end - self.rows.start;
         let mut dq = dq.rows_range(local);
         for (h, dqs) in dqs.chunks_exact(rows.len() * d).enumerate() {
             let at = (heads.start + h) * d;
@@ -214,48 +202,60 @@ fn add(x: &[f32], mut to: MatMut<'_, f32>) {
     }
 }
 
-/// One key/value head of one span.
+/// `to = x`, with `x` row-major.
+fn put(x: &[f32], mut to: MatMut<'_, f32>) {
+    for (i, x) in x.chunks_exact(to.cols()).enumerate() {
+        to.row_mut(i).copy_from_slice(x);
+    }
+}
+
+/// One key/value head of one span: gradients of its queries, and of its keys from the first on.
 struct Unit<'a> {
-    span: Span,
+    reach: Reach,
+    rows: Range<usize>,
     head: usize,
     gradients: Gradients<'a>,
 }
 
 /// The units of a batch, span by span and head by head.
-struct Units<'a, 's> {
+struct Units<'a, I> {
     tiling: Tiling,
-    spans: std::slice::Iter<'s, Span>,
-    /// Rows from `at` on.
+    /// Spans that have queries, and those as rows of `q`.
+    spans: I,
+    /// Queries and keys from `at` on.
     rest: Option<Gradients<'a>>,
-    at: usize,
+    at: (usize, usize),
     /// Heads of the current span not handed out so far.
     band: Option<Unit<'a>>,
 }
 
-impl<'a> Iterator for Units<'a, '_> {
+impl<'a, I: Iterator<Item = (Reach, Range<usize>)>> Iterator for Units<'a, I> {
     type Item = Unit<'a>;
 
     fn next(&mut self) -> Option<Unit<'a>> {
         let band = match self.band.take().filter(|band| band.gradients.dk.cols() > 0) {
             Some(band) => band,
             None => {
-                let span = *self.spans.next()?;
-                let cut = |from: MatMut<'a, f32>| {
-                    from.split_rows(span.start - self.at).1.split_rows(span.len())
+                let (reach, rows) = self.spans.next()?;
+                let keys = reach.rows(&(0..reach.seen_by(&rows).end));
+                let cut = |from: MatMut<'a, f32>, at: usize, rows: &Range<usize>| {
+                    from.split_rows(rows.start - at).1.split_rows(rows.len())
                 };
                 let Gradients { dq, dk, dv } = self.rest.take()?;
-                let ((dq, dq_rest), (dk, dk_rest), (dv, dv_rest)) = (cut(dq), cut(dk), cut(dv));
-                self.at = span.end;
+                let (dq, dq_rest) = cut(dq, self.at.0, &rows);
+                let (dk, dk_rest) = cut(dk, self.at.1, &keys);
+                let (dv, dv_rest) = cut(dv, self.at.1, &keys);
+                self.at = (rows.end, keys.end);
                 self.rest = Some(Gradients { dq: dq_rest, dk: dk_rest, dv: dv_rest });
-                Unit { span, head: 0, gradients: Gradients { dq, dk, dv } }
+                Unit { reach, rows, head: 0, gradients: Gradients { dq, dk, dv } }
             }
         };
-        let Unit { span, head, gradients: Gradients { dq, dk, dv } } = band;
+        let Unit { reach, rows, head, gradients: Gradients { dq, dk, dv } } = band;
         let d = self.tiling.width;
         let (dq, dq_rest) = dq.split_cols(self.tiling.group * d);
         let ((dk, dk_rest), (dv, dv_rest)) = (dk.split_cols(d), dv.split_cols(d));
         let rest = Gradients { dq: dq_rest, dk: dk_rest, dv: dv_rest };
-        self.band = Some(Unit { span, head: head + 1, gradients: rest });
-        Some(Unit { span, head, gradients: Gradients { dq, dk, dv } })
+        self.band = Some(Unit { reach, rows: rows.clone(), head: head + 1, gradients: rest });
+        Some(Unit { reach, rows, head, gradients: Gradients { dq, dk, dv } })
     }
 }

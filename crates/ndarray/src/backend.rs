@@ -67,7 +67,9 @@ impl Backend for NdArray {
             OpShape::Attention { queries, keys, shape } => {
                 attention::req(lanes, queries, keys, shape)
             }
-            OpShape::AttentionVjp { rows, shape } => attention_vjp::req(lanes, rows, shape),
+            OpShape::AttentionVjp { queries, keys, shape } => {
+                attention_vjp::req(lanes, queries, keys, shape)
+            }
             OpShape::XentHead { rows, vocab_size, hidden_size } => {
                 head::req(lanes, rows, vocab_size, hidden_size)
             }

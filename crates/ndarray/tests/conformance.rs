@@ -1,7 +1,10 @@
 //! The backend passes the suite that every backend passes.
 
-use lowtide_backend::{Backend, Checked};
-use lowtide_conformance::{backend, threads};
+use lowtide_adapter::Config;
+use lowtide_backend::{Backend, Checked, Scalar};
+use lowtide_conformance::adapter::adapter_on;
+use lowtide_conformance::{AtInit, backend, threads};
+use lowtide_lora::LoraMethod;
 use lowtide_ndarray::NdArray;
 
 #[test]
@@ -12,6 +15,15 @@ fn one_thread_conforms() {
 #[test]
 fn several_threads_conform() {
     backend(&Checked::new(NdArray::new(3)));
+}
+
+#[test]
+fn adapters_on_it_conform() {
+    for dropout in [0.0, 0.3] {
+        let config = Config { rank: 5, dropout, ..Config::default() };
+        let be = Checked::new(NdArray::new(3));
+        adapter_on(&be, &Scalar, &LoraMethod, &config, AtInit::EqualsBase);
+    }
 }
 
 #[test]

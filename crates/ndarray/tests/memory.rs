@@ -125,7 +125,7 @@ fn attention_holds_what_it_declares() {
             let (o, lse) = (MatMut::new(&mut o, ROWS, wide), MatMut::new(&mut lse, ROWS, heads));
             backend.attention(q, k, v, HEADS, &SPANS, o, lse, scratch);
         });
-        let op = OpShape::AttentionVjp { rows: ROWS, shape: HEADS };
+        let op = OpShape::AttentionVjp { queries: ROWS, keys: ROWS, shape: HEADS };
         check(threads, "attention_vjp", op, |backend, scratch| {
             let (o, lse) = (Mat::new(&o, ROWS, wide), Mat::new(&lse, ROWS, heads));
             let dq = MatMut::new(&mut dq, ROWS, wide);

@@ -17,7 +17,7 @@ use lowtide_lanes::share;
 use lowtide_tensor::{Mat, MatMut, QUANTUM};
 
 use crate::Simd;
-use crate::reach::{Reach, Tile, packed, turned, whole};
+use crate::reach::{Reach, Tile, cut, packed, queries_of, turned, whole};
 
 /// Multiply-adds below which attention stays on the calling thread.
 const WORTH_SHARING: usize = 256 * 1024;
@@ -54,6 +54,8 @@ pub(crate) fn attention(
     let work = q.rows() * k.rows() * q.cols();
     let threads = if work < WORTH_SHARING { 1 } else { be.threads() };
     let group = shape.heads / shape.kv_heads;
+    let spans = spans.iter().rev();
+    let spans = spans.map(|&span| (span, queries_of(span, q.rows(), k.rows())));
     let units = Units { shape, tiles: tiles(spans), rest: Some((o, lse)), band: None };
     share(threads, scratch, each, units, |unit, own| {
         let reach = Reach::new(unit.span, q.rows(), k.rows(), shape.window);
@@ -161,12 +163,11 @@ fn stacked<'a, 'b>(
 }
 
 /// Tiles of query rows from last to first: the last see most keys, and the longest work should
-/// begin first.
-fn tiles(spans: &[Span]) -> impl Iterator<Item = (Span, Range<usize>)> + Send {
-    spans.iter().rev().flat_map(|&span| {
-        let tiles = (span.start..span.end).step_by(QUANTUM).rev();
-        tiles.map(move |at| (span, at..span.end.min(at + QUANTUM)))
-    })
+/// begin first. Spans come from last to first too, each with its rows of `q`.
+fn tiles(
+    spans: impl Iterator<Item = (Span, Range<usize>)> + Send,
+) -> impl Iterator<Item = (Span, Range<usize>)> + Send {
+    spans.flat_map(|(span, rows)| cut(rows, QUANTUM).rev().map(move |rows| (span, rows)))
 }
 
 /// The units of a batch: tiles of rows, and in each the key/value heads.

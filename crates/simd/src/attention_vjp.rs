@@ -3,12 +3,15 @@
 //! First, each query's `dout · o` for each head, which is what the softmax's gradient subtracts.
 //! Then a unit is one key/value head of one span, with the query heads that share it: it owns its
 //! columns of all three gradients, so nothing is computed twice. Tiles of keys run outside,
-//! ascending; for each, heads and tiles of queries run inside, ascending. A tile costs five
+//! ascending; for each, tiles of queries and in them heads run inside, ascending. A tile costs five
 //! products: scores and the gradients of weights, made again, and one into each gradient.
 //!
 //! Units that would leave threads idle at the end are cut further, into tiles of keys (for `dk` and
 //! `dv`) and tiles of queries (for `dq`). That makes scores twice and changes no bit: every
 //! gradient's chain is the same.
+//!
+//! A tile of queries lies in one quantum of all rows, and each of its products goes into a gradient
+//! by itself. So queries may come in several calls.
 
 use std::ops::Range;
 
@@ -18,17 +21,22 @@ use lowtide_lanes::share;
 use lowtide_tensor::{Mat, MatMut, QUANTUM};
 
 use crate::Simd;
-use crate::reach::{Reach, Tile, packed, turned, whole};
+use crate::reach::{Reach, Tile, cut, packed, queries_of, turned, whole};
 
 /// Multiply-adds below which the work stays on the calling thread.
 const WORTH_SHARING: usize = 128 * 1024;
 
 /// What [`attention_vjp`] needs.
-pub(crate) fn req(be: &Simd, rows: usize, shape: AttentionShape) -> Req {
-    let tile = rows.min(QUANTUM);
-    // Keys and values turned, keys packed, and two packed tiles of queries; scores and slopes.
-    let each = 5 * tile * shape.head_dim + 2 * tile * Kernels::SCORES;
-    Req { scratch: 2 * rows * shape.heads + be.threads() * each, library_bytes: 0 }
+pub(crate) fn req(be: &Simd, queries: usize, keys: usize, shape: AttentionShape) -> Req {
+    let each = each(queries, keys, shape);
+    Req { scratch: 2 * queries * shape.heads + be.threads() * each, library_bytes: 0 }
+}
+
+/// What one thread needs of it.
+fn each(queries: usize, keys: usize, shape: AttentionShape) -> usize {
+    let (queries, keys) = (queries.min(QUANTUM), keys.min(QUANTUM));
+    // Keys and values turned, and keys packed; two packed tiles of queries; scores and slopes.
+    3 * keys * shape.head_dim + 2 * queries * shape.head_dim + 2 * queries * Kernels::SCORES
 }
 
 /// What the forward pass took and gave.
@@ -61,41 +69,40 @@ pub(crate) fn attention_vjp(
     let Forward { q, k, v, o, lse, dout } = forward;
     let views = [gradients.dq.as_ref(), gradients.dk.as_ref(), gradients.dv.as_ref()];
     contract::attention_vjp([q, k, v], o, lse, dout, shape, spans, views);
-    let rows = q.rows();
-    let longest = spans.iter().map(Span::len).max().unwrap_or(0);
-    let threads = if rows * longest * q.cols() < WORTH_SHARING { 1 } else { be.threads() };
-    let (rows_of, own) = scratch.split_at_mut(2 * rows * shape.heads);
+    let (queries, keys) = (q.rows(), k.rows());
+    let stretches = spans.iter().filter_map(|&span| {
+        let rows = queries_of(span, queries, keys);
+        let reach = Reach::new(span, queries, keys, shape.window);
+        (!rows.is_empty()).then(|| Stretch { reach, keys: reach.seen_by(&rows), queries: rows })
+    });
+    let longest = stretches.clone().map(|stretch| stretch.keys.len()).max().unwrap_or(0);
+    let threads = if queries * longest * q.cols() < WORTH_SHARING { 1 } else { be.threads() };
+    let (rows_of, own) = scratch.split_at_mut(2 * queries * shape.heads);
     softmaxes(be.kernels(), threads, forward, shape, rows_of);
     let rows_of = &*rows_of;
 
-    let each = req(be, rows, shape).scratch - 2 * rows * shape.heads;
-    let each = each / be.threads();
-    let all = spans.iter().filter(|span| !span.is_empty()).count() * shape.kv_heads;
+    let all = stretches.clone().count() * shape.kv_heads;
     let units = Units {
         shape,
-        spans: spans.iter(),
+        stretches,
         rest: Some(gradients),
-        at: 0,
+        at: (0, 0),
         band: None,
         // All threads finish what is left uncut at about the same time.
         uncut: if threads == 1 { all } else { all / threads * threads },
         cut: None,
     };
-    share(threads, own, each, units, |unit, own| {
-        let Unit { span, head, part, mut gradients } = unit;
-        let reach = Reach::new(span, rows, rows, shape.window);
+    share(threads, own, each(queries, keys, shape), units, |unit, own| {
+        let Unit { stretch, head, part, mut gradients } = unit;
         let keys = match &part {
-            Part::All => 0..span.len(),
+            Part::All => stretch.keys.clone(),
             Part::Keys(keys) => keys.clone(),
-            Part::Queries(queries) => {
-                let rows = span.start + queries.start..span.start + queries.end;
-                reach.tiles(&rows).next().map_or(0, |tile| tile.start)..queries.end
-            }
+            Part::Queries(queries) => stretch.reach.seen_by(queries),
         };
         let kernels = be.kernels();
-        let work = Work { kernels, forward, softmaxes: rows_of, shape, reach, span, head, part };
-        for at in keys.clone().step_by(QUANTUM) {
-            work.keys(at..keys.end.min(at + QUANTUM), &mut gradients, own);
+        let work = Work { kernels, forward, softmaxes: rows_of, shape, stretch, head, part };
+        for at in cut(keys, QUANTUM) {
+            work.keys(at, &mut gradients, own);
         }
     });
 }
@@ -121,26 +128,35 @@ fn softmaxes(
     });
 }
 
+/// What a call is about of one span.
+#[derive(Clone)]
+struct Stretch {
+    reach: Reach,
+    /// Rows of `q`.
+    queries: Range<usize>,
+    /// The keys they see, from the first of a tile on; counted from the span's first.
+    keys: Range<usize>,
+}
+
 /// One unit's constant part.
 struct Work<'a> {
     kernels: &'static Kernels,
     forward: Forward<'a>,
     softmaxes: &'a [f32],
     shape: AttentionShape,
-    reach: Reach,
-    span: Span,
+    stretch: Stretch,
     /// The key/value head.
     head: usize,
     part: Part,
 }
 
-/// What of its head's gradients a unit owns; keys and queries are counted from the span's first.
+/// What of its head's gradients a unit owns.
 #[derive(Clone)]
 enum Part {
     All,
-    /// `dk` and `dv` of some keys.
+    /// `dk` and `dv` of some keys, counted from the span's first.
     Keys(Range<usize>),
-    /// `dq` of some queries.
+    /// `dq` of some rows.
     Queries(Range<usize>),
 }
 
@@ -158,8 +174,21 @@ struct Keys<'a> {
 impl Work<'_> {
     /// Adds what one tile of keys contributes.
     fn keys(&self, at: Range<usize>, gradients: &mut Gradients<'_>, own: &mut [f32]) {
+        let Stretch { reach, queries, .. } = &self.stretch;
+        let queries = if let Part::Queries(queries) = &self.part { queries } else { queries };
+        let tile = |rows: Range<usize>| Tile {
+            rows: rows.len(),
+            columns: at.len(),
+            seen: reach.seen(rows.start, &at, 1),
+        };
+        let tiles = reach.quanta(queries, at.start).map(|rows| (tile(rows.clone()), rows));
+        // From where these keys are out of the window's reach on, nobody sees them.
+        let mut tiles = tiles.take_while(|(tile, _)| !tile.is_empty()).peekable();
+        if tiles.peek().is_none() {
+            return;
+        }
         let d = self.shape.head_dim;
-        let (rows, columns) = (self.reach.rows(&at), self.head * d..(self.head + 1) * d);
+        let (rows, columns) = (reach.rows(&at), self.head * d..(self.head + 1) * d);
         let k = self.forward.k.rows_range(rows.clone()).cols_range(columns.clone());
         let v = self.forward.v.rows_range(rows).cols_range(columns);
         let len = at.len() * d;
@@ -169,27 +198,11 @@ impl Work<'_> {
         let turned_keys = turned(self.kernels, k, room);
         let (room, own) = own.split_at_mut(len);
         let values = turned(self.kernels, v, room);
-        let keys = Keys { at, k, packed, turned: turned_keys, values };
+        let keys = Keys { at: at.clone(), k, packed, turned: turned_keys, values };
 
-        let group = self.shape.heads / self.shape.kv_heads;
-        // Before the tile that holds the first of these keys nobody sees them.
-        for head in 0..group {
-            let (first, end) = match &self.part {
-                Part::Queries(queries) => (queries.start, queries.end),
-                Part::All | Part::Keys(_) => (keys.at.start, self.span.len()),
-            };
-            for at in (first..end).step_by(QUANTUM) {
-                let rows =
-                    self.span.start + at..self.span.start + self.span.len().min(at + QUANTUM);
-                let tile = Tile {
-                    rows: rows.len(),
-                    columns: keys.at.len(),
-                    seen: self.reach.seen(rows.start, &keys.at, 1),
-                };
-                if tile.is_empty() {
-                    break;
-                }
-                self.tile(&keys, tile, rows, head, gradients, own);
+        for (tile, rows) in tiles {
+            for head in 0..self.shape.heads / self.shape.kv_heads {
+                self.tile(&keys, tile, rows.clone(), head, gradients, own);
             }
         }
     }
@@ -230,7 +243,8 @@ impl Work<'_> {
         let slopes = Mat::new(slopes, tile.rows, Kernels::SCORES).cols_range(0..n);
         let clean = tile.is_whole() || [q, dout, keys.k].iter().all(|&x| kernels.finite(x));
         if !matches!(self.part, Part::Queries(_)) {
-            let first = if let Part::Keys(keys) = &self.part { keys.start } else { 0 };
+            let owned = if let Part::Keys(keys) = &self.part { keys } else { &self.stretch.keys };
+            let first = owned.start;
             let at = keys.at.start - first..keys.at.end - first;
             let mut dk = gradients.dk.rb().rows_range(at.clone());
             let mut dv = gradients.dv.rb().rows_range(at);
@@ -246,8 +260,9 @@ impl Work<'_> {
             }
         }
         if !matches!(self.part, Part::Keys(_)) {
-            let first = if let Part::Queries(queries) = &self.part { queries.start } else { 0 };
-            let first = self.span.start + first;
+            let owned = &self.stretch.queries;
+            let owned = if let Part::Queries(queries) = &self.part { queries } else { owned };
+            let first = owned.start;
             let dq = gradients.dq.rb().rows_range(rows.start - first..rows.end - first);
             let dq = dq.cols_range(head * d..(head + 1) * d);
             if clean {
@@ -261,19 +276,19 @@ impl Work<'_> {
 
 /// One key/value head of one span, or a part of it.
 struct Unit<'a> {
-    span: Span,
+    stretch: Stretch,
     head: usize,
     part: Part,
     gradients: Gradients<'a>,
 }
 
 /// The units of a batch, span by span and head by head.
-struct Units<'a, 's> {
+struct Units<'a, I> {
     shape: AttentionShape,
-    spans: std::slice::Iter<'s, Span>,
-    /// Rows from `at` on.
+    stretches: I,
+    /// Queries and keys from `at` on.
     rest: Option<Gradients<'a>>,
-    at: usize,
+    at: (usize, usize),
     /// Heads of the current span not handed out so far.
     band: Option<Unit<'a>>,
     /// Heads to hand out whole.
@@ -282,7 +297,7 @@ struct Units<'a, 's> {
     cut: Option<Unit<'a>>,
 }
 
-impl<'a> Iterator for Units<'a, '_> {
+impl<'a, I: Iterator<Item = Stretch>> Iterator for Units<'a, I> {
     type Item = Unit<'a>;
 
     fn next(&mut self) -> Option<Unit<'a>> {
@@ -291,7 +306,7 @@ impl<'a> Iterator for Units<'a, '_> {
                 return Some(part);
             }
             let head = self.head()?;
-            if self.uncut > 0 && !head.span.is_empty() {
+            if self.uncut > 0 {
                 self.uncut -= 1;
                 return Some(head);
             }
@@ -300,30 +315,28 @@ impl<'a> Iterator for Units<'a, '_> {
     }
 }
 
-impl<'a> Units<'a, '_> {
+impl<'a, I: Iterator<Item = Stretch>> Units<'a, I> {
     /// The next part of a head that is cut.
-    fn part(&mut self, head: Unit<'a>) -> Option<Unit<'a>> {
-        let Unit { span, head, part, gradients: Gradients { dq, dk, dv } } = head;
-        let tile = |at: usize| at..span.len().min(at + QUANTUM);
+    fn part(&mut self, unit: Unit<'a>) -> Option<Unit<'a>> {
+        let Unit { stretch, head, part, gradients: Gradients { dq, dk, dv } } = unit;
+        let next = |stretch, gradients| Unit { stretch, head, part, gradients };
         if dk.rows() > 0 {
-            let at = tile(span.len() - dk.rows());
+            let keys = stretch.keys.end - dk.rows()..stretch.keys.end;
+            let at = cut(keys, QUANTUM).next()?;
             let ((dk, dk_rest), (dv, dv_rest)) = (dk.split_rows(at.len()), dv.split_rows(at.len()));
             let (none, dq) = dq.split_rows(0);
-            let gradients = Gradients { dq, dk: dk_rest, dv: dv_rest };
-            self.cut = Some(Unit { span, head, part, gradients });
+            let rest = Gradients { dq, dk: dk_rest, dv: dv_rest };
+            self.cut = Some(next(stretch.clone(), rest));
             let gradients = Gradients { dq: none, dk, dv };
-            return Some(Unit { span, head, part: Part::Keys(at), gradients });
+            return Some(Unit { stretch, head, part: Part::Keys(at), gradients });
         }
-        if dq.rows() > 0 {
-            let at = tile(span.len() - dq.rows());
-            let (dq, dq_rest) = dq.split_rows(at.len());
-            let ((no_dk, dk), (no_dv, dv)) = (dk.split_rows(0), dv.split_rows(0));
-            self.cut =
-                Some(Unit { span, head, part, gradients: Gradients { dq: dq_rest, dk, dv } });
-            let gradients = Gradients { dq, dk: no_dk, dv: no_dv };
-            return Some(Unit { span, head, part: Part::Queries(at), gradients });
-        }
-        None
+        let queries = stretch.queries.end - dq.rows()..stretch.queries.end;
+        let at = stretch.reach.quanta(&queries, 0).next()?;
+        let (dq, dq_rest) = dq.split_rows(at.len());
+        let ((no_dk, dk), (no_dv, dv)) = (dk.split_rows(0), dv.split_rows(0));
+        self.cut = Some(next(stretch.clone(), Gradients { dq: dq_rest, dk, dv }));
+        let gradients = Gradients { dq, dk: no_dk, dv: no_dv };
+        Some(Unit { stretch, head, part: Part::Queries(at), gradients })
     }
 
     /// The next head of a span, whole.
@@ -331,23 +344,29 @@ impl<'a> Units<'a, '_> {
         let band = match self.band.take().filter(|band| band.gradients.dk.cols() > 0) {
             Some(band) => band,
             None => {
-                let span = *self.spans.next()?;
-                let cut = |from: MatMut<'a, f32>| {
-                    from.split_rows(span.start - self.at).1.split_rows(span.len())
+                let stretch = self.stretches.next()?;
+                let (queries, keys) = (&stretch.queries, stretch.reach.rows(&stretch.keys));
+                let cut = |from: MatMut<'a, f32>, at: usize, rows: &Range<usize>| {
+                    from.split_rows(rows.start - at).1.split_rows(rows.len())
                 };
                 let Gradients { dq, dk, dv } = self.rest.take()?;
-                let ((dq, dq_rest), (dk, dk_rest), (dv, dv_rest)) = (cut(dq), cut(dk), cut(dv));
-                self.at = span.end;
+                let (dq, dq_rest) = cut(dq, self.at.0, queries);
+                let (dk, dk_rest) = cut(dk, self.at.1, &keys);
+                let (dv, dv_rest) = cut(dv, self.at.1, &keys);
+                self.at = (queries.end, keys.end);
                 self.rest = Some(Gradients { dq: dq_rest, dk: dk_rest, dv: dv_rest });
-                Unit { span, head: 0, part: Part::All, gradients: Gradients { dq, dk, dv } }
+                let gradients = Gradients { dq, dk, dv };
+                Unit { stretch, head: 0, part: Part::All, gradients }
             }
         };
-        let Unit { span, head, gradients: Gradients { dq, dk, dv }, .. } = band;
+        let Unit { stretch, head, gradients: Gradients { dq, dk, dv }, .. } = band;
         let (d, group) = (self.shape.head_dim, self.shape.heads / self.shape.kv_heads);
         let (dq, dq_rest) = dq.split_cols(group * d);
         let ((dk, dk_rest), (dv, dv_rest)) = (dk.split_cols(d), dv.split_cols(d));
-        let rest = Gradients { dq: dq_rest, dk: dk_rest, dv: dv_rest };
-        self.band = Some(Unit { span, head: head + 1, part: Part::All, gradients: rest });
-        Some(Unit { span, head, part: Part::All, gradients: Gradients { dq, dk, dv } })
+        let gradients = Gradients { dq: dq_rest, dk: dk_rest, dv: dv_rest };
+        let (next, part) = (stretch.clone(), Part::All);
+        self.band = Some(Unit { stretch: next, head: head + 1, part, gradients });
+        let gradients = Gradients { dq, dk, dv };
+        Some(Unit { stretch, head, part: Part::All, gradients })
     }
 }

@@ -115,7 +115,9 @@ impl Backend for Simd {
             OpShape::Attention { queries, keys, shape } => {
                 attention::req(self, queries, keys, shape)
             }
-            OpShape::AttentionVjp { rows, shape } => attention_vjp::req(self, rows, shape),
+            OpShape::AttentionVjp { queries, keys, shape } => {
+                attention_vjp::req(self, queries, keys, shape)
+            }
             OpShape::XentHead { rows, vocab_size, hidden_size } => {
                 head::req(self, rows, vocab_size, hidden_size)
             }

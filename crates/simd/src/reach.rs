@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lowtide_backend::Span;
 use lowtide_kernels::{Kernels, Rhs, Seen};
-use lowtide_tensor::{Mat, MatMut, QUANTUM};
+use lowtide_tensor::{Mat, MatMut, QUANTUM, quanta};
 
 /// Which keys the queries of a span see. Queries are numbered as rows of `q`, keys from the first
 /// key of the span.
@@ -12,36 +12,45 @@ use lowtide_tensor::{Mat, MatMut, QUANTUM};
 pub(crate) struct Reach {
     /// Row of `k` and `v` at which keys are counted from.
     key0: usize,
-    /// Row of `q` that stands at key `offset`.
-    query0: usize,
-    offset: usize,
+    /// Rows of `k` before the one at which the first row of `q` stands.
+    before: usize,
     /// Keys a query sees at most, itself included.
     window: usize,
 }
 
 impl Reach {
-    /// With as many queries as keys a span attends within itself; with more keys, the queries are
-    /// the last of them.
+    /// Queries are the last rows of the keys.
     pub(crate) fn new(span: Span, queries: usize, keys: usize, window: Option<usize>) -> Self {
         let window = window.unwrap_or(usize::MAX);
-        if queries == keys {
-            Self { key0: span.start, query0: span.start, offset: 0, window }
-        } else {
-            Self { key0: 0, query0: 0, offset: keys - queries, window }
-        }
+        Self { key0: span.start, before: keys - queries, window }
     }
 
     /// The keys that query row `row` sees.
     fn keys(&self, row: usize) -> Range<usize> {
-        let end = self.offset + row - self.query0 + 1;
+        let end = self.before + row + 1 - self.key0;
         end.saturating_sub(self.window)..end
+    }
+
+    /// The keys that at least one of some query rows sees, from the first of a tile on.
+    pub(crate) fn seen_by(&self, rows: &Range<usize>) -> Range<usize> {
+        self.keys(rows.start).start / QUANTUM * QUANTUM..self.keys(rows.end - 1).end
     }
 
     /// The tiles of keys that at least one of some query rows sees, the last one cut short.
     pub(crate) fn tiles(&self, rows: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let first = self.keys(rows.start).start / QUANTUM * QUANTUM;
-        let end = self.keys(rows.end - 1).end;
-        (first..end).step_by(QUANTUM).map(move |at| at..end.min(at + QUANTUM))
+        cut(self.seen_by(rows), QUANTUM)
+    }
+
+    /// Cuts those of some query rows that come no earlier than a key where the quanta of all rows
+    /// meet.
+    pub(crate) fn quanta(
+        &self,
+        rows: &Range<usize>,
+        key: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let before = self.before;
+        let first = (before + rows.start).max(self.key0 + key);
+        quanta(first..before + rows.end).map(move |rows| rows.start - before..rows.end - before)
     }
 
     /// The rows of `k` and `v` that hold some keys.
@@ -65,9 +74,19 @@ impl Reach {
 /// registers and micro-kernels for every instruction set.
 const BAND: usize = 16;
 
-/// `0..len` in steps.
-fn cut(len: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len).step_by(step).map(move |at| at..len.min(at + step))
+/// The rows of `q`, the last `queries` of `keys` rows, that belong to a span.
+pub(crate) fn queries_of(span: Span, queries: usize, keys: usize) -> Range<usize> {
+    let (rows, before) = (span.queries(queries, keys), keys - queries);
+    rows.start - before..rows.end - before
+}
+
+/// A range in steps.
+pub(crate) fn cut(
+    range: Range<usize>,
+    step: usize,
+) -> impl DoubleEndedIterator<Item = Range<usize>> + Send {
+    let end = range.end;
+    range.step_by(step).map(move |at| at..end.min(at + step))
 }
 
 /// A tile of scores, for products with the rows that its weights stand for.
@@ -93,7 +112,7 @@ impl Tile {
     /// others would only add zeros.
     pub(crate) fn bands(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         let step = if self.is_whole() { self.rows.max(1) } else { BAND };
-        cut(self.rows, step).map(move |rows| {
+        cut(0..self.rows, step).map(move |rows| {
             let first = self.seen.of(rows.start, self.columns).start;
             let end = self.seen.of(rows.end - 1, self.columns).end;
             (rows, first / BAND * BAND..end.next_multiple_of(BAND).min(self.columns).max(first))
@@ -103,7 +122,7 @@ impl Tile {
     /// Bands of columns, and the rows that see them at least.
     fn bands_of_columns(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         let step = if self.is_whole() { self.columns.max(1) } else { BAND };
-        cut(self.columns, step).map(move |columns| {
+        cut(0..self.columns, step).map(move |columns| {
             let seen = |&row: &usize| self.seen.of(row, self.columns);
             let first = (0..self.rows).find(|row| seen(row).end > columns.start);
             let first = first.unwrap_or(self.rows);

@@ -47,7 +47,8 @@ fn run(be: &dyn Backend, shape: AttentionShape, operands: &Operands) -> Vec<f32>
     be.attention(q, k, v, shape, &SPANS, out, out_lse, &mut scratch);
     let mut dq = vec![0.0; TOKENS * wide];
     let (mut dk, mut dv) = (vec![0.0; TOKENS * narrow], vec![0.0; TOKENS * narrow]);
-    let mut scratch = vec![0.0; be.req(OpShape::AttentionVjp { rows: TOKENS, shape }).scratch];
+    let op = OpShape::AttentionVjp { queries: TOKENS, keys: TOKENS, shape };
+    let mut scratch = vec![0.0; be.req(op).scratch];
     be.attention_vjp(
         q,
         k,

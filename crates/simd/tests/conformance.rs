@@ -1,8 +1,11 @@
 //! The backend passes the suite that every backend passes, on every instruction set there is here.
 
-use lowtide_backend::{Backend, Checked};
-use lowtide_conformance::{backend, threads};
+use lowtide_adapter::Config;
+use lowtide_backend::{Backend, Checked, Scalar};
+use lowtide_conformance::adapter::adapter_on;
+use lowtide_conformance::{AtInit, backend, threads};
 use lowtide_kernels::{Isa, Kernels};
+use lowtide_lora::LoraMethod;
 use lowtide_simd::Simd;
 
 /// Tests of one instruction set, which pass where the processor lacks it. They are apart so that
@@ -23,6 +26,17 @@ macro_rules! conforms {
             fn several_threads() {
                 if let Some(kernels) = Kernels::of($isa) {
                     backend(&Checked::new(Simd::with(kernels, 3)));
+                }
+            }
+
+            #[test]
+            fn adapters_on_it() {
+                if let Some(kernels) = Kernels::of($isa) {
+                    for dropout in [0.0, 0.3] {
+                        let config = Config { rank: 5, dropout, ..Config::default() };
+                        let be = Checked::new(Simd::with(kernels, 3));
+                        adapter_on(&be, &Scalar, &LoraMethod, &config, AtInit::EqualsBase);
+                    }
                 }
             }
 

@@ -22,9 +22,11 @@
 extern crate std;
 
 mod float;
+mod quanta;
 mod view;
 
 pub use float::Float;
+pub use quanta::quanta;
 pub use view::{Mat, MatMut, Order};
 
 /// Rows over which every contraction over tokens, keys or a linear's width accumulates before the

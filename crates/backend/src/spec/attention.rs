@@ -1,13 +1,14 @@
 //! Causal grouped-query attention that never holds more than a tile of scores (the online softmax
 //! of FlashAttention, Dao et al. 2022), and its gradient by recomputation.
 //!
-//! Keys come in tiles of [`QUANTUM`] counted from the first key of the span, queries in tiles of
-//! the same size. What a query sees inside a tile is one range, so a mask is two numbers. A tile
-//! that a query does not see at all changes nothing, hence row `t` depends on its own inputs only.
+//! Queries are the last rows of the keys, and all rows are counted as those of keys. Keys come in
+//! tiles of [`QUANTUM`] counted from the first key of the span, queries in the quanta of all rows.
+//! What a query sees inside a tile is one range, so a mask is two numbers. A tile that a query does
+//! not see at all changes nothing, hence row `t` depends on its own inputs only.
 
 use core::ops::Range;
 
-use lowtide_tensor::{Float, Mat, MatMut, QUANTUM};
+use lowtide_tensor::{Float, Mat, MatMut, QUANTUM, quanta};
 
 use super::lanes::{LANES, add, axpy, dot, dots, panel_len};
 use crate::contract;
@@ -45,28 +46,27 @@ pub fn attention<F: Float>(
             let (hq, hk) = columns(shape, head);
             let (q, mut o) = (q.cols_range(hq.clone()), o.rb().cols_range(hq));
             let (k, v) = (k.cols_range(hk.clone()), v.cols_range(hk));
-            for queries in tiles(0..span.len()) {
+            for queries in quanta(reach.queries.clone()) {
                 let mut running = [Running::NOTHING; QUANTUM];
-                for i in queries.clone() {
-                    o.row_mut(span.start + i).fill(F::ZERO);
+                let rows = reach.query_rows(&queries);
+                for row in rows.clone() {
+                    o.row_mut(row).fill(F::ZERO);
                 }
                 for tile in reach.key_tiles(&queries) {
                     let block = Block { reach: &reach, queries: queries.clone(), tile };
-                    let first = block.key_rows().start;
-                    let keys = Tile::pack(keys, k, block.key_rows());
-                    for (i, row) in block.query_rows().enumerate() {
+                    let keys = Tile::pack(keys, k, block.tile.clone());
+                    for (i, row) in rows.clone().enumerate() {
                         let seen = block.seen(i);
                         if !seen.is_empty() {
                             let mut scores = [F::ZERO; QUANTUM];
                             keys.dots(q.row(row), &mut scores);
-                            let values = seen.clone().map(|j| v.row(first + j));
+                            let values = seen.clone().map(|j| v.row(block.tile.start + j));
                             let (scores, o) = (&mut scores[seen], o.row_mut(row));
                             running[i].merge(scores, shape.scale, values, partial, o);
                         }
                     }
                 }
-                for (i, Running { max, sum }) in queries.zip(running) {
-                    let row = span.start + i;
+                for (row, Running { max, sum }) in rows.zip(running) {
                     o.row_mut(row).iter_mut().for_each(|o| *o /= sum);
                     *lse.at(row, head) = max + sum.ln();
                 }
@@ -119,8 +119,8 @@ impl<F: Float> Running<F> {
 /// `p = e^(scale q·k - lse)` and `ds = scale p (dout·v - dout·o)`, `dq = ds k`, `dk = dsᵀ q` and
 /// `dv = pᵀ dout`.
 ///
-/// `dq` sums over tiles of keys in ascending order. `dk` and `dv` sum over the query heads of a
-/// group in ascending order and, for each, over tiles of queries in ascending order. Every partial
+/// `dq` sums over tiles of keys in ascending order. `dk` and `dv` sum over tiles of queries in
+/// ascending order and, for each, over the query heads of a group in ascending order. Every partial
 /// sum of one tile starts from zero.
 pub fn attention_vjp<F: Float>(
     q: Mat<'_, F>,
@@ -146,28 +146,28 @@ pub fn attention_vjp<F: Float>(
     let partial = &mut scratch[..d];
     for span in spans {
         let reach = Reach::new(*span, q.rows(), k.rows(), shape.window);
-        for head in 0..shape.heads {
+        let heads =
+            |queries: Range<usize>| (0..shape.heads).map(move |head| (queries.clone(), head));
+        for (queries, head) in quanta(reach.queries.clone()).flat_map(heads) {
             let (hq, hk) = columns(shape, head);
             let (q, dout) = (q.cols_range(hq.clone()), dout.cols_range(hq.clone()));
             let (k, v) = (k.cols_range(hk.clone()), v.cols_range(hk.clone()));
             let o = o.cols_range(hq.clone());
-            for queries in tiles(0..span.len()) {
-                for tile in reach.key_tiles(&queries) {
-                    let block = Block { reach: &reach, queries: queries.clone(), tile };
-                    let keys = Tile::pack(keys, k, block.key_rows());
-                    let values = Tile::pack(values, v, block.key_rows());
-                    for (i, row) in block.query_rows().enumerate() {
-                        let (dout, line) = (dout.row(row), i * QUANTUM..(i + 1) * QUANTUM);
-                        let line = (&mut probs[line.clone()], &mut slopes[line]);
-                        keys.dots(q.row(row), line.0);
-                        values.dots(dout, line.1);
-                        let mean = dot(dout, o.row(row));
-                        softmax_vjp(line, shape.scale, lse.get(row, head), mean, block.seen(i));
-                    }
-                    block.back_to_queries(slopes, k, dq.rb().cols_range(hq.clone()), partial);
-                    block.back_to_keys(slopes, q, dk.rb().cols_range(hk.clone()), partial);
-                    block.back_to_keys(probs, dout, dv.rb().cols_range(hk.clone()), partial);
+            for tile in reach.key_tiles(&queries) {
+                let block = Block { reach: &reach, queries: queries.clone(), tile };
+                let keys = Tile::pack(keys, k, block.tile.clone());
+                let values = Tile::pack(values, v, block.tile.clone());
+                for (i, row) in reach.query_rows(&queries).enumerate() {
+                    let (dout, line) = (dout.row(row), i * QUANTUM..(i + 1) * QUANTUM);
+                    let line = (&mut probs[line.clone()], &mut slopes[line]);
+                    keys.dots(q.row(row), line.0);
+                    values.dots(dout, line.1);
+                    let mean = dot(dout, o.row(row));
+                    softmax_vjp(line, shape.scale, lse.get(row, head), mean, block.seen(i));
                 }
+                block.back_to_queries(slopes, k, dq.rb().cols_range(hq.clone()), partial);
+                block.back_to_keys(slopes, q, dk.rb().cols_range(hk.clone()), partial);
+                block.back_to_keys(probs, dout, dv.rb().cols_range(hk.clone()), partial);
             }
         }
     }
@@ -222,38 +222,44 @@ impl<'a, F: Float> Tile<'a, F> {
     }
 }
 
-/// Who sees whom in one span. Queries and keys are counted from the span's first.
+/// Who sees whom in one span. Queries and keys are counted as rows of `k`.
 struct Reach {
-    /// First row of the span in `q`.
-    query0: usize,
-    /// First row of the span in `k` and `v`.
-    key0: usize,
-    /// Key at which the first query stands.
-    offset: usize,
+    /// Rows before the first of `q`.
+    before: usize,
+    /// First key of the span.
+    first: usize,
+    /// The queries of the span.
+    queries: Range<usize>,
     /// Keys a query sees at most, itself included.
     window: usize,
 }
 
 impl Reach {
     fn new(span: Span, queries: usize, keys: usize, window: Option<usize>) -> Self {
-        let window = window.unwrap_or(usize::MAX);
-        if queries == keys {
-            Self { query0: span.start, key0: span.start, offset: 0, window }
-        } else {
-            Self { query0: 0, key0: 0, offset: keys - queries, window }
+        Self {
+            before: keys - queries,
+            first: span.start,
+            queries: span.queries(queries, keys),
+            window: window.unwrap_or(usize::MAX),
         }
     }
 
-    /// The keys that query `i` sees.
-    fn keys(&self, i: usize) -> Range<usize> {
-        let end = self.offset + i + 1;
-        end.saturating_sub(self.window)..end
+    /// The rows of `q` that hold some queries.
+    fn query_rows(&self, queries: &Range<usize>) -> Range<usize> {
+        queries.start - self.before..queries.end - self.before
+    }
+
+    /// The keys that a query sees.
+    fn keys(&self, query: usize) -> Range<usize> {
+        let end = query + 1;
+        end.saturating_sub(self.window).max(self.first)..end
     }
 
     /// The tiles of keys that at least one of some queries sees.
     fn key_tiles(&self, queries: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let first = self.keys(queries.start).start / QUANTUM * QUANTUM;
-        tiles(first..self.keys(queries.end - 1).end)
+        let (seen, end) = (self.keys(queries.start).start - self.first, queries.end);
+        let starts = (self.first + seen / QUANTUM * QUANTUM..end).step_by(QUANTUM);
+        starts.map(move |start| start..end.min(start + QUANTUM))
     }
 }
 
@@ -267,12 +273,7 @@ struct Block<'a> {
 impl Block<'_> {
     /// The rows of `q`.
     fn query_rows(&self) -> Range<usize> {
-        self.reach.query0 + self.queries.start..self.reach.query0 + self.queries.end
-    }
-
-    /// The rows of `k` and `v`.
-    fn key_rows(&self) -> Range<usize> {
-        self.reach.key0 + self.tile.start..self.reach.key0 + self.tile.end
+        self.reach.query_rows(&self.queries)
     }
 
     /// The keys of the tile that query `i` of the tile sees.
@@ -294,7 +295,7 @@ impl Block<'_> {
         for (i, row) in self.query_rows().enumerate() {
             partial.fill(F::ZERO);
             for j in self.seen(i) {
-                axpy(weights[i * QUANTUM + j], from.row(self.key_rows().start + j), partial);
+                axpy(weights[i * QUANTUM + j], from.row(self.tile.start + j), partial);
             }
             add(partial, to.row_mut(row));
         }
@@ -308,7 +309,7 @@ impl Block<'_> {
         mut to: MatMut<'_, F>,
         partial: &mut [F],
     ) {
-        for (j, row) in self.key_rows().enumerate() {
+        for (j, row) in self.tile.clone().enumerate() {
             partial.fill(F::ZERO);
             for (i, query) in self.query_rows().enumerate() {
                 if self.seen(i).contains(&j) {
@@ -324,9 +325,4 @@ impl Block<'_> {
 fn columns(shape: AttentionShape, head: usize) -> (Range<usize>, Range<usize>) {
     let (d, kv) = (shape.head_dim, head / (shape.heads / shape.kv_heads));
     (head * d..(head + 1) * d, kv * d..(kv + 1) * d)
-}
-
-/// Cuts a range into tiles of a quantum.
-fn tiles(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    range.clone().step_by(QUANTUM).map(move |start| start..range.end.min(start + QUANTUM))
 }

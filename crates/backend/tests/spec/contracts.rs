@@ -150,7 +150,11 @@ fn attention_says_what_does_not_fit() {
         ),
         (
             call((5, 5), fits, &spans(&[2, 2])),
-            "attention: spans: expected an end at row 5, found 4",
+            "attention: spans: expected an end at row 5 or beyond, found 4",
+        ),
+        (
+            call((2, 5), fits, &spans(&[2])),
+            "attention: spans: expected an end at row 5 or beyond, found 2",
         ),
         (
             call((5, 5), fits, &[spans(&[5])[0], backwards]),
@@ -168,16 +172,19 @@ fn attention_says_what_does_not_fit() {
     for (got, want) in cases {
         assert_eq!(got, want);
     }
-    let cached = call((5, 6), fits, &spans(&[3, 2]));
-    let want = "attention: spans: expected one span over all 5 queries of a KV cache, found [";
-    assert!(cached.starts_with(want), "{cached}");
-    let vjp = words(|| {
-        let (q, k) = (mat(2, 12), mat(3, 6));
-        let (dq, dk, dv) = (out(2, 12), out(3, 6), out(3, 6));
-        let (lse, spans) = (mat(2, 4), spans(&[2]));
-        SPEC.attention_vjp(q, k, k, q, lse, q, fits, &spans, dq, dk, dv, &mut lent());
-    });
-    assert_eq!(vjp, "attention_vjp: k: expected [2, 6], found [3, 6]");
+    let vjp = |keys: usize, grads: usize, lens: &[usize]| {
+        words(|| {
+            let (q, k) = (mat(2, 12), mat(keys, 6));
+            let (dq, dk, dv) = (out(2, 12), out(grads, 6), out(grads, 6));
+            let (lse, spans) = (mat(2, 4), spans(lens));
+            SPEC.attention_vjp(q, k, k, q, lse, q, fits, &spans, dq, dk, dv, &mut lent());
+        })
+    };
+    let want = "attention_vjp: k: expected at least as many rows as q has, 2, found 1";
+    assert_eq!(vjp(1, 1, &[2]), want);
+    assert_eq!(vjp(3, 2, &[3]), "attention_vjp: dk: expected [3, 6], found [2, 6]");
+    let want = "attention_vjp: spans: expected an end at row 3 or beyond, found 2";
+    assert_eq!(vjp(3, 3, &[2]), want);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn requirements_never_shrink_with_rows() {
             OpShape::Matmul { m: rows, k: 64, n: 8 },
             OpShape::Matmul { m: 64, k: rows, n: 8 },
             OpShape::Attention { queries: rows, keys: rows, shape },
-            OpShape::AttentionVjp { rows, shape },
+            OpShape::AttentionVjp { queries: rows, keys: rows, shape },
             OpShape::XentHead { rows, vocab_size, hidden_size },
             OpShape::XentHeadVjp { rows, vocab_size, hidden_size },
         ]
@@ -69,18 +69,21 @@ fn calls_and_multiply_adds_are_counted() {
     let mut attention = scratch(OpShape::Attention { queries: 5, keys: 5, shape });
     let (q, k, o, lse) = (mat(5, 12), mat(5, 6), out(5, 12), out(5, 4));
     be.attention(q, k, k, shape, &spans(&[3, 2]), o, lse, &mut attention);
+    let (o, lse) = (out(1, 12), out(1, 4));
+    be.attention(mat(1, 12), k, k, shape, &spans(&[3, 2]), o, lse, &mut attention);
     be.matmul(1.0, mat(2, 3), mat(3, 4), 0.0, out(2, 4), &mut []);
 
     let counts = be.counts();
     assert_eq!((counts.calls(Op::Qmatmul), counts.multiply_adds(Op::Qmatmul)), (2, 3 * 4 * 6));
     assert_eq!((counts.calls(Op::AddBias), counts.multiply_adds(Op::AddBias)), (1, 0));
-    // Rows see 1, 2, 2 and 1, 2 keys: 8 pairs, scores and values, 4 heads of width 3.
-    assert_eq!(counts.multiply_adds(Op::Attention), 2 * 8 * 4 * 3);
-    assert_eq!(counts.calls_total(), 5);
-    assert_eq!(counts.multiply_adds_total(), 72 + 192 + 24);
+    // Rows see 1, 2, 2 and 1, 2 keys, the last one again 2: 10 pairs, scores and values, 4 heads of
+    // width 3.
+    assert_eq!(counts.multiply_adds(Op::Attention), 2 * 10 * 4 * 3);
+    assert_eq!(counts.calls_total(), 6);
+    assert_eq!(counts.multiply_adds_total(), 72 + 240 + 24);
     let since = counts.since(&before);
     assert_eq!((since.calls(Op::Qmatmul), since.calls(Op::Matmul)), (0, 1));
-    assert_eq!(since.multiply_adds_total(), 192 + 24);
+    assert_eq!(since.multiply_adds_total(), 240 + 24);
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Sequence {
         let (k, v) = (Mat::new(&self.k, keys, narrow), Mat::new(&self.v, keys, narrow));
         let o = MatMut::new(&mut self.o, queries, wide);
         let lse = MatMut::new(&mut self.lse, queries, shape.heads);
-        let spans = [Span { start: 0, prompt_end: 0, end: queries }];
+        let spans = [Span { start: 0, prompt_end: 0, end: keys }];
         let scratch = self.scratch.lend(backend, OpShape::Attention { queries, keys, shape });
         backend.attention(q, k, v, shape, &spans, o, lse, scratch);
     }
@@ -120,7 +120,7 @@ impl Backward {
             MatMut::new(&mut self.dq, rows, wide),
             MatMut::new(&mut self.dk, rows, narrow),
             MatMut::new(&mut self.dv, rows, narrow),
-            self.scratch.lend(backend, OpShape::AttentionVjp { rows, shape }),
+            self.scratch.lend(backend, OpShape::AttentionVjp { queries: rows, keys: rows, shape }),
         );
     }
 }

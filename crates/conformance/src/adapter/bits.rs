@@ -38,6 +38,7 @@ pub(super) fn check(case: &Case<f32>, be: &dyn Backend<f32>) {
         if !case.adapter.facts().whole_sequence {
             same("rows split after the first quantum", &[QUANTUM]);
             same("rows split after the second quantum", &[2 * QUANTUM]);
+            same("rows split after every quantum", &[QUANTUM, 2 * QUANTUM]);
         }
     }
 }
@@ -63,6 +64,8 @@ pub(super) fn check_close(pair: &Pair, be: &dyn Backend<f32>, be_double: &dyn Ba
 /// The operands of a call of [`ROWS`] rows.
 struct Run<F> {
     batch: Batch,
+    /// What the gradient of the parameters holds before.
+    p: Vec<F>,
     x: Vec<F>,
     dy: Vec<F>,
 }
@@ -72,7 +75,8 @@ impl<F: Float> Run<F> {
         let mut draw = Draw::new(5);
         let x = draw.vec(ROWS * case.in_features, 1.0);
         let dy = draw.vec(ROWS * case.out_features, 1.0);
-        Self { batch: Batch::new(ROWS, phase), x, dy }
+        let p = draw.vec(case.p.len(), 1.0);
+        Self { batch: Batch::new(ROWS, phase), p, x, dy }
     }
 
     /// Output and gradients when the rows come in several calls, cut before these rows.
@@ -84,7 +88,7 @@ impl<F: Float> Run<F> {
         cuts: &[usize],
     ) -> (Vec<F>, Grads<F>) {
         let (mut y, mut dx) = (Vec::new(), Vec::new());
-        let mut p = vec![F::ZERO; case.p.len()];
+        let mut p = self.p.clone();
         let starts = [0].into_iter().chain(cuts.iter().copied());
         let ends = cuts.iter().copied().chain([ROWS]);
         for range in starts.zip(ends).map(|(start, end)| start..end) {

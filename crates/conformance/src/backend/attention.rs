@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use lowtide_backend::{AttentionShape, Backend, OpShape, Span};
-use lowtide_tensor::Float;
+use lowtide_tensor::{Float, QUANTUM};
 
 use super::case::{Case, Cx, check};
 use super::tolerance;
@@ -21,6 +21,8 @@ pub(super) fn check_family(be: &dyn Backend) {
         (3, 1, 64, None, vec![200]),
         (10, 1, 12, None, vec![140]),
         (2, 2, 32, Some(64), vec![300]),
+        (4, 2, 16, Some(50), vec![70, 0, 1, 250, 8]),
+        (3, 1, 20, None, vec![100, 5, 230]),
         (2, 1, 8, None, vec![]),
     ];
     for (heads, kv_heads, head_dim, window, lengths) in cases {
@@ -31,6 +33,7 @@ pub(super) fn check_family(be: &dyn Backend) {
         check(be, &AttentionVjp(case.clone()));
         check_alone(be, &case);
         check_cache(be, &case);
+        check_tiles(be, &AttentionVjp(case));
     }
 }
 
@@ -75,7 +78,8 @@ impl Attention {
         }
     }
 
-    /// `o` and `lse` of rows `queries` over the keys and values of rows `keys`.
+    /// `o` and `lse` of rows `queries` over the keys and values of rows `keys`, which end with the
+    /// queries.
     fn forward<F: Float>(
         &self,
         cx: &Cx<'_, F>,
@@ -130,6 +134,50 @@ impl Case for Attention {
 #[derive(Clone)]
 pub(super) struct AttentionVjp(pub(super) Attention);
 
+/// Results of both passes over all rows, each with its name.
+type Passes<F> = [(&'static str, Vec<F>); 5];
+
+impl AttentionVjp {
+    /// Both passes, `tile` rows at a time: each call has its own queries, and all rows so far as
+    /// keys.
+    fn passes<F: Float>(&self, cx: &Cx<'_, F>, tile: usize) -> Passes<F> {
+        let (shape, tokens, spans) = (self.0.shape, self.0.tokens(), self.0.spans());
+        let (wide, narrow) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        let (mut o, mut lse) = (Vec::new(), Vec::new());
+        let mut dq = cx.rows_of(5, &(0..tokens), wide, 1.0);
+        let mut dk = cx.rows_of(6, &(0..tokens), narrow, 1.0);
+        let mut dv = cx.rows_of(7, &(0..tokens), narrow, 1.0);
+        for start in (0..tokens.max(1)).step_by(tile) {
+            let queries = start..tokens.min(start.saturating_add(tile));
+            let keys = 0..queries.end;
+            let (own_o, own_lse) = self.0.forward(cx, &queries, &keys, &spans);
+            let Inputs { q, dout, .. } = self.0.inputs(cx, &queries);
+            let Inputs { k, v, .. } = self.0.inputs(cx, &keys);
+            let op = OpShape::AttentionVjp { queries: queries.len(), keys: keys.len(), shape };
+            let mut scratch = cx.scratch(op);
+            cx.be.attention_vjp(
+                q.get(),
+                k.get(),
+                v.get(),
+                own_o.get(),
+                own_lse.get(),
+                dout.get(),
+                shape,
+                &spans,
+                dq.view().rows_range(queries),
+                dk.view().rows_range(keys.clone()),
+                dv.view().rows_range(keys),
+                scratch.slice(),
+            );
+            scratch.take("scratch of attention_vjp");
+            o.extend(own_o.take("o of attention"));
+            lse.extend(own_lse.take("lse of attention"));
+        }
+        let (dq, dk, dv) = (dq.take("dq"), dk.take("dk"), dv.take("dv"));
+        [("o", o), ("lse", lse), ("dq", dq), ("dk", dk), ("dv", dv)]
+    }
+}
+
 impl Case for AttentionVjp {
     fn label(&self) -> String {
         format!("gradient of {}", self.0.label())
@@ -146,32 +194,23 @@ impl Case for AttentionVjp {
     }
 
     fn run<F: Float>(&self, cx: &Cx<'_, F>, _: Range<usize>) -> Vec<F> {
-        let shape = self.0.shape;
-        let (all, spans) = (0..self.0.tokens(), self.0.spans());
-        let (o, lse) = self.0.forward(cx, &all, &all, &spans);
-        let Inputs { q, k, v, dout } = self.0.inputs(cx, &all);
-        let (wide, narrow) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-        let mut dq = cx.rows_of(5, &all, wide, 1.0);
-        let mut dk = cx.rows_of(6, &all, narrow, 1.0);
-        let mut dv = cx.rows_of(7, &all, narrow, 1.0);
-        let mut scratch = cx.scratch(OpShape::AttentionVjp { rows: all.len(), shape });
-        cx.be.attention_vjp(
-            q.get(),
-            k.get(),
-            v.get(),
-            o.get(),
-            lse.get(),
-            dout.get(),
-            shape,
-            &spans,
-            dq.view(),
-            dk.view(),
-            dv.view(),
-            scratch.slice(),
-        );
-        scratch.take("scratch of attention_vjp");
-        let parts = [dq.take("dq"), dk.take("dk"), dv.take("dv")];
-        parts.concat()
+        let [_, _, (_, dq), (_, dk), (_, dv)] = self.passes(cx, usize::MAX);
+        [dq, dk, dv].concat()
+    }
+}
+
+/// Tiles of rows, one call after another, give the bits of one call over all rows.
+fn check_tiles(be: &dyn Backend, case: &AttentionVjp) {
+    let cx = Cx::new(be);
+    let whole = case.passes(&cx, usize::MAX);
+    for quanta in 1..=3 {
+        let tile = quanta * QUANTUM;
+        if tile < case.0.tokens() {
+            for ((name, got), (_, want)) in case.passes(&cx, tile).iter().zip(&whole) {
+                let what = format!("{}: {}: {name} in tiles of {tile}", be.name(), case.label());
+                assert_bits(&what, got, want);
+            }
+        }
     }
 }
 
@@ -197,12 +236,11 @@ fn check_alone(be: &dyn Backend, case: &Attention) {
 fn check_cache(be: &dyn Backend, case: &Attention) {
     let [len] = case.lengths[..] else { return };
     let cx = Cx::new(be);
-    let whole = [Span { start: 0, prompt_end: 0, end: len }];
-    let (o, lse) = case.forward(&cx, &(0..len), &(0..len), &whole);
+    let spans = case.spans();
+    let (o, lse) = case.forward(&cx, &(0..len), &(0..len), &spans);
     let (o, lse) = (o.take("o of attention"), lse.take("lse of attention"));
     for queries in [1, 2, len / 3].into_iter().filter(|queries| (1..len).contains(queries)) {
-        let own = [Span { start: 0, prompt_end: 0, end: queries }];
-        let (own_o, own_lse) = case.forward(&cx, &(len - queries..len), &(0..len), &own);
+        let (own_o, own_lse) = case.forward(&cx, &(len - queries..len), &(0..len), &spans);
         let what = format!("{}: {}: the last {queries} cached", be.name(), case.label());
         let width = case.shape.heads * case.shape.head_dim;
         assert_bits(&what, &own_o.take(&what), &o[(len - queries) * width..]);

@@ -28,8 +28,8 @@ pub use threads::threads;
 ///   added to keep what they held; scratch has exactly the size that `req` says and begins as NaN;
 ///   operands and results may have gaps between their rows; nothing outside is written.
 /// - *Bits*: the same twice; the same for any cut of the rows; the same when a contraction over
-///   tokens is cut at a multiple of [`QUANTUM`](lowtide_tensor::QUANTUM); a sequence gives the same
-///   alone, in a batch, and with a key/value cache.
+///   tokens is cut at a multiple of [`QUANTUM`](lowtide_tensor::QUANTUM), that of attention's
+///   backward included; a sequence gives the same alone, in a batch, and with a key/value cache.
 /// - *Plans*: `req` never shrinks when rows are added.
 ///
 /// That results do not depend on threads is checked by [`threads`].

@@ -11,7 +11,7 @@ pub(super) fn check_family(be: &dyn Backend) {
         AttentionShape { heads: 9, kv_heads: 3, head_dim: 64, scale: 0.125, window: Some(100) };
     let (out_features, in_features) = (1536, 576);
     let (vocab_size, hidden_size) = (3000, 576);
-    let ops: [(&str, &dyn Fn(usize) -> OpShape); 11] = [
+    let ops: [(&str, &dyn Fn(usize) -> OpShape); 13] = [
         ("qmatmul", &|rows| OpShape::Qmatmul { rows, out_features, in_features }),
         ("qmatmul_t", &|rows| OpShape::QmatmulT { rows, out_features, in_features }),
         ("matmul over rows", &|m| OpShape::Matmul { m, k: in_features, n: 8 }),
@@ -19,7 +19,13 @@ pub(super) fn check_family(be: &dyn Backend) {
         ("matmul over the contraction", &|k| OpShape::Matmul { m: 576, k, n: 8 }),
         ("attention", &|rows| OpShape::Attention { queries: rows, keys: rows, shape }),
         ("attention over a cache", &|keys| OpShape::Attention { queries: 1, keys, shape }),
-        ("attention_vjp", &|rows| OpShape::AttentionVjp { rows, shape }),
+        ("attention_vjp", &|rows| OpShape::AttentionVjp { queries: rows, keys: rows, shape }),
+        ("attention_vjp over queries", &|queries| OpShape::AttentionVjp {
+            queries,
+            keys: ROWS[ROWS.len() - 1],
+            shape,
+        }),
+        ("attention_vjp over keys", &|keys| OpShape::AttentionVjp { queries: 0, keys, shape }),
         ("xent_head", &|rows| OpShape::XentHead { rows, vocab_size, hidden_size }),
         ("xent_head_vjp", &|rows| OpShape::XentHeadVjp { rows, vocab_size, hidden_size }),
         ("xent_head_grad", &|rows| OpShape::XentHeadGrad { rows, vocab_size, hidden_size }),

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use lowtide_backend::{AttentionShape, Backend, OpShape, Req};
+use lowtide_backend::{AttentionShape, Backend, OpShape, Req, Span};
 use lowtide_tensor::{Float, Mat, QUANTUM};
 
 use super::given;
@@ -40,7 +40,7 @@ impl<F: Float> Op<F> for Attention {
     fn req(&self, be: &dyn Backend<F>, limits: Limits) -> Req {
         let (rows, shape) = (limits.tokens, self.shape);
         let there = be.req(OpShape::Attention { queries: rows, keys: rows, shape });
-        there.max(be.req(OpShape::AttentionVjp { rows, shape }))
+        there.max(be.req(OpShape::AttentionVjp { queries: rows, keys: rows, shape }))
     }
 
     fn state(&self, limits: DecodeLimits) -> usize {
@@ -60,11 +60,16 @@ impl<F: Float> Op<F> for Attention {
         let [q, k, v, _] = operands.x.map(|x| x.unwrap_or_else(|| empty()));
         let [o, lse] = operands.y;
         let (o, lse) = (given(o, "attention's output"), given(lse, "attention's log-sum-exp"));
-        let (k, v) = match operands.state {
-            Some(state) => self.remember(cx, k, v, state),
-            None => (k, v),
+        let whole;
+        let (k, v, spans) = match operands.state {
+            Some(state) => {
+                let (k, v) = self.remember(cx, k, v, state);
+                whole = [Span { start: 0, prompt_end: 0, end: k.rows() }];
+                (k, v, &whole[..])
+            }
+            None => (k, v, cx.spans),
         };
-        cx.be.attention(q, k, v, self.shape, cx.spans, o, lse, operands.scratch);
+        cx.be.attention(q, k, v, self.shape, spans, o, lse, operands.scratch);
     }
 
     fn vjp(&self, cx: &Cx<'_, F>, operands: Vjp<'_, F>) {
