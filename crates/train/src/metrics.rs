@@ -27,7 +27,7 @@ pub enum Event {
     /// The data was read and tokenized.
     Data(DataReport),
     /// The plan fits; memory will be reserved now.
-    Plan(PlanReport),
+    Plan(Box<PlanReport>),
     /// Something that takes long and is no update is under way.
     Progress {
         /// What.

@@ -74,7 +74,7 @@ pub fn finetune_until(
     let methods = registry();
     let model = job.build(&methods)?;
     let Planned { plan, report } = job.plan(&model, be, threads)?;
-    on_event(&Event::Plan(report.clone()));
+    on_event(&Event::Plan(Box::new(report.clone())));
     let course = report::course(&plan.timeline());
     tracing::debug!(
         policy = report.policy,

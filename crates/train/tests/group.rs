@@ -3,6 +3,7 @@
 //!
 //! The test calls itself once more as the process in the group. Where no group can be made, which
 //! usually takes root, it says so and is done.
+#![allow(clippy::disallowed_methods, reason = "the process in the group is told where to go")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

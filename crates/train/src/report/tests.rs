@@ -34,8 +34,6 @@ fn run() -> Run {
             peak_bytes: 12 << 20,
             peak_by_category: live(8),
             mapped_bytes: 93 << 20,
-            stream_weights: false,
-            storage_read_bytes: None,
             rss_anon_peak_bytes: Some(20 << 20),
             rss_peak_bytes: None,
             backend: "simd/avx2".into(),
@@ -45,7 +43,7 @@ fn run() -> Run {
             policy: "block".into(),
             store: "f32".into(),
             trainable_parameters: 12_345,
-            interrupted: false,
+            ..Summary::default()
         },
         updates: [(1, 3.0), (2, 2.75), (3, 2.5)]
             .map(|(step, loss)| Reported {

@@ -206,8 +206,8 @@ Checkpoint policies, fastest first, and what each would hold
         let text = plan(&PlanReport { budget_source, streamed_bytes, ..report() });
         for part in [
             "                93.00 MiB mapped and streamed, 84.00 MiB in memory\n",
-            "  budget        the control group's limit of 512.00 MiB, less 8.00 MiB held and 160.00 \
-             MiB for weights\n",
+            "  budget        the control group's limit of 512.00 MiB, less 8.00 MiB held and \
+             160.00 MiB for weights\n",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
