@@ -162,7 +162,10 @@ or load it with Hugging Face PEFT
         let streamed =
             Summary { stream_weights: true, storage_read_bytes: Some(5 << 30), ..done() };
         let text = summary(&streamed, &settings(), next());
-        assert!(text.contains("  weights       streamed, 5120.00 MiB read from storage\n"), "{text}");
+        assert!(
+            text.contains("  weights       streamed, 5120.00 MiB read from storage\n"),
+            "{text}"
+        );
         let cached = Summary { stream_weights: false, ..streamed };
         assert!(!summary(&cached, &settings(), next()).contains("storage"));
     }
