@@ -1,12 +1,14 @@
 //! `cargo xtask dist aarch64`: the command as one static file for another machine.
 
+mod training;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::aarch64::{self, CPUS, TARGET, Toolchain};
+use crate::aarch64::{CPUS, TARGET, Toolchain};
 use crate::{files, run, test};
 
 /// Profile of the root manifest: that of releases, without symbols.
@@ -19,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// # Errors
 /// When a tool is missing, the build fails, or the file is not what it should be.
 pub(crate) fn aarch64() -> Result<()> {
-    let toolchain = Toolchain::find()?;
+    let toolchain = Toolchain::find_for_command()?;
     let mut build = toolchain.cargo("build");
     run::check(build.args(["--package", "lowtide", "--bin", "lowtide", "--profile", PROFILE]))?;
     let target = test::target_folder()?;
@@ -38,10 +40,10 @@ pub(crate) fn aarch64() -> Result<()> {
 
 fn try_out(dist: &Path, toolchain: &Toolchain, cpu: &str) -> Result<()> {
     run::check_within(toolchain.emulated(cpu, dist).arg("--version"), LIMIT)?;
-    let model = run::root().join(aarch64::QUICKSTART).join("model.gguf");
+    let model = training::quickstart().join("model.gguf");
     let mut inspect = toolchain.emulated(cpu, dist);
     run::check_within(inspect.args(["inspect", "--quiet"]).arg(model), LIMIT)?;
-    aarch64::train(dist, toolchain, cpu)
+    training::check(dist, toolchain, cpu)
 }
 
 /// Checks that the file is a 64-bit little-endian AArch64 program that no loader has to complete.

@@ -83,7 +83,8 @@ pub enum Phase {
 /// Where the rows of a call stand.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
-    /// The sequences in this call, in rows of this call.
+    /// The sequences of the micro-batch, counted from its first row. A call may hold some of their
+    /// rows only.
     pub spans: &'a [Span],
     /// Row of the micro-batch that row 0 of this call is.
     pub row0: usize,

@@ -179,7 +179,8 @@ pub struct AttentionShape {
 
 impl Eq for AttentionShape {}
 
-/// Element-wise activations, as Hugging Face names them.
+/// Element-wise activations, as Hugging Face names them. Both reach their limits: zero with a slope
+/// of zero far to the left, `x` with a slope of one far to the right, infinities included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.

@@ -73,10 +73,12 @@ pub enum PeersError {
         path: PathBuf,
     },
     /// It is no JSON, or has other fields.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}{source}", path.display(), place(field.as_deref()))]
     Json {
         /// The file.
         path: PathBuf,
+        /// The field, as `peers[0].figures[1].seconds`, if it is about one.
+        field: Option<String>,
         /// What was found, with line and column.
         source: serde_json::Error,
     },
@@ -121,8 +123,14 @@ pub fn read_peers(path: &Path) -> Result<Vec<Peer>, PeersError> {
 /// # Errors
 /// [`PeersError`], naming the file and the field.
 pub fn parse_peers(path: &Path, text: &[u8]) -> Result<Vec<Peer>, PeersError> {
-    let json = |source| PeersError::Json { path: path.to_owned(), source };
-    let Document { peers } = serde_json::from_slice(text).map_err(json)?;
+    let json = |field, source| PeersError::Json { path: path.to_owned(), field, source };
+    let mut bytes = serde_json::Deserializer::from_slice(text);
+    let read = serde_path_to_error::deserialize(&mut bytes).map_err(|error| {
+        let within = error.path().iter().next().is_some();
+        json(within.then(|| error.path().to_string()), error.into_inner())
+    });
+    let Document { peers } = read?;
+    bytes.end().map_err(|error| json(None, error))?;
     for (p, peer) in peers.iter().enumerate() {
         for (f, figure) in peer.figures.iter().enumerate() {
             check(figure).map_err(|(name, found, expected)| PeersError::Value {
@@ -134,6 +142,10 @@ pub fn parse_peers(path: &Path, text: &[u8]) -> Result<Vec<Peer>, PeersError> {
         }
     }
     Ok(peers)
+}
+
+fn place(field: Option<&str>) -> String {
+    field.map(|field| format!("`{field}`: ")).unwrap_or_default()
 }
 
 /// Name of the field at fault, what it is, and what it may be.
@@ -238,14 +250,30 @@ mod tests {
             assert!(error.starts_with(&format!("{figure}.{says}")), "{text}: {error}");
         }
         for (text, says) in [
-            (r#"{"suite": "step", "seconds": 1}"#, "missing field `rows`"),
-            (r#"{"suite": "step", "rows": ["a"], "second": 1}"#, "unknown field `second`"),
+            (r#"{"suite": "step", "seconds": 1}"#, "`: missing field `rows` at line 1 column 68"),
+            (
+                r#"{"suite": "step", "rows": ["a"], "second": 1}"#,
+                ".second`: unknown field `second`, expected one of `suite`, `rows`",
+            ),
+            (
+                r#"{"suite": "step", "rows": ["a", 3]}"#,
+                ".rows[1]`: invalid type: integer `3`, expected a string",
+            ),
+            (r#"{"suite": "step", "rows": "#, ".rows`: expected value at line 1 column"),
         ] {
             let error = one(text);
-            assert!(error.starts_with("peers.json: ") && error.contains(says), "{error}");
+            assert!(error.starts_with(&format!("{figure}{says}")), "{text}: {error}");
         }
-        let error = parse("[]").unwrap_err();
-        assert!(error.starts_with("peers.json: "), "{error}");
+        for (text, says) in [
+            (r#"{"peers": [{"figures": []}]}"#, "`peers[0]`: missing field `name`"),
+            (r#"{"peers": 5}"#, "`peers`: invalid type: integer `5`, expected a sequence"),
+            ("{}", "missing field `peers` at line 1 column"),
+            ("7", "invalid type: integer `7`"),
+            (r#"{"peers": []} 7"#, "trailing characters at line 1 column"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(&format!("peers.json: {says}")), "{text}: {error}");
+        }
         let error = read_peers(Path::new("no-such-file.json")).unwrap_err().to_string();
         assert!(error.starts_with("no-such-file.json: "), "{error}");
     }

@@ -37,6 +37,6 @@ mod guarded;
 pub mod optimizer;
 
 pub use adapter::{AtInit, adapter};
-pub use backend::{backend, threads};
+pub use backend::{backend, packed_weights, threads};
 pub use block_format::block_format;
 pub use optimizer::{optimizer, optimizer_at_rest};

@@ -2,7 +2,9 @@
 //! loops in double precision.
 
 use lowtide_kernels::{Isa, Kernels, Rhs};
-use lowtide_quant::formats::ALL;
+use lowtide_quant::formats::{ALL, Q4_0, Q4_1, Q8_0};
+use lowtide_quant::integers::GROUP;
+use lowtide_quant::{BlockFormat, QMat};
 use lowtide_tensor::{Mat, MatMut};
 use lowtide_testkit::compare::assert_bits;
 use proptest::collection::vec;
@@ -157,6 +159,45 @@ proptest! {
                 let mut row = vec![f32::NAN; n];
                 kernels.gemm(1.0, a.rows_range(i..i + 1), b, false, MatMut::new(&mut row, 1, n));
                 assert_bits(kernels.isa().name(), &c[i * n..][..n], &row);
+            }
+        }
+    }
+
+    /// For tables that have a quicker way for one row, which others refuse: outputs that do not
+    /// fill a register, and chains that end before the row or after it.
+    #[test]
+    fn one_row_of_packed_weights_has_the_bits_of_panels(
+        (n, groups, chain) in (0_usize..61, 0_usize..12, 1_usize..9),
+        (x, w) in (vec(any_value(), 11 * GROUP), values(-4.0_f32..4.0)),
+    ) {
+        let (k, chain) = (groups * GROUP, chain * GROUP);
+        let formats: [&'static dyn BlockFormat; 3] = [&Q8_0, &Q4_1, &Q4_0];
+        for format in formats {
+            let mut bytes = vec![0; n * format.row_bytes(k).expect("whole blocks")];
+            let w: Vec<f32> = w.iter().copied().cycle().take(n * k).collect();
+            format.encode(&w, &mut bytes);
+            for kernels in Kernels::available() {
+                let mut y = vec![f32::NAN; n];
+                let packed_w = QMat::new(format, n, k, &bytes).expect("made for it");
+                if !kernels.one_row(&x[..k], packed_w, chain, &mut y) {
+                    prop_assert!(y.iter().all(|y| y.is_nan()), "{}", kernels.isa());
+                    continue;
+                }
+                let mut w = vec![0.0; n * k];
+                kernels.decode(format, &bytes, &mut w);
+                let (w, x) = (Mat::new(&w, n, k), Mat::new(&x[..k], 1, k));
+                let mut want = vec![0.0; n];
+                for at in (0..k).step_by(chain) {
+                    let at = at..k.min(at + chain);
+                    let panel = packed(kernels, w.cols_range(at.clone()).t(), true);
+                    let panel = Rhs::packed(&panel, at.len(), n, kernels.group());
+                    let add = at.start > 0;
+                    kernels.gemm(1.0, x.cols_range(at), panel, add, MatMut::new(&mut want, 1, n));
+                }
+                let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits()
+                    || a.is_nan() && b.is_nan();
+                let what = format!("{} {}: {y:?}, not {want:?}", kernels.isa(), format.name());
+                prop_assert!(y.iter().zip(&want).all(same), "{what}");
             }
         }
     }

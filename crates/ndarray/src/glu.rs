@@ -74,21 +74,38 @@ fn back((value, slope): (f32, f32), dy: f32, gate: &mut f32, up: &mut f32) {
     *up = dy * value;
 }
 
-/// `silu(x)` and its derivative.
+/// `silu(x)` and its derivative. Factors of zero meet finite numbers only, so that limits are
+/// reached: zero and zero on the left, infinity and one on the right.
 #[inline(always)]
 fn silu(x: f32) -> (f32, f32) {
     let s = sigmoid(x);
-    (x * s, s * (1.0 + x * (1.0 - s)))
+    let above = larger(x, f32::MIN);
+    let inside = smaller(above, f32::MAX);
+    (above * s, s * (1.0 + inside * (1.0 - s)))
 }
 
 /// `x/2 (1 + tanh u)` and its derivative, with `u = sqrt(2/π) (x + 0.044715 x³)`. As
-/// `(1 + tanh u) / 2 = sigmoid(2u)`, neither loses digits where `tanh` is near minus one.
+/// `(1 + tanh u) / 2 = sigmoid(2u)`, neither loses digits where `tanh` is near minus one. Beyond
+/// ±16 `sigmoid(2u)` is zero or one, as it is there, while squares of large numbers are infinite.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> (f32, f32) {
     const SLOPE: f32 = 0.797_884_6;
     const CUBIC: f32 = 0.044_715;
-    let square = x * x;
-    let s = sigmoid(2.0 * SLOPE * x * (1.0 + CUBIC * square));
+    let inside = smaller(larger(x, -16.0), 16.0);
+    let square = inside * inside;
+    let s = sigmoid(2.0 * SLOPE * inside * (1.0 + CUBIC * square));
     let inner = 2.0 * SLOPE * (1.0 + 3.0 * CUBIC * square);
-    (x * s, s + x * s * (1.0 - s) * inner)
+    (larger(x, f32::MIN) * s, s + inside * s * (1.0 - s) * inner)
+}
+
+/// `x`, but at least `least`; NaN stays NaN, unlike with `f32::max`.
+#[inline(always)]
+fn larger(x: f32, least: f32) -> f32 {
+    if x < least { least } else { x }
+}
+
+/// `x`, but at most `most`; NaN stays NaN, unlike with `f32::min`.
+#[inline(always)]
+fn smaller(x: f32, most: f32) -> f32 {
+    if x > most { most } else { x }
 }

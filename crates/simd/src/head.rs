@@ -29,7 +29,14 @@ pub(crate) const WORDS: usize = 5 * WIDTH;
 /// words stay below [`TILE`] elements. Sums over the vocabulary restart there.
 const WORDS_BACK: usize = 576;
 const STEP: usize = 48;
-const TILE: usize = 512 * 1024;
+/// Elements that decoded words of a tile take, unless [`STEP`] words take more.
+pub(crate) const TILE: usize = 384 * 1024;
+
+/// Words that [`Seen::merge`] takes in at once: a [`WIDTH`], or as large a part of it as [`TILE`]
+/// holds, since the pass that also makes gradients keeps them decoded.
+pub(crate) fn merged(hidden_size: usize) -> usize {
+    [WIDTH, WIDTH / 2].into_iter().find(|words| words * hidden_size <= TILE).unwrap_or(STEP)
+}
 
 /// What the words of a unit say about one row.
 #[derive(Clone, Copy)]
@@ -58,7 +65,7 @@ impl Seen {
         to.copy_from_slice(&[self.max, self.sum, self.best, self.hit]);
     }
 
-    /// Takes in the logits of at most [`WIDTH`] words, the unit's from `first` on; `target` counts
+    /// Takes in the logits of [`merged`] words at most, the unit's from `first` on; `target` counts
     /// from the first of them. Logits become exponentials against the new maximum, whose sum is
     /// returned.
     pub(crate) fn merge(
@@ -101,9 +108,9 @@ impl Seen {
 
 /// What [`xent_head`] needs.
 pub(crate) fn req(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> Req {
-    let rows = words::at_once(be, rows, hidden_size);
-    let seen = vocab_size.div_ceil(WORDS) * rows * Seen::LEN;
-    let shared = seen + words::room(be, rows, hidden_size);
+    let seen = vocab_size.div_ceil(WORDS) * Seen::LEN;
+    let rows = words::at_once(be, rows, seen, hidden_size);
+    let shared = seen * rows + words::room(be, rows, hidden_size);
     Req {
         scratch: shared + be.threads() * each(be, rows, vocab_size, hidden_size),
         library_bytes: 0,
@@ -117,7 +124,7 @@ fn each(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> usize 
 
 /// What [`xent_head_vjp`] needs.
 pub(crate) fn req_vjp(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> Req {
-    let rows = words::at_once(be, rows, hidden_size);
+    let rows = words::at_once(be, rows, 0, hidden_size);
     let step = words_back(hidden_size).min(vocab_size);
     let shared = words::room(be, rows, hidden_size) + step * rows;
     Req { scratch: shared + words::tile(be, rows, step, hidden_size), library_bytes: 0 }
@@ -139,11 +146,12 @@ pub(crate) fn xent_head(
     scratch: &mut [f32],
 ) {
     contract::xent_head(h, w, targets, loss, lse, argmax);
-    let most = words::at_once(be, h.rows(), h.cols()).max(1);
+    let units = w.rows().div_ceil(WORDS);
+    let most = words::at_once(be, h.rows(), units * Seen::LEN, h.cols()).max(1);
     for n in (0..h.rows()).step_by(most) {
         let rows = n..h.rows().min(n + most);
         let count = rows.len() * Seen::LEN;
-        let (seen, scratch) = scratch.split_at_mut(w.rows().div_ceil(WORDS) * count);
+        let (seen, scratch) = scratch.split_at_mut(units * count);
         let (h, scratch) = Rows::new(be, h.rows_range(rows.clone()), &w, scratch);
         let own = each(be, rows.len(), w.rows(), w.cols());
         let targets = &targets[rows.clone()];
@@ -171,8 +179,9 @@ fn look(
     own: &mut [f32],
 ) {
     seen.chunks_exact_mut(Seen::LEN).for_each(|seen| Seen::NOTHING.write(seen));
-    for first in (0..w.rows()).step_by(WIDTH) {
-        let w = w.slice_rows(first..w.rows().min(first + WIDTH));
+    let width = merged(w.cols());
+    for first in (0..w.rows()).step_by(width) {
+        let w = w.slice_rows(first..w.rows().min(first + width));
         let (logits, room) = own.split_at_mut(h.count() * w.rows());
         h.times(w, MatMut::new(logits, h.count(), w.rows()), room);
         let rows = logits.chunks_exact_mut(w.rows()).zip(seen.chunks_exact_mut(Seen::LEN));
@@ -197,7 +206,7 @@ pub(crate) fn xent_head_vjp(
 ) {
     contract::xent_head_vjp(h, w, targets, lse, dh.as_ref());
     let (kernels, step) = (be.kernels(), words_back(w.cols()));
-    let most = words::at_once(be, h.rows(), h.cols()).max(1);
+    let most = words::at_once(be, h.rows(), 0, h.cols()).max(1);
     for n in (0..h.rows()).step_by(most) {
         let rows = n..h.rows().min(n + most);
         let mut dh = dh.rb().rows_range(rows.clone());

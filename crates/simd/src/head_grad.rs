@@ -18,14 +18,13 @@ use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
 
 use crate::Simd;
-use crate::head::{Seen, WORDS};
+use crate::head::{Seen, TILE, WORDS, merged};
 use crate::panel::{WIDTH, decode};
 use crate::words::{self, Rows};
 
-/// Words of a tile: at most this many, whole widths, and so that its decoded words stay below
-/// [`TILE`] elements where a width does. Sums over the vocabulary restart at every width.
+/// Words of a tile: at most this many, and whole times [`merged`], where sums over the vocabulary
+/// restart.
 const WORDS_TILE: usize = 3 * WIDTH;
-const TILE: usize = 512 * 1024;
 
 /// What is written of each row besides its gradient.
 pub(crate) struct Losses<'a> {
@@ -60,7 +59,7 @@ impl Running {
 
 /// What [`xent_head_grad`] needs.
 pub(crate) fn req(be: &Simd, rows: usize, vocab_size: usize, hidden_size: usize) -> Req {
-    let rows = words::at_once(be, rows, hidden_size);
+    let rows = words::at_once(be, rows, record(vocab_size), hidden_size);
     let step = step(hidden_size).min(vocab_size);
     let tile = step * rows + words::tile(be, rows, step, hidden_size);
     let word = be.threads() * hidden_size;
@@ -74,7 +73,8 @@ fn record(vocab_size: usize) -> usize {
 }
 
 fn step(hidden_size: usize) -> usize {
-    (TILE / hidden_size.max(1) / WIDTH * WIDTH).clamp(WIDTH, WORDS_TILE)
+    let merged = merged(hidden_size);
+    (TILE / hidden_size.max(1) / merged * merged).clamp(merged, WORDS_TILE)
 }
 
 /// `loss`, `lse`, `argmax` of `softmax(h Wᵀ)` against `targets`, and
@@ -91,7 +91,7 @@ pub(crate) fn xent_head_grad(
 ) {
     let Losses { loss, lse, argmax } = out;
     contract::xent_head_grad(h, w, targets, loss, lse, argmax, grad.as_ref());
-    let most = words::at_once(be, h.rows(), h.cols()).max(1);
+    let most = words::at_once(be, h.rows(), record(w.rows()), h.cols()).max(1);
     for n in (0..h.rows()).step_by(most) {
         let rows = n..h.rows().min(n + most);
         let mut grad = grad.rb().rows_range(rows.clone());
@@ -139,6 +139,7 @@ impl Pass<'_> {
         let (exps, scratch) = scratch.split_at_mut(at.len() * rows);
         let mut exps = MatMut::new(exps, rows, at.len());
         let tile = self.h.tile(self.w.slice_rows(at.clone()), exps.rb(), scratch, |_, _| {});
+        let merged = merged(self.w.cols());
 
         let (lanes, step) = row_split(be.threads(), rows, at.len());
         let units = RowBlocks::new(exps.rb(), step).zip(RowBlocks::new(records, step));
@@ -147,13 +148,14 @@ impl Pass<'_> {
             let (mut records, mut grad) = (records.rows, grad.rows);
             for i in 0..exps.rows() {
                 let (exps, target) = (exps.row_mut(i), targets[i] as usize);
-                let shrink = soften(be.kernels(), exps, at.start, target, records.row_mut(i));
+                let record = records.row_mut(i);
+                let shrink = soften(be.kernels(), exps, at.start, target, merged, record);
                 if shrink != 1.0 {
                     grad.row_mut(i).iter_mut().for_each(|sum| *sum *= shrink);
                 }
             }
         });
-        tile.back(be, exps.into_ref(), WIDTH, grad);
+        tile.back(be, exps.into_ref(), merged, grad);
     }
 
     /// Losses, and gradients of what was summed.
@@ -194,6 +196,7 @@ fn soften(
     logits: &mut [f32],
     word: usize,
     target: usize,
+    merged: usize,
     record: &mut [f32],
 ) -> f32 {
     let (seen, slot) = apart(record);
@@ -201,7 +204,7 @@ fn soften(
     let max = before.max.max(kernels.max(logits));
     let shrink = if max > before.max { kernels.exp(before.max - max) } else { 1.0 };
     let mut others = before.others * shrink;
-    for (logits, word) in logits.chunks_mut(WIDTH).zip((word..).step_by(WIDTH)) {
+    for (logits, word) in logits.chunks_mut(merged).zip((word..).step_by(merged)) {
         let slot = &mut seen[word / WORDS * Seen::LEN..][..Seen::LEN];
         let mut seen = Seen::read(slot);
         let target = target.checked_sub(word);

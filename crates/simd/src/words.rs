@@ -15,11 +15,16 @@ use crate::{Compute, Simd};
 /// Rows worked on together. No result depends on it.
 const ROWS: usize = 512;
 
-/// Rows worked on together, of so many.
-pub(crate) fn at_once(be: &Simd, rows: usize, hidden_size: usize) -> usize {
+/// Elements that these rows may take in scratch, for each thread.
+const ROOM: usize = 320 * 1024;
+
+/// Rows worked on together, of so many, where `kept` elements are kept of each.
+pub(crate) fn at_once(be: &Simd, rows: usize, kept: usize, hidden_size: usize) -> usize {
+    let each = kept + room(be, 1, hidden_size);
+    let rows = rows.min(ROWS).min((be.threads() * ROOM / each.max(1)).max(1));
     match be.compute() {
-        Compute::F32 => rows.min(ROWS),
-        _ => integers::at_once(be, rows.min(ROWS), hidden_size),
+        Compute::F32 => rows,
+        _ => integers::at_once(be, rows, hidden_size),
     }
 }
 

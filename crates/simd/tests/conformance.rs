@@ -3,10 +3,10 @@
 use lowtide_adapter::Config;
 use lowtide_backend::{Backend, Checked, Scalar};
 use lowtide_conformance::adapter::adapter_on;
-use lowtide_conformance::{AtInit, backend, threads};
+use lowtide_conformance::{AtInit, backend, packed_weights, threads};
 use lowtide_kernels::{Isa, Kernels};
 use lowtide_lora::LoraMethod;
-use lowtide_simd::Simd;
+use lowtide_simd::{Compute, Simd};
 
 /// Tests of one instruction set, which pass where the processor lacks it. They are apart so that
 /// one of them can be run alone, as emulators need.
@@ -26,6 +26,16 @@ macro_rules! conforms {
             fn several_threads() {
                 if let Some(kernels) = Kernels::of($isa) {
                     backend(&Checked::new(Simd::with(kernels, 3)));
+                }
+            }
+
+            /// What packed weights have no part in is the same as above.
+            #[test]
+            fn in_integers() {
+                if let Some(kernels) = Kernels::of($isa) {
+                    let be = |threads| Simd::with(kernels, threads);
+                    packed_weights(&be(1).computing(Compute::Int8x2));
+                    packed_weights(&Checked::new(be(3).computing(Compute::Int8)));
                 }
             }
 

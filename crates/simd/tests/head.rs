@@ -80,7 +80,7 @@ fn assert_near(what: &str, got: &[f32], want: &[f64], relative: f64, absolute: f
 /// Widths at which the words of a tile shrink, and vocabularies that end inside a unit.
 #[test]
 fn wide_rows_are_close_to_double_precision() {
-    for (vocab_size, hidden_size) in [(1500, 1024), (1200, 2816), (961, 96)] {
+    for (vocab_size, hidden_size) in [(1500, 1024), (1200, 2816), (600, 4224), (961, 96)] {
         let scale = (hidden_size as f32).sqrt().recip() * 3.0;
         let head = Head::new(&Q8_0, vocab_size, hidden_size, |word, column| {
             wave(word * hidden_size + column) * scale
@@ -94,6 +94,31 @@ fn wide_rows_are_close_to_double_precision() {
             let what = format!("{}: [{vocab_size}, {hidden_size}]", kernels.isa().name());
             assert_near(&format!("{what}: loss"), &got[0], &want[0], 1e-5, 1e-5);
             assert_near(&format!("{what}: gradient"), &got[1], &want[1], 1e-4, 2e-6);
+        }
+    }
+}
+
+/// However wide the model and however many its words.
+#[test]
+fn scratch_is_at_most_four_mebibytes_a_thread() {
+    for hidden_size in [64, 576, 896, 1152, 2048, 2560, 4096, 8192] {
+        for (vocab_size, rows) in [(49_152, 2048), (151_936, 2048), (262_144, 2048), (151_936, 37)]
+        {
+            let ops = [
+                OpShape::XentHead { rows, vocab_size, hidden_size },
+                OpShape::XentHeadVjp { rows, vocab_size, hidden_size },
+                OpShape::XentHeadGrad { rows, vocab_size, hidden_size },
+            ];
+            for (compute, threads) in Compute::ALL.into_iter().flat_map(|c| [(c, 1), (c, 2)]) {
+                for kernels in Kernels::available() {
+                    let be = Simd::with(kernels, threads).computing(compute);
+                    for op in ops {
+                        let bytes = be.req(op).scratch * size_of::<f32>();
+                        let what = format!("{op:?}, {threads} threads, {compute:?}");
+                        assert!(bytes <= threads << 22, "{what}: {bytes} bytes");
+                    }
+                }
+            }
         }
     }
 }

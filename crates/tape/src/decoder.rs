@@ -256,6 +256,7 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
         let cx = Cx {
             be: self.be,
             spans: &spans,
+            row0: 0,
             positions: &self.positions,
             seed: 0,
             counter: 0,

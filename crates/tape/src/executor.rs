@@ -208,7 +208,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         let ascend = labelled.windows(2).all(|pair| pair[0] < pair[1]);
         let inside = labelled.last().is_none_or(|&row| (row as usize) < ids.len());
         assert!(ascend && inside, "labelled rows ascend below {}, not {labelled:?}", ids.len());
-        Cx { be: self.be, spans, positions, seed: self.seed, counter, phase }
+        Cx { be: self.be, spans, row0: 0, positions, seed: self.seed, counter, phase }
     }
 
     /// Runs all segments; `keep` says whether backward will follow.

@@ -95,6 +95,7 @@ fn check_facts<F: Float>(op: &impl Op<F>, in_cols: &[usize], out_cols: usize) {
             GradRule::OverDy => cols == out_cols && in_cols.len() == 1,
             GradRule::OverValue => facts.reads_input(i),
         };
+        let sound = sound && (*rule == GradRule::Accumulate || !facts.looks_back(i));
         assert!(sound, "{name}: input {i} [T, {cols}] of {in_cols:?} cannot be {rule:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! How large a batch may be, and what a batch is.
 
+use core::ops::Range;
+
 use lowtide_adapter::Phase;
 use lowtide_backend::{Backend, Span};
 use lowtide_tensor::Float;
@@ -54,9 +56,11 @@ pub struct Batch<'a> {
 pub struct Cx<'a, F: Float> {
     /// Computes.
     pub be: &'a dyn Backend<F>,
-    /// The sequences of this call.
+    /// The sequences of the micro-batch, counted from its first row.
     pub spans: &'a [Span],
-    /// Position of each row in its sequence.
+    /// Row of the micro-batch that is this call's first.
+    pub row0: usize,
+    /// Position of each row of this call in its sequence.
     pub positions: &'a [u32],
     /// Seed of the run, for dropout.
     pub seed: u64,
@@ -67,6 +71,17 @@ pub struct Cx<'a, F: Float> {
 }
 
 impl<F: Float> Cx<'_, F> {
+    /// The same for some of the rows.
+    pub(crate) fn tile(&self, rows: Range<usize>) -> Self {
+        let (row0, positions) = (self.row0 + rows.start, &self.positions[rows]);
+        Self { row0, positions, ..*self }
+    }
+
+    /// The call's rows, counted in the micro-batch.
+    pub(crate) fn tile_rows(&self) -> Range<usize> {
+        self.row0..self.row0 + self.rows()
+    }
+
     /// Rows of this call.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -38,6 +38,9 @@ pub struct Facts {
     pub reads_outputs: u32,
     /// Inputs whose storage output 0 may take over in the forward pass.
     pub in_place: u32,
+    /// Inputs that row `t` reads up to row `t`, as attention reads keys and values. Of all others
+    /// it reads row `t` alone. Their gradients are [`GradRule::Accumulate`].
+    pub history: u32,
     /// How each input's gradient comes about.
     pub grads: [GradRule; MAX_INPUTS],
 }
@@ -53,13 +56,20 @@ impl Facts {
         self.reads_outputs >> i & 1 == 1
     }
 
+    /// Whether rows read input `i` from its first row on.
+    pub(crate) fn looks_back(&self, i: usize) -> bool {
+        self.history >> i & 1 == 1
+    }
+
     /// Whether output 0 may take over the storage of input `i`.
     pub(crate) fn takes_input(&self, i: usize) -> bool {
         self.in_place >> i & 1 == 1
     }
 }
 
-/// Operands of [`Op::forward`], each of shape `[T, cols]`.
+/// Operands of [`Op::forward`], each of shape `[T, cols]`: the rows of the call, which may be a
+/// tile of the batch. Inputs that the facts call history have all rows of the batch up to the
+/// tile's last.
 pub struct Forward<'a, F: Float> {
     /// Inputs; `None` where the value lies in output 0 already and is to be replaced in place. That
     /// is one input at most, and no other input is the same value then.
@@ -75,7 +85,8 @@ pub struct Forward<'a, F: Float> {
     pub scratch: &'a mut [F],
 }
 
-/// Operands of [`Op::vjp`], each of shape `[T, cols]`.
+/// Operands of [`Op::vjp`], each of shape `[T, cols]`, and as in [`Forward`] more rows of a history
+/// and of its gradient. Tiles of a batch come in ascending order.
 pub struct Vjp<'a, F: Float> {
     /// Values of the inputs that the facts say are read, but those replaced in `dx`.
     pub x: [Option<Mat<'a, F>>; MAX_INPUTS],
@@ -113,13 +124,15 @@ pub trait Op<F: Float>: Send + Sync {
         0
     }
 
-    /// Whether it needs all rows of a sequence at once, so that no decoder can run it.
+    /// Whether it needs all rows of a sequence at once, so that no decoder can run it, and its
+    /// segment works on whole batches.
     fn whole_sequence(&self) -> bool {
         false
     }
 
-    /// Scratch either direction needs for any batch within the limits.
-    fn req(&self, _be: &dyn Backend<F>, _limits: Limits) -> Req {
+    /// Scratch that a call in either direction needs, over at most `rows` rows of any batch within
+    /// the limits.
+    fn req(&self, _be: &dyn Backend<F>, _rows: usize, _limits: Limits) -> Req {
         Req::default()
     }
 
@@ -135,7 +148,7 @@ pub trait Op<F: Float>: Send + Sync {
 
     /// Scratch that forward needs for any call while decoding.
     fn decode_req(&self, be: &dyn Backend<F>, limits: DecodeLimits) -> Req {
-        self.req(be, limits.call())
+        self.req(be, limits.rows, limits.call())
     }
 
     /// What output `i` is charged as.

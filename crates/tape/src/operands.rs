@@ -1,8 +1,10 @@
 //! Lending: the disjoint views one step works on, cut out of the segment's memory without `unsafe`.
 
+use core::ops::Range;
+
 use lowtide_tensor::{Float, Mat, MatMut};
 
-use crate::schedule::{Buffer, BufferId, Place, Slot};
+use crate::schedule::{Buffer, BufferId, Place, Slot, View};
 
 /// The most buffers one step names: attention's backward has eleven.
 const MAX_LENT: usize = 16;
@@ -26,20 +28,28 @@ enum Piece<'m, F> {
 pub(crate) struct Lent<'m, F> {
     ids: [BufferId; MAX_LENT],
     pieces: [Piece<'m, F>; MAX_LENT],
+    /// Whether the buffer holds all rows of the batch, not only those of the tile.
+    whole: [bool; MAX_LENT],
     count: usize,
-    rows: usize,
+    rows: Range<usize>,
 }
 
 impl<'m, F: Float> Lent<'m, F> {
-    /// Cuts the buffers `ids` (each named once or more) out of `memory`, for `rows` rows.
+    /// Cuts the buffers `ids` (each named once or more) out of `memory`, for the tile `rows` of the
+    /// batch's rows.
     pub(crate) fn new(
         memory: &'m mut Memory<'_, F>,
         buffers: &[Buffer],
         ids: impl Iterator<Item = BufferId>,
-        rows: usize,
+        rows: Range<usize>,
     ) -> Self {
-        let mut lent =
-            Self { ids: [0; MAX_LENT], pieces: [const { Piece::Taken }; MAX_LENT], count: 0, rows };
+        let mut lent = Self {
+            ids: [0; MAX_LENT],
+            pieces: [const { Piece::Taken }; MAX_LENT],
+            whole: [false; MAX_LENT],
+            count: 0,
+            rows,
+        };
         for id in ids {
             if !lent.ids[..lent.count].contains(&id) {
                 lent.ids[lent.count] = id;
@@ -56,8 +66,10 @@ impl<'m, F: Float> Lent<'m, F> {
         let (mut kept, mut kept_at) = (&mut *memory.kept, 0);
         let mut output = Some(&mut *memory.output);
         let mut gradient = Some(&mut *memory.gradient);
-        for (id, piece) in lent.ids[..lent.count].iter().zip(&mut lent.pieces) {
-            let Buffer { len, place, .. } = buffers[*id];
+        let ids = lent.ids[..lent.count].iter();
+        for ((id, piece), all) in ids.zip(&mut lent.pieces).zip(&mut lent.whole) {
+            let Buffer { len, place, whole: holds_all, .. } = buffers[*id];
+            *all = holds_all;
             let whole = "a buffer outside the arena is lent once";
             *piece = match place {
                 Place::Arena(at) => Piece::Mine(cut(&mut arena, &mut arena_at, at, len)),
@@ -75,6 +87,17 @@ impl<'m, F: Float> Lent<'m, F> {
         found.expect("a step uses the buffers it names")
     }
 
+    /// Where in its buffer a value lies, and how many rows of it.
+    fn span(&self, i: usize, slot: Slot) -> (Range<usize>, usize) {
+        let Range { start, end } = self.rows;
+        let rows = match (self.whole[i], slot.view) {
+            (true, View::Tile) => start..end,
+            (true, View::UpTo) => 0..end,
+            (false, _) => 0..end - start,
+        };
+        (rows.start * slot.cols..rows.end * slot.cols, rows.len())
+    }
+
     /// A buffer to write, whole.
     pub(crate) fn take_all(&mut self, id: BufferId) -> &'m mut [F] {
         let i = self.position(id);
@@ -86,8 +109,8 @@ impl<'m, F: Float> Lent<'m, F> {
 
     /// A value to write.
     pub(crate) fn take(&mut self, slot: Slot) -> MatMut<'m, F> {
-        let rows = self.rows;
-        MatMut::new(&mut self.take_all(slot.buffer)[..rows * slot.cols], rows, slot.cols)
+        let (span, rows) = self.span(self.position(slot.buffer), slot);
+        MatMut::new(&mut self.take_all(slot.buffer)[span], rows, slot.cols)
     }
 
     /// A value to read; lend what is written first.
@@ -99,7 +122,8 @@ impl<'m, F: Float> Lent<'m, F> {
             Piece::Taken => panic!("a buffer is read or written, not both"),
         };
         self.pieces[i] = Piece::Shared(memory);
-        Mat::new(&memory[..self.rows * slot.cols], self.rows, slot.cols)
+        let (span, rows) = self.span(i, slot);
+        Mat::new(&memory[span], rows, slot.cols)
     }
 }
 

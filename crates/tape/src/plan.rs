@@ -2,10 +2,11 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::num::NonZeroUsize;
 
 use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Span, Timeline};
-use lowtide_tensor::Float;
+use lowtide_tensor::{Float, QUANTUM};
 
 use crate::checkpoints::Checkpoints;
 use crate::schedule::{Schedule, aligned};
@@ -39,8 +40,8 @@ impl Plan {
     /// policy and a store.
     ///
     /// # Panics
-    /// When the limits allow more tokens than positions can count, or the program's parts disagree
-    /// about the width of what flows between them.
+    /// When the limits allow more tokens than positions can count, a tile is not of whole quanta,
+    /// or the program's parts disagree about the width of what flows between them.
     #[must_use]
     pub fn new<F: Float>(
         program: &Program<'_, F>,
@@ -50,20 +51,25 @@ impl Plan {
         train: bool,
     ) -> Self {
         let checkpointing: Checkpointing = checkpointing.into();
-        let Checkpointing { policy, store } = checkpointing;
+        let Checkpointing { policy, store, tile } = checkpointing;
         // Any sum of sizes below fits an address space if this does.
         assert!(u32::try_from(limits.tokens).is_ok(), "{} tokens at once", limits.tokens);
         program.check_widths();
         let count = program.segments.len();
+        let tile = tile.map_or(limits.tokens, NonZeroUsize::get);
+        assert!(
+            tile >= limits.tokens || tile.is_multiple_of(QUANTUM),
+            "tiles of {tile} rows are not of whole quanta of {QUANTUM}"
+        );
         let first = if train { program.first_trained().unwrap_or(count) } else { count };
         let mut forward: Vec<Arc<Schedule>> = Vec::with_capacity(count);
         let mut backward: Vec<Arc<Schedule>> = Vec::with_capacity(count - first);
         for (i, segment) in program.segments.iter().enumerate() {
             let needs = (i >= first).then(|| segment.needs(i > first));
             let keep = needs.as_ref().filter(|_| policy == Policy::Store);
-            let there = segment.plan_forward(keep, be, limits);
+            let there = segment.plan_forward(keep, be, limits, tile);
             if let Some(needs) = &needs {
-                let back = segment.plan_backward(needs, keep.map(|_| &there), be, limits);
+                let back = segment.plan_backward(needs, keep.map(|_| &there), be, limits, tile);
                 share(&mut backward, back);
             }
             share(&mut forward, there);
@@ -103,8 +109,8 @@ impl Plan {
             let (elements, _) = program.head.elements(be, tile);
             two as u64 + elements.held() <= blocks as u64
         };
-        while tile > lowtide_tensor::QUANTUM && !fits(tile) {
-            tile -= lowtide_tensor::QUANTUM;
+        while tile > QUANTUM && !fits(tile) {
+            tile -= QUANTUM;
         }
         let (head, head_library) = program.head.elements(be, tile);
         self.head_tile = tile;

@@ -96,18 +96,37 @@ impl Store {
     }
 }
 
-/// What is kept, and how.
+/// What is kept, and how, and how much a segment works on at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checkpointing {
     /// What is kept.
     pub policy: Policy,
     /// How segment inputs are kept.
     pub store: Store,
+    /// Rows that a segment works on at a time, a multiple of the quantum; `None` for all. A tile's
+    /// intermediate values take a tile's room. What backward reads is kept for all rows under
+    /// [`Policy::Store`], and an operation that needs whole sequences sees whole batches: there,
+    /// training works on all rows. Under every tile the gradients are the same bits.
+    pub tile: Option<NonZeroUsize>,
+}
+
+impl Checkpointing {
+    /// All rows at a time, kept in this way.
+    #[must_use]
+    pub const fn new(policy: Policy, store: Store) -> Self {
+        Self { policy, store, tile: None }
+    }
+
+    /// The same with tiles of so many rows.
+    #[must_use]
+    pub const fn tiled(self, rows: NonZeroUsize) -> Self {
+        Self { tile: Some(rows), ..self }
+    }
 }
 
 impl From<Policy> for Checkpointing {
     /// The policy with inputs kept as they are.
     fn from(policy: Policy) -> Self {
-        Self { policy, store: Store::F32 }
+        Self::new(policy, Store::F32)
     }
 }

@@ -50,13 +50,23 @@ impl<'w, F: Float> Segment<'w, F> {
         Needs::of(&self.graph, want_dx)
     }
 
+    /// Compiles forward over tiles of at most `tile` rows. What backward reads is kept for all rows
+    /// at once, so with `keep`, and where an operation needs whole sequences, there is one tile.
     pub(crate) fn plan_forward(
         &self,
         keep: Option<&Needs>,
         be: &dyn Backend<F>,
         limits: Limits,
+        tile: usize,
     ) -> Schedule {
-        forward(&self.graph, keep, &Demands::training(be, limits))
+        let tile = if keep.is_some() { limits.tokens } else { self.tile(limits, tile) };
+        forward(&self.graph, keep, &Demands::training(be, limits, tile))
+    }
+
+    /// Rows of a tile, given what is asked for.
+    fn tile(&self, limits: Limits, asked: usize) -> usize {
+        let whole = self.graph.nodes.iter().any(|node| node.op.whole_sequence());
+        if whole { limits.tokens } else { asked.min(limits.tokens) }
     }
 
     pub(crate) fn plan_decoding(&self, be: &dyn Backend<F>, limits: DecodeLimits) -> Schedule {
@@ -91,12 +101,16 @@ impl<'w, F: Float> Segment<'w, F> {
         kept: Option<&Schedule>,
         be: &dyn Backend<F>,
         limits: Limits,
+        tile: usize,
     ) -> Schedule {
-        backward(&self.graph, needs, kept, &Demands::training(be, limits))
+        let tile = if kept.is_some() { limits.tokens } else { self.tile(limits, tile) };
+        backward(&self.graph, needs, kept, &Demands::training(be, limits, tile))
     }
 
     /// Runs a schedule of this segment. `grads` is empty in the forward direction. With `poison`,
     /// memory is filled with NaN as soon as its last reader is done.
+    ///
+    /// Tiles come in ascending order, so sums over rows add up in the order of the rows.
     pub(crate) fn run(
         &self,
         schedule: &Schedule,
@@ -106,31 +120,49 @@ impl<'w, F: Float> Segment<'w, F> {
         memory: &mut Memory<'_, F>,
         poison: bool,
     ) {
-        for (i, action) in schedule.steps.iter().enumerate() {
-            match action {
-                Action::Forward(operands) => {
-                    self.forward(schedule, operands, cx, params, None, memory);
-                }
-                Action::Vjp(operands) => self.vjp(schedule, operands, cx, params, grads, memory),
-                Action::Zero(slot) => {
-                    let ids = [slot.buffer].into_iter();
-                    let mut lent = Lent::new(memory, &schedule.buffers, ids, cx.rows());
-                    lent.take(*slot).fill(F::ZERO);
-                }
-                Action::Copy { from, to } => {
-                    let ids = [from.buffer, to.buffer].into_iter();
-                    let mut lent = Lent::new(memory, &schedule.buffers, ids, cx.rows());
-                    lent.take(*to).copy_from(lent.read(*from));
-                }
-                Action::Add { from, to } => {
-                    let ids = [from.buffer, to.buffer].into_iter();
-                    let mut lent = Lent::new(memory, &schedule.buffers, ids, cx.rows());
-                    let to = lent.take(*to);
-                    cx.be.axpby(F::ONE, lent.read(*from), F::ONE, to);
+        for body in &schedule.loops {
+            for rows in schedule.tiles(cx.rows()) {
+                let (cx, last) = (cx.tile(rows.clone()), rows.end == cx.rows());
+                for step in body.clone() {
+                    self.act(schedule, &schedule.steps[step], &cx, params, grads, memory);
+                    if poison {
+                        schedule.poison_after(step, last, memory.arena);
+                    }
                 }
             }
-            if poison {
-                schedule.poison_after(i, memory.arena);
+        }
+    }
+
+    /// One step, for the rows of `cx`.
+    fn act(
+        &self,
+        schedule: &Schedule,
+        action: &Action,
+        cx: &Cx<'_, F>,
+        params: &[F],
+        grads: &mut [F],
+        memory: &mut Memory<'_, F>,
+    ) {
+        let buffers = &schedule.buffers;
+        match action {
+            Action::Forward(operands) => {
+                self.forward(schedule, operands, cx, params, None, memory);
+            }
+            Action::Vjp(operands) => self.vjp(schedule, operands, cx, params, grads, memory),
+            Action::Zero(slot) => {
+                let ids = [slot.buffer].into_iter();
+                Lent::new(memory, buffers, ids, cx.tile_rows()).take(*slot).fill(F::ZERO);
+            }
+            Action::Copy { from, to } => {
+                let ids = [from.buffer, to.buffer].into_iter();
+                let mut lent = Lent::new(memory, buffers, ids, cx.tile_rows());
+                lent.take(*to).copy_from(lent.read(*from));
+            }
+            Action::Add { from, to } => {
+                let ids = [from.buffer, to.buffer].into_iter();
+                let mut lent = Lent::new(memory, buffers, ids, cx.tile_rows());
+                let to = lent.take(*to);
+                cx.be.axpby(F::ONE, lent.read(*from), F::ONE, to);
             }
         }
     }
@@ -150,7 +182,7 @@ impl<'w, F: Float> Segment<'w, F> {
             let state = states.of(operands.node);
             self.forward(schedule, operands, cx, params, state, memory);
             if poison {
-                schedule.poison_after(i, memory.arena);
+                schedule.poison_after(i, true, memory.arena);
             }
         }
     }
@@ -165,7 +197,7 @@ impl<'w, F: Float> Segment<'w, F> {
         memory: &mut Memory<'_, F>,
     ) {
         let Node { op, params: range, .. } = &self.graph.nodes[operands.node];
-        let mut lent = Lent::new(memory, &schedule.buffers, operands.buffers(), cx.rows());
+        let mut lent = Lent::new(memory, &schedule.buffers, operands.buffers(), cx.tile_rows());
         let scratch = operands.scratch.map_or(&mut [][..], |id| lent.take_all(id));
         let y = each::<_, _, MAX_OUTPUTS>(&operands.y, |slot| lent.take(slot));
         let x = each::<_, _, MAX_INPUTS>(&operands.x, |slot| lent.read(slot));
@@ -182,7 +214,7 @@ impl<'w, F: Float> Segment<'w, F> {
         memory: &mut Memory<'_, F>,
     ) {
         let Node { op, params: range, .. } = &self.graph.nodes[operands.node];
-        let mut lent = Lent::new(memory, &schedule.buffers, operands.buffers(), cx.rows());
+        let mut lent = Lent::new(memory, &schedule.buffers, operands.buffers(), cx.tile_rows());
         let scratch = operands.scratch.map_or(&mut [][..], |id| lent.take_all(id));
         let dx = each::<_, _, MAX_INPUTS>(&operands.dx, |slot| lent.take(slot));
         let x = each::<_, _, MAX_INPUTS>(&operands.x, |slot| lent.read(slot));

@@ -3,11 +3,15 @@
 use std::num::NonZeroUsize;
 
 use lowtide_tape::{Checkpointing, Policy, Store};
+use lowtide_tensor::QUANTUM;
 
 use crate::{Precision, Settings, SettingsError};
 
 /// The largest groups of blocks worth planning: with larger ones, `sqrt` keeps less.
 const EVERY_MAX: usize = 3;
+
+/// Tiles that are worth planning. Smaller ones are slower: weights are decoded once for each tile.
+const TILES: [usize; 3] = [256, 128, 64];
 
 impl Settings {
     /// What the planner tries, fastest first. A file comes last: it costs disk traffic, and wears
@@ -35,17 +39,41 @@ impl Settings {
                 (vec![store], false)
             }
         };
+        let tiles = self.tiles()?;
         let mut candidates = Vec::new();
+        let mut with_tiles = |policy: Policy, store| {
+            let all = Checkpointing::new(policy, store);
+            // What `store` keeps, it keeps for all rows at once.
+            let tiles = if policy == Policy::Store { &[None][..] } else { &tiles[..] };
+            candidates.extend(tiles.iter().map(|&tile| Checkpointing { tile, ..all }));
+        };
         for policy in &policies {
             // Beside all that `store` keeps, what it keeps segment inputs in makes no difference.
             let stores = if *policy == Policy::Store { &stores[..1] } else { &stores[..] };
-            candidates.extend(stores.iter().map(|&store| Checkpointing { policy: *policy, store }));
+            stores.iter().for_each(|&store| with_tiles(*policy, store));
         }
         let leanest = if policies.len() == 1 { policies[0] } else { Policy::Block };
         if auto && leanest != Policy::Store {
-            candidates.push(Checkpointing { policy: leanest, store: Store::File });
+            with_tiles(leanest, Store::File);
         }
         Ok(candidates)
+    }
+
+    /// Tiles of rows that are worth planning, the largest first; none for all rows.
+    fn tiles(&self) -> Result<Vec<Option<NonZeroUsize>>, SettingsError> {
+        let rows = |rows: usize| NonZeroUsize::new(rows).filter(|n| n.get() % QUANTUM == 0);
+        match self.tile_rows.as_str() {
+            "auto" => Ok([None].into_iter().chain(TILES.map(rows)).collect()),
+            "all" => Ok(vec![None]),
+            name => match name.parse().ok().and_then(rows) {
+                Some(rows) => Ok(vec![Some(rows)]),
+                None => Err(SettingsError::BadValue {
+                    field: "tile-rows",
+                    found: name.into(),
+                    expected: "auto, all or a multiple of 64",
+                }),
+            },
+        }
     }
 }
 
@@ -73,6 +101,7 @@ mod tests {
             checkpointing: checkpointing.into(),
             checkpoint_store: store.into(),
             precision: precision.into(),
+            tile_rows: "all".into(),
             ..Settings::default()
         };
         let name = |c: Checkpointing| format!("{} {}", c.policy, c.store.name());
@@ -96,11 +125,30 @@ mod tests {
     }
 
     #[test]
+    fn tiles_are_tried_from_all_rows_down() {
+        let tiles = |checkpointing: &str, rows: &str| -> Vec<Option<usize>> {
+            let (checkpointing, tile_rows) = (checkpointing.into(), rows.into());
+            let settings = Settings { checkpointing, tile_rows, ..Settings::default() };
+            let all = settings.candidates().unwrap();
+            all.iter().map(|c| c.tile.map(NonZeroUsize::get)).collect()
+        };
+        let auto = [None, Some(256), Some(128), Some(64)];
+        assert_eq!(tiles("block", "auto"), [auto, auto].concat(), "in memory, then in the file");
+        assert_eq!(tiles("store", "auto"), [None]);
+        assert_eq!(tiles("block", "all"), [None; 2]);
+        assert_eq!(tiles("sqrt", "192"), [Some(192); 2]);
+    }
+
+    #[test]
     fn what_is_none_is_named() {
         let refused = |settings: Settings| settings.candidates().unwrap_err().to_string();
         for name in ["some", "every:", "every:0", "every:-1", "Block", "every:2x"] {
             let error = refused(Settings { checkpointing: name.into(), ..Settings::default() });
             assert!(error.contains("checkpointing") && error.contains(name), "{error}");
+        }
+        for rows in ["0", "65", "many", "-64"] {
+            let error = refused(Settings { tile_rows: rows.into(), ..Settings::default() });
+            assert!(error.contains("tile-rows") && error.contains(rows), "{error}");
         }
         let error = refused(Settings { checkpoint_store: "f16".into(), ..Settings::default() });
         assert!(error.contains("checkpoint-store") && error.contains("f32, bf16, int8"), "{error}");

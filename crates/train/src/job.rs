@@ -1,6 +1,7 @@
 //! A job: settings read, files opened, data counted, a plan chosen; nothing reserved.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use lowtide_adapter::{Config, Registry};
@@ -140,6 +141,7 @@ impl<'s> Job<'s> {
             optimizer: optimizer.name().into(),
             policy: plan.exec.checkpointing().policy.to_string(),
             store: plan.exec.checkpointing().store.name(),
+            tile_rows: plan.exec.checkpointing().tile.map(NonZeroUsize::get),
             apply_and_free: needs.apply_and_free,
             steps: self.steps(),
             tokens_max: needs.limits.tokens,

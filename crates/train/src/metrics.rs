@@ -122,6 +122,8 @@ pub struct PlanRow {
     pub policy: String,
     /// Checkpoint store.
     pub store: &'static str,
+    /// Rows that a block works on at a time; none for all.
+    pub tile_rows: Option<usize>,
     /// Bytes it would hold at its peak.
     pub peak_bytes: u64,
     /// Whether that fits the budget.
@@ -149,6 +151,8 @@ pub struct PlanReport {
     pub policy: String,
     /// Checkpoint store chosen.
     pub store: &'static str,
+    /// Rows that a block works on at a time; none for all.
+    pub tile_rows: Option<usize>,
     /// Whether each block's gradients are applied as soon as they are complete.
     pub apply_and_free: bool,
     /// Updates the run will make.
@@ -264,6 +268,9 @@ pub struct Summary {
     /// Checkpoint store.
     #[serde(default)]
     pub store: String,
+    /// Rows that a block worked on at a time; none for all.
+    #[serde(default)]
+    pub tile_rows: Option<usize>,
     /// Trainable numbers.
     pub trainable_parameters: usize,
     /// The run was asked to stop before its last update.

@@ -1,5 +1,7 @@
 //! Every byte of a run, for each way to run it, and the choice among them.
 
+use std::num::NonZeroUsize;
+
 use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Timeline};
 use lowtide_model::Model;
@@ -121,9 +123,10 @@ pub(crate) fn choose(
         }
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
-        let Checkpointing { policy, store } = checkpointing;
+        let Checkpointing { policy, store, tile } = checkpointing;
         let (policy, store) = (policy.to_string(), store.name());
-        rows.push(PlanRow { policy, store, peak_bytes, fits, chosen: take });
+        let tile_rows = tile.map(NonZeroUsize::get);
+        rows.push(PlanRow { policy, store, tile_rows, peak_bytes, fits, chosen: take });
         if take {
             chosen = Some(candidate);
         }

@@ -79,6 +79,7 @@ pub fn finetune_until(
     tracing::debug!(
         policy = report.policy,
         store = report.store,
+        tile_rows = report.tile_rows,
         bytes = report.planned_peak_bytes,
         "plan chosen"
     );
@@ -100,11 +101,13 @@ pub fn finetune_until(
     let warmup_steps = settings.warmup_steps.unwrap_or(report.steps.saturating_mul(3) / 100);
     let checkpointing = report.policy.clone();
     let checkpoint_store = report.store.to_owned();
+    let tile_rows = report.tile_rows.map_or_else(|| "all".into(), |rows| rows.to_string());
     let compute = report.compute.to_owned();
     let resolved = Settings {
         warmup_steps: Some(warmup_steps),
         checkpointing,
         checkpoint_store,
+        tile_rows,
         compute,
         ..settings.clone()
     };
@@ -155,6 +158,7 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.compute = plan.compute.into();
     summary.policy.clone_from(&plan.policy);
     summary.store = plan.store.into();
+    summary.tile_rows = plan.tile_rows;
     summary.trainable_parameters = plan.trainable_parameters;
 }
 

@@ -72,6 +72,9 @@ pub struct Settings {
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
     /// than the precision allows.
     pub checkpoint_store: String,
+    /// Rows that a block works on at a time where it is computed again: `auto`, `all` or a multiple
+    /// of 64.
+    pub tile_rows: String,
     /// Whether weights are read ahead and let go block by block: `auto`, which is where they do not
     /// fit into memory, `on` or `off`.
     pub stream_weights: String,
@@ -126,6 +129,7 @@ impl Default for Settings {
             compute: "auto".into(),
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
+            tile_rows: "auto".into(),
             stream_weights: "auto".into(),
             scratch_dir: None,
             seed: 0,

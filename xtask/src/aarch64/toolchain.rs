@@ -2,7 +2,8 @@
 //!
 //! Programs are linked statically against musl: one file that runs on any AArch64 Linux, whatever
 //! its C library, Android included. What is tested is linked like what is shipped. The compiler's
-//! own linker does it; a C compiler is needed for the cryptography behind downloads.
+//! own linker does it. A C compiler is needed for the cryptography behind downloads, so for the
+//! command and not for the tests.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -26,20 +27,29 @@ pub(crate) struct Toolchain {
 }
 
 impl Toolchain {
-    /// Looks for everything; installs nothing but the target's standard library, through `rustup`.
+    /// Looks for what builds tests and runs them; installs nothing but the target's standard
+    /// library, through `rustup`.
     ///
     /// # Errors
     /// When something is missing; the message says what, and how to get it.
     pub(crate) fn find() -> Result<Self> {
+        Self::find_beside(Vec::new())
+    }
+
+    /// Like [`Toolchain::find`], and what builds the command, too.
+    ///
+    /// # Errors
+    /// When something is missing; the message says what, and how to get it.
+    pub(crate) fn find_for_command() -> Result<Self> {
+        let packages = "gcc-aarch64-linux-gnu libc6-dev-arm64-cross";
+        let lacks = format!("{C_COMPILER}: on Debian and Ubuntu, `apt-get install {packages}`");
+        Self::find_beside(if starts(C_COMPILER) { Vec::new() } else { vec![lacks] })
+    }
+
+    fn find_beside(mut missing: Vec<String>) -> Result<Self> {
         let emulator = EMULATORS.into_iter().find(|name| starts(name));
-        let mut missing = Vec::new();
         if !targets::is_there(TARGET) {
             missing.push(format!("the target's standard library: `rustup target add {TARGET}`"));
-        }
-        if !starts(C_COMPILER) {
-            let packages = "gcc-aarch64-linux-gnu libc6-dev-arm64-cross";
-            missing
-                .push(format!("{C_COMPILER}: on Debian and Ubuntu, `apt-get install {packages}`"));
         }
         match emulator {
             Some(emulator) if missing.is_empty() => return Ok(Self { emulator }),

@@ -54,7 +54,8 @@ fn value_and_slope<F: Float>(act: Activation, x: F) -> (F, F) {
 /// `x s` and `s (1 + x (1 - s))` with `s = 1 / (1 + e^-x)`.
 fn silu<F: Float>(x: F) -> (F, F) {
     let sigmoid = F::ONE / (F::ONE + (-x).exp());
-    (x * sigmoid, sigmoid * (F::ONE + x * (F::ONE - sigmoid)))
+    let bend = F::ONE + times(x, F::ONE - sigmoid);
+    (times(x, sigmoid), times(bend, sigmoid))
 }
 
 /// `x/2 (1 + tanh u)` with `u = sqrt(2/π) (x + 0.044715 x³)`.
@@ -65,7 +66,13 @@ fn gelu_tanh<F: Float>(x: F) -> (F, F) {
     let square = x * x;
     let tanh = (slope * (x + cubic * square * x)).tanh();
     let inner = slope * (F::ONE + F::from_f64(3.0) * cubic * square);
-    let value = half * x * (F::ONE + tanh);
-    let derivative = half * (F::ONE + tanh) + half * x * (F::ONE - tanh * tanh) * inner;
+    let value = times(half * x, F::ONE + tanh);
+    let derivative = half * (F::ONE + tanh) + times(half * x * inner, F::ONE - tanh * tanh);
     (value, derivative)
+}
+
+/// `x factor`, where a factor of zero has the last word: exponentials reach it long before `x`
+/// reaches infinity.
+fn times<F: Float>(x: F, factor: F) -> F {
+    if factor == F::ZERO { F::ZERO } else { x * factor }
 }

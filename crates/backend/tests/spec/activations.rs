@@ -71,6 +71,25 @@ fn extreme_gates_stay_finite() {
 }
 
 #[test]
+fn infinite_gates_have_their_limits() {
+    fn check<F: Float>(most: F) {
+        let infinity = F::ONE / F::ZERO;
+        let gate = [-infinity, -most, most, infinity, F::NAN, F::ZERO];
+        for act in BOTH {
+            let y = glu(act, &gate, &[F::ONE; 6]);
+            let (mut dgate, mut dup) = (gate, [F::ONE; 6]);
+            SPEC.glu_vjp(act, view(&[F::ONE; 6]), view_mut(&mut dgate), view_mut(&mut dup));
+            assert_eq!(y[..4], [F::ZERO, F::ZERO, most, infinity], "{act:?}");
+            assert_eq!(dup[..4], y[..4], "{act:?}");
+            assert_eq!(dgate[..4], [F::ZERO, F::ZERO, F::ONE, F::ONE], "slope of {act:?}");
+            assert!([y[4], dup[4], dgate[4]].iter().all(|x| x.to_f64().is_nan()), "{act:?}");
+        }
+    }
+    check(f32::MAX);
+    check(f64::MAX);
+}
+
+#[test]
 fn glu_in_place_has_the_same_bits() {
     for act in BOTH {
         let (gate, up) = (normal::<f32>(1, ROWS * COLS), normal::<f32>(2, ROWS * COLS));

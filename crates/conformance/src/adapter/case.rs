@@ -65,14 +65,7 @@ impl Batch {
 
     /// Some of the rows as a call of their own.
     pub(super) fn part(&self, range: &Range<usize>) -> Self {
-        let place = |row: usize| row.clamp(range.start, range.end) - range.start;
-        let cut = |span: &Span| Span {
-            start: place(span.start),
-            prompt_end: place(span.prompt_end),
-            end: place(span.end),
-        };
-        let spans = self.spans.iter().map(cut).filter(|span| !span.is_empty()).collect();
-        Self { rows: range.len(), phase: self.phase, row0: self.row0 + range.start, spans }
+        Self { rows: range.len(), row0: self.row0 + range.start, ..self.clone() }
     }
 
     fn rows(&self) -> Rows<'_> {

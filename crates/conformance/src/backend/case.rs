@@ -6,6 +6,7 @@ use std::ops::Range;
 use lowtide_backend::{Backend, OpShape, Scalar};
 use lowtide_tensor::Float;
 
+use super::tolerance;
 use crate::close::{assert_bits, assert_close};
 use crate::draw::Draw;
 use crate::guarded::Guarded;
@@ -20,6 +21,12 @@ pub(super) trait Case {
 
     /// How far results may be from the reference.
     fn tolerance(&self) -> f64;
+
+    /// How much farther they may be where products with packed weights are computed in integers, in
+    /// steps of [`tolerance::rounding`].
+    fn rounded(&self) -> f64 {
+        0.0
+    }
 
     /// The results for some rows, all of them where no cut is allowed; what belongs to a row is
     /// adjacent.
@@ -92,17 +99,18 @@ pub(super) fn check_single(be: &dyn Backend, case: &impl Case) {
 fn check_values(be: &dyn Backend, case: &impl Case, want: &[f64]) {
     let what = format!("{}: {}", be.name(), case.label());
     let rows = case.rows();
+    let tolerance = case.tolerance() + case.rounded() * tolerance::rounding(be.caps().compute);
     let widen = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
 
     let got = case.run(&Cx::new(be), 0..rows);
-    assert_close(&what, &widen(&got), want, case.tolerance());
+    assert_close(&what, &widen(&got), want, tolerance);
 
     let other = Cx { poison: 1e30, ..Cx::new(be) };
     assert_bits(&format!("{what}: again, over other memory"), &case.run(&other, 0..rows), &got);
 
     let gapped = case.run(&Cx { gaps: true, ..Cx::new(be) }, 0..rows);
     let label = format!("{what}: with gaps between rows");
-    assert_close(&label, &widen(&gapped), want, case.tolerance());
+    assert_close(&label, &widen(&gapped), want, tolerance);
 
     let mut cuts = vec![1, 2, rows / 3, rows / 2, rows.saturating_sub(1)];
     cuts.retain(|&cut| 0 < cut && cut < rows);

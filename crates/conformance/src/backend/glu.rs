@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use lowtide_backend::{Activation, Backend};
-use lowtide_tensor::Float;
+use lowtide_tensor::{Float, Mat, MatMut};
 
 use super::case::{Case, Cx, beside, check};
 use super::tolerance;
@@ -11,6 +11,7 @@ use crate::close::assert_bits;
 
 pub(super) fn check_family(be: &dyn Backend) {
     for act in [Activation::Silu, Activation::GeluTanh] {
+        check_limits(be, act);
         for (rows, cols) in [(0, 4), (1, 1), (3, 17), (40, 50), (130, 160)] {
             for bound in [2.0, 40.0] {
                 let gate = Gate { act, rows, cols, bound };
@@ -25,6 +26,26 @@ pub(super) fn check_family(be: &dyn Backend) {
             }
         }
     }
+}
+
+/// Gates far out, and what an activation and its slope are there: no product of zero and infinity.
+fn check_limits(be: &dyn Backend, act: Activation) {
+    const INF: f32 = f32::INFINITY;
+    const GATES: [f32; 8] = [-INF, f32::MIN, -1e25, -1e4, 1e4, 1e25, f32::MAX, INF];
+    let slopes = GATES.map(|gate| if gate < 0.0 { 0.0 } else { 1.0 });
+    let values = GATES.map(|gate| gate.max(0.0));
+    // Fills registers, and leaves a rest that is done element by element.
+    let times = 5;
+    let cols = times * GATES.len();
+    let ones = vec![1.0; cols];
+    let (mut gate, mut up, mut y) = (GATES.repeat(times), ones.clone(), vec![f32::NAN; cols]);
+    be.glu(act, Mat::new(&gate, 1, cols), Mat::new(&ones, 1, cols), MatMut::new(&mut y, 1, cols));
+    let dy = Mat::new(&ones, 1, cols);
+    be.glu_vjp(act, dy, MatMut::new(&mut gate, 1, cols), MatMut::new(&mut up, 1, cols));
+    let name = be.name();
+    assert_eq!(y, values.repeat(times), "{name}: {act:?} of {GATES:?}");
+    assert_eq!(up, values.repeat(times), "{name}: {act:?} of {GATES:?} in glu_vjp");
+    assert_eq!(gate, slopes.repeat(times), "{name}: slope of {act:?} at {GATES:?}");
 }
 
 /// Gates uniform in `±bound`: a large one reaches where activations saturate.

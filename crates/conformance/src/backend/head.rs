@@ -1,11 +1,13 @@
 //! The loss head and its gradient.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use lowtide_backend::{Backend, OpShape};
 use lowtide_quant::{
     BlockFormat,
     formats::{F32, Q8_0},
+    integers::GROUP,
 };
 use lowtide_tensor::{Float, VOCAB_QUANTUM};
 
@@ -24,12 +26,14 @@ pub(super) fn check_family(be: &dyn Backend) {
         (&Q8_0, 2, 3 * VOCAB_QUANTUM + 1, 32),
     ];
     for (format, rows, vocab_size, hidden_size) in cases {
+        let floats = tolerance::rounding(be.caps().compute) == 0.0 || format.integers().is_none();
+        let head = Head { floats, ..Head::new(format, rows, vocab_size, hidden_size) };
         for bound in [1.0, 30.0] {
-            let head = Head { format, rows, vocab_size, hidden_size, bound };
-            check(be, &Loss(head));
-            check(be, &LossVjp(head));
-            check(be, &LossGrad(head));
-            check_agreement(be, head);
+            let head = Head { bound, ..head.clone() };
+            check(be, &Loss(head.clone()));
+            check(be, &LossVjp(head.clone()));
+            check(be, &LossGrad(head.clone()));
+            check_agreement(be, &head);
         }
     }
     check_ties(be);
@@ -42,24 +46,35 @@ pub(super) fn check_family(be: &dyn Backend) {
 const SCALE: f32 = 0.7;
 
 /// `h [rows, hidden_size]`, uniform in `±bound`, and packed `w [vocab_size, hidden_size]`.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Head {
-    pub(super) format: &'static dyn BlockFormat,
-    pub(super) rows: usize,
-    pub(super) vocab_size: usize,
-    pub(super) hidden_size: usize,
-    pub(super) bound: f32,
+    format: &'static dyn BlockFormat,
+    rows: usize,
+    vocab_size: usize,
+    hidden_size: usize,
+    bound: f32,
+    /// Whether logits are close enough to the specification's to agree on the best word.
+    floats: bool,
+    /// Packed once: that takes longer than most of what is done with them.
+    weights: Rc<Packed>,
 }
 
 impl Head {
-    fn label(&self, op: &str) -> String {
-        let Self { format, rows, vocab_size, hidden_size, bound } = self;
-        let name = format.name();
-        format!("{op} of {rows} rows to {bound}, {name} [{vocab_size}, {hidden_size}]")
+    /// With inputs in ±1.
+    pub(super) fn new(
+        format: &'static dyn BlockFormat,
+        rows: usize,
+        vocab_size: usize,
+        hidden_size: usize,
+    ) -> Self {
+        let weights = Rc::new(Packed::new(format, vocab_size, hidden_size, 1, 1.0));
+        Self { format, rows, vocab_size, hidden_size, bound: 1.0, floats: true, weights }
     }
 
-    fn weights(&self) -> Packed {
-        Packed::new(self.format, self.vocab_size, self.hidden_size, 1, 1.0)
+    fn label(&self, op: &str) -> String {
+        let Self { format, rows, vocab_size, hidden_size, bound, .. } = self;
+        let name = format.name();
+        format!("{op} of {rows} rows to {bound}, {name} [{vocab_size}, {hidden_size}]")
     }
 
     /// Targets over the whole vocabulary, its first and last word among them.
@@ -75,7 +90,7 @@ impl Head {
     /// `loss`, `lse` and `argmax`.
     fn forward<F: Float>(&self, cx: &Cx<'_, F>, rows: &Range<usize>) -> [Vec<F>; 3] {
         let h = cx.rows_of(2, rows, self.hidden_size, self.bound);
-        let w = self.weights();
+        let w = &self.weights;
         let (mut loss, mut lse) = (cx.out(1, rows.len()), cx.out(1, rows.len()));
         let mut argmax = vec![u32::MAX; rows.len()];
         let mut scratch = cx.scratch(OpShape::XentHead {
@@ -93,7 +108,7 @@ impl Head {
     /// `loss`, `lse`, `argmax` and the gradient, all at once.
     fn both<F: Float>(&self, cx: &Cx<'_, F>, rows: &Range<usize>) -> [Vec<F>; 4] {
         let Self { vocab_size, hidden_size, bound, .. } = *self;
-        let (h, w) = (cx.rows_of(2, rows, hidden_size, bound), self.weights());
+        let (h, w) = (cx.rows_of(2, rows, hidden_size, bound), &self.weights);
         let (mut loss, mut lse) = (cx.out(1, rows.len()), cx.out(1, rows.len()));
         let (mut argmax, mut grad) = (vec![u32::MAX; rows.len()], cx.out(rows.len(), hidden_size));
         let shape = OpShape::XentHeadGrad { rows: rows.len(), vocab_size, hidden_size };
@@ -124,6 +139,17 @@ impl Head {
     fn tolerance(&self) -> f64 {
         tolerance::head(self.vocab_size, self.hidden_size) * f64::from(self.bound)
     }
+
+    /// Logits of rounded inputs.
+    fn rounded(&self) -> f64 {
+        let of_logits = tolerance::rounded_sum(self.hidden_size) * f64::from(self.bound);
+        self.format.integers().map_or(0.0, |_| of_logits)
+    }
+
+    /// The same, and probabilities, which sum to one, rounded 32 words at a time.
+    fn rounded_gradient(&self) -> f64 {
+        self.format.integers().map_or(0.0, |_| self.rounded() + tolerance::rounded_sum(GROUP))
+    }
 }
 
 pub(super) struct Loss(pub(super) Head);
@@ -141,8 +167,14 @@ impl Case for Loss {
         self.0.tolerance()
     }
 
+    fn rounded(&self) -> f64 {
+        self.0.rounded()
+    }
+
     fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
-        beside(rows.len(), &self.0.forward(cx, &rows))
+        let [loss, lse, argmax] = self.0.forward(cx, &rows);
+        let parts = if self.0.floats { vec![loss, lse, argmax] } else { vec![loss, lse] };
+        beside(rows.len(), &parts)
     }
 }
 
@@ -162,10 +194,14 @@ impl Case for LossVjp {
         self.0.tolerance()
     }
 
+    fn rounded(&self) -> f64 {
+        self.0.rounded_gradient()
+    }
+
     fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
         let Head { vocab_size, hidden_size, bound, .. } = self.0;
         let [_, lse, _] = self.0.forward(cx, &rows);
-        let (h, w) = (cx.rows_of(2, &rows, hidden_size, bound), self.0.weights());
+        let (h, w) = (cx.rows_of(2, &rows, hidden_size, bound), &self.0.weights);
         let mut dh = cx.rows_of(3, &rows, hidden_size, 1.0);
         let shape = OpShape::XentHeadVjp { rows: rows.len(), vocab_size, hidden_size };
         let mut scratch = cx.scratch(shape);
@@ -192,14 +228,21 @@ impl Case for LossGrad {
         self.0.tolerance()
     }
 
+    fn rounded(&self) -> f64 {
+        self.0.rounded_gradient()
+    }
+
     fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
-        beside(rows.len(), &self.0.both(cx, &rows))
+        let [loss, lse, argmax, grad] = self.0.both(cx, &rows);
+        let parts =
+            if self.0.floats { vec![loss, lse, argmax, grad] } else { vec![loss, lse, grad] };
+        beside(rows.len(), &parts)
     }
 }
 
 /// Losses, sums and best words of the one pass are those of the forward one, to the bit: a training
 /// loss and the loss of an evaluation are then the same number.
-fn check_agreement(be: &dyn Backend, head: Head) {
+fn check_agreement(be: &dyn Backend, head: &Head) {
     let (cx, rows) = (Cx::new(be), 0..head.rows);
     let [loss, lse, argmax, _] = head.both(&cx, &rows);
     let want = head.forward(&cx, &rows);

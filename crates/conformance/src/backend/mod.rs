@@ -32,6 +32,11 @@ pub use threads::threads;
 ///   backward included; a sequence gives the same alone, in a batch, and with a key/value cache.
 /// - *Plans*: `req` never shrinks when rows are added.
 ///
+/// A backend whose [`Caps`](lowtide_backend::Caps) say `int8x2` or `int8` may round what it
+/// multiplies with packed weights, 32 neighbours at a time, to 16,256 or 127 steps of the largest:
+/// its values may be as far from the specification as such errors add up to. Bits are held to the
+/// same.
+///
 /// That results do not depend on threads is checked by [`threads`].
 ///
 /// ```no_run
@@ -42,17 +47,26 @@ pub use threads::threads;
 /// # Panics
 /// At the first thing that does not hold; the message names operation and shape.
 pub fn backend(backend: &dyn Backend) {
-    let name = backend.name();
-    let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic());
-    assert!(plain, "a backend is called {name:?}");
-    req::check_family(backend);
-    qmatmul::check_family(backend);
+    packed_weights(backend);
     matmul::check_family(backend);
     elementwise::check_family(backend);
     glu::check_family(backend);
     rmsnorm::check_family(backend);
     rope::check_family(backend);
     attention::check_family(backend);
-    head::check_family(backend);
     optim::check_family(backend);
+}
+
+/// The part of [`backend`] that the arithmetic of packed weights has to do with: their products and
+/// rows, the head, and what `req` says. Enough for a backend that passed in other arithmetic.
+///
+/// # Panics
+/// As [`backend`].
+pub fn packed_weights(backend: &dyn Backend) {
+    let name = backend.name();
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic());
+    assert!(plain, "a backend is called {name:?}");
+    req::check_family(backend);
+    qmatmul::check_family(backend);
+    head::check_family(backend);
 }

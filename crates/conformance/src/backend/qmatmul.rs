@@ -101,6 +101,10 @@ impl Case for Forward {
         tolerance::sum(self.0.inputs)
     }
 
+    fn rounded(&self) -> f64 {
+        self.0.format.integers().map_or(0.0, |_| tolerance::rounded_sum(self.0.inputs))
+    }
+
     fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
         let Linear { outputs, inputs, .. } = self.0;
         let (w, x) = (&self.0.weights, cx.rows_of(2, &rows, inputs, 1.0));
@@ -127,6 +131,10 @@ impl Case for Backward {
 
     fn tolerance(&self) -> f64 {
         tolerance::sum(self.0.outputs)
+    }
+
+    fn rounded(&self) -> f64 {
+        self.0.format.integers().map_or(0.0, |_| tolerance::rounded_sum(self.0.outputs))
     }
 
     fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {

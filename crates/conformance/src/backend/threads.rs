@@ -61,7 +61,7 @@ fn results(be: &dyn Backend) -> Vec<Outcome> {
         shape: AttentionShape { heads: 9, kv_heads: 3, head_dim: 16, scale: 0.25, window: None },
         lengths: vec![150, 70, 90],
     };
-    let head = Head { format: &Q8_0, rows: 90, vocab_size: 2200, hidden_size: 64, bound: 1.0 };
+    let head = Head::new(&Q8_0, 90, 2200, 64);
     let rope = Rope {
         rows,
         heads: 9,
@@ -88,8 +88,8 @@ fn results(be: &dyn Backend) -> Vec<Outcome> {
         result(be, &rope),
         result(be, &AttentionVjp(attention.clone())),
         result(be, &attention),
-        result(be, &Loss(head)),
-        result(be, &LossVjp(head)),
+        result(be, &Loss(head.clone())),
+        result(be, &LossVjp(head.clone())),
         result(be, &LossGrad(head)),
         result(be, &AdamW { len: 40_000 }),
         adamw8,

@@ -34,3 +34,22 @@ pub(super) const fn attention(keys: usize, width: usize) -> f64 {
 pub(super) const fn head(vocab_size: usize, hidden_size: usize) -> f64 {
     sum(hidden_size) + 8.0 * ROUNDING * (vocab_size.ilog2() as usize + 8) as f64
 }
+
+/// What products in integers round to, as a share of the largest of 32 neighbours, by the name of
+/// the arithmetic in [`Caps`](lowtide_backend::Caps): 16,256 or 127 steps. Nothing for arithmetic
+/// in floats.
+pub(super) fn rounding(compute: &str) -> f64 {
+    match compute {
+        "int8x2" => 1.0 / 16_256.0,
+        "int8" => 1.0 / 127.0,
+        _ => 0.0,
+    }
+}
+
+/// A sum of `terms` products with weights in ±1 whose other factor, in ±1, is rounded: in steps of
+/// [`rounding`]. An error is uniform in half a step, so the sum's has a deviation of a sixth of
+/// `sqrt(terms)` steps; this is twelve of them, or six where both a value and its product with a
+/// scale are rounded, as on the way back.
+pub(super) fn rounded_sum(terms: usize) -> f64 {
+    2.0 * (terms as f64).sqrt()
+}

@@ -145,6 +145,10 @@ struct MemoryFlags {
     /// How block inputs are kept; auto rounds no more than --precision allows [default: auto]
     #[arg(long, value_name = "STORE", value_parser = ["auto", "f32", "bf16", "int8", "file"])]
     checkpoint_store: Option<String>,
+    /// Rows that a block works on at a time where it is computed again: auto, all, or a multiple of
+    /// 64 [default: auto]
+    #[arg(long, value_name = "ROWS")]
+    tile_rows: Option<String>,
     /// Read weights ahead and let go of them block by block; auto where they do not fit in memory
     /// [default: auto]
     #[arg(long, value_name = "WHEN", value_parser = ["auto", "on", "off"])]
@@ -212,6 +216,7 @@ impl RunFlags {
         set_option(&mut s.memory_budget, &memory.memory_budget);
         set(&mut s.checkpointing, &memory.checkpointing);
         set(&mut s.checkpoint_store, &memory.checkpoint_store);
+        set(&mut s.tile_rows, &memory.tile_rows);
         set(&mut s.stream_weights, &memory.stream_weights);
         set_option(&mut s.scratch_dir, &memory.scratch_dir);
         set(&mut s.precision, &arithmetic.precision);

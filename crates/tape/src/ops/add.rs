@@ -26,6 +26,7 @@ impl<F: Float> Op<F> for Add {
             reads_inputs: 0,
             reads_outputs: 0,
             in_place: 0b11,
+            history: 0,
             grads: [GradRule::PassThrough; MAX_INPUTS],
         }
     }

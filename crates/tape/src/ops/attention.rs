@@ -33,14 +33,15 @@ impl<F: Float> Op<F> for Attention {
             reads_inputs: 0b111,
             reads_outputs: 0b11,
             in_place: 0,
+            history: 0b110,
             grads: [GradRule::Accumulate; MAX_INPUTS],
         }
     }
 
-    fn req(&self, be: &dyn Backend<F>, limits: Limits) -> Req {
-        let (rows, shape) = (limits.tokens, self.shape);
-        let there = be.req(OpShape::Attention { queries: rows, keys: rows, shape });
-        there.max(be.req(OpShape::AttentionVjp { queries: rows, keys: rows, shape }))
+    fn req(&self, be: &dyn Backend<F>, rows: usize, limits: Limits) -> Req {
+        let (queries, keys, shape) = (rows, limits.tokens, self.shape);
+        let there = be.req(OpShape::Attention { queries, keys, shape });
+        there.max(be.req(OpShape::AttentionVjp { queries, keys, shape }))
     }
 
     fn state(&self, limits: DecodeLimits) -> usize {

@@ -30,6 +30,7 @@ impl<F: Float> Op<F> for Glu {
             reads_inputs: 0b11,
             reads_outputs: 0,
             in_place: 0b1,
+            history: 0,
             grads: [GradRule::OverValue; MAX_INPUTS],
         }
     }

@@ -49,7 +49,7 @@ impl<'w, F: Float> AdaptedLinear<'w, F> {
 
     fn rows<'a>(&self, cx: &Cx<'a, F>) -> Rows<'a> {
         let key = DropoutKey { seed: cx.seed, step: cx.counter, site: self.site };
-        Rows { spans: cx.spans, row0: 0, key, phase: cx.phase }
+        Rows { spans: cx.spans, row0: cx.row0, key, phase: cx.phase }
     }
 }
 
@@ -69,6 +69,7 @@ impl<F: Float> Op<F> for AdaptedLinear<'_, F> {
             reads_inputs: u32::from(facts.is_some_and(|f| f.reads_x)),
             reads_outputs: u32::from(facts.is_some_and(|f| f.reads_y)),
             in_place: 0,
+            history: 0,
             grads: [GradRule::Accumulate; MAX_INPUTS],
         }
     }
@@ -81,11 +82,11 @@ impl<F: Float> Op<F> for AdaptedLinear<'_, F> {
         self.adapter.as_ref().is_some_and(|adapter| adapter.facts().whole_sequence)
     }
 
-    fn req(&self, be: &dyn Backend<F>, limits: Limits) -> Req {
+    fn req(&self, be: &dyn Backend<F>, rows: usize, _limits: Limits) -> Req {
         let base = self.base();
         match &self.adapter {
-            Some(adapter) => adapter.req(be, &base, limits.tokens),
-            None => base.req(be, limits.tokens),
+            Some(adapter) => adapter.req(be, &base, rows),
+            None => base.req(be, rows),
         }
     }
 

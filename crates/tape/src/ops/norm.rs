@@ -38,6 +38,7 @@ impl<F: Float> Op<F> for RmsNorm<F> {
             reads_inputs: 0b1,
             reads_outputs: 0b10,
             in_place: 0,
+            history: 0,
             grads: [GradRule::Accumulate; MAX_INPUTS],
         }
     }

@@ -40,6 +40,7 @@ impl<F: Float> Op<F> for Rope<F> {
             reads_inputs: 0,
             reads_outputs: 0,
             in_place: 0b1,
+            history: 0,
             grads: [GradRule::OverDy; MAX_INPUTS],
         }
     }

@@ -1,4 +1,8 @@
 //! The backward direction: recompute what was not kept, then walk the operations in reverse.
+//!
+//! Tiles take a loop for each stage of [`Needs::stage`]. Each recomputes what its own operations
+//! read, a tile at a time. Without tiles there is one loop, with the operations in the same order:
+//! so the contributions to a gradient add up in the same order, and its bits are the same.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -8,6 +12,7 @@ use lowtide_tensor::Float;
 
 use super::build::{Builder, Demands, Home};
 use super::forward::Values;
+use super::needs::making;
 use super::{Action, BufferId, Needs, Operands, Place, Schedule, Slot};
 use crate::GradRule;
 use crate::graph::{Graph, ValueId};
@@ -22,25 +27,38 @@ pub(crate) fn backward<F: Float>(
     demands: &Demands<'_, F>,
 ) -> Schedule {
     let mut builder = Builder::new(graph, demands);
-    let survives = |value: usize| needs.read[value];
-    let mut values = Values::new(&mut builder, &needs.recompute, &survives);
+    let mut values = Values::new(&mut builder);
     if kept.is_some() {
         for (i, node) in graph.nodes.iter().enumerate() {
             for (output, v) in node.outputs.iter().enumerate().filter(|(_, v)| needs.read[v.0]) {
                 values.buffer[v.0] = Some(builder.value_buffer(i, output, Home::Kept));
             }
         }
-    } else {
-        for node in (0..graph.nodes.len()).filter(|&i| needs.recompute[i]) {
-            values.compute(&mut builder, node, &|_| Home::Arena);
-        }
     }
     let kept_buffers = values.buffer.clone();
-    let mut grads = Gradients::new(&mut builder, needs, values.buffer);
-    for node in (0..graph.nodes.len()).rev().filter(|&i| needs.active[i]) {
-        grads.vjp(&mut builder, node);
+    let mut stages = needs.stages();
+    if !builder.tiled() {
+        stages = vec![stages.concat()];
     }
-    grads.deliver(&mut builder);
+    let mut grads = Gradients::new(&mut builder, needs);
+    for (i, nodes) in stages.iter().enumerate() {
+        let mut read = vec![false; graph.cols.len()];
+        nodes.iter().flat_map(|&node| graph.nodes[node].reads()).for_each(|v| read[v.0] = true);
+        let runs = making(graph, read.clone(), &|value| values.buffer[value].is_some());
+        values.begin(graph, &runs, &|value| read[value]);
+        for node in (0..graph.nodes.len()).filter(|&node| runs[node]) {
+            values.compute(&mut builder, node, &|_| Home::Arena);
+        }
+        grads.begin(graph, nodes, &values.buffer);
+        for &node in nodes {
+            grads.vjp(&mut builder, node);
+        }
+        if i + 1 == stages.len() {
+            grads.deliver(&mut builder);
+        }
+        builder.end_loop();
+        values.end(&builder);
+    }
     let mut schedule = builder.finish();
     if let Some(forward) = kept {
         // Kept values lie where the forward schedule put them.
@@ -80,26 +98,39 @@ struct Gradients<'n> {
     outer: BufferId,
     /// How many values' gradients a buffer holds that are still to be consumed.
     sharers: Vec<(BufferId, usize)>,
-    /// The last (lowest) node whose backward reads each value.
+    /// The last node of the loop whose backward reads each value.
     last_read: Vec<Option<usize>>,
+    /// Values whose gradient is gathered in one loop and consumed in a later one.
+    waits: Vec<bool>,
+    /// What operations add to the gradients of histories.
+    late: Vec<(Slot, ValueId)>,
 }
 
 impl<'n> Gradients<'n> {
-    fn new<F: Float>(
-        builder: &mut Builder<'_, '_, F>,
-        needs: &'n Needs,
-        value: Vec<Option<BufferId>>,
-    ) -> Self {
+    fn new<F: Float>(builder: &mut Builder<'_, '_, F>, needs: &'n Needs) -> Self {
         let graph = builder.graph;
-        let mut last_read = vec![None; graph.cols.len()];
-        for (i, node) in graph.nodes.iter().enumerate().rev().filter(|(i, _)| needs.active[*i]) {
-            node.reads().for_each(|v| last_read[v.0] = Some(i));
-        }
+        let waits =
+            if builder.tiled() { needs.waits(graph) } else { vec![false; graph.cols.len()] };
         let y = graph.output();
         let outer = builder.buffer(graph.cols[y.0], Category::Workspace, Home::Gradient);
         let mut grad = vec![None; graph.cols.len()];
         grad[y.0] = Some(outer);
-        Self { needs, value, grad, outer, sharers: vec![(outer, 1)], last_read }
+        let (value, last_read, sharers) = (Vec::new(), Vec::new(), vec![(outer, 1)]);
+        Self { needs, value, grad, outer, sharers, last_read, waits, late: Vec::new() }
+    }
+
+    /// Begins a loop over the backward of `nodes`, with what they read in the buffers `value`.
+    fn begin<F: Float>(
+        &mut self,
+        graph: &Graph<'_, F>,
+        nodes: &[usize],
+        value: &[Option<BufferId>],
+    ) {
+        self.value = value.to_vec();
+        self.last_read = vec![None; graph.cols.len()];
+        for &i in nodes {
+            graph.nodes[i].reads().for_each(|v| self.last_read[v.0] = Some(i));
+        }
     }
 
     /// Appends the backward of `node` and sees to it that each input's gradient is gathered.
@@ -108,6 +139,7 @@ impl<'n> Gradients<'n> {
         let recorded = &graph.nodes[node];
         let facts = recorded.op.facts();
         let y = recorded.outputs[0];
+        self.settle(builder, y);
         let dy = self.grad[y.0].take().expect("an active operation's output has a gradient");
         let mut operands = self.read_values(builder, node);
         operands.dy = Some(builder.slot(dy, y));
@@ -116,6 +148,10 @@ impl<'n> Gradients<'n> {
         for (i, v) in recorded.inputs.iter().enumerate() {
             let wanted = self.needs.wanted[v.0];
             let first = !recorded.inputs[..i].contains(v);
+            if facts.looks_back(i) {
+                operands.dx.push(Some(self.history(builder, *v)));
+                continue;
+            }
             let slot = match facts.grads[i] {
                 GradRule::PassThrough => None,
                 _ if recorded.inputs.len() == 1 && !wanted => None,
@@ -159,7 +195,8 @@ impl<'n> Gradients<'n> {
             |v: &ValueId| builder.slot(self.value[v.0].expect("read values are at hand"), *v);
         let inputs = recorded.inputs.iter().enumerate();
         let outputs = recorded.outputs.iter().enumerate();
-        let x = inputs.map(|(i, v)| facts.reads_input(i).then(|| slot(v))).collect();
+        let seen = |i, v| if facts.looks_back(i) { slot(v).up_to() } else { slot(v) };
+        let x = inputs.map(|(i, v)| facts.reads_input(i).then(|| seen(i, v))).collect();
         let y = outputs.map(|(i, v)| facts.reads_output(i).then(|| slot(v))).collect();
         Operands { node, x, y, ..Operands::default() }
     }
@@ -182,6 +219,28 @@ impl<'n> Gradients<'n> {
         slot
     }
 
+    /// What an operation adds to the gradient of a history: apart, since it is complete only after
+    /// the last tile, and other contributions must not come in between. Its rows are zeroed with
+    /// their tile, before anything adds to them.
+    fn history<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
+        let slot = self.fresh(builder, v);
+        builder.widen(slot.buffer);
+        builder.step(Action::Zero(slot));
+        if self.needs.wanted[v.0] {
+            self.late.push((slot, v));
+        }
+        slot.up_to()
+    }
+
+    /// Completes `v`'s gradient with what operations added to it as a history.
+    fn settle<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, v: ValueId) {
+        let late = core::mem::take(&mut self.late);
+        let (now, later) = late.into_iter().partition(|(_, of)| *of == v);
+        self.late = later;
+        let now: Vec<(Slot, ValueId)> = now;
+        now.into_iter().for_each(|(from, v)| self.merge(builder, from.buffer, v));
+    }
+
     /// `dy` itself when nobody else wants it, else a copy of it.
     fn over_dy<F: Float>(
         &mut self,
@@ -202,13 +261,19 @@ impl<'n> Gradients<'n> {
     ) -> Slot {
         let value = builder.slot(self.value[v.0].expect("read values are at hand"), v);
         let once = builder.graph.nodes[node].inputs.iter().filter(|w| **w == v).count() == 1;
-        let free = v.0 != 0 && once && self.last_read[v.0] == Some(node);
+        let last = self.last_read[v.0] == Some(node);
+        let free = v.0 != 0 && once && last && !builder.is_history(v);
         if free { value } else { self.copied(builder, value, v) }
     }
 
     /// Adds what `from` holds to `v`'s gradient; the first contribution just becomes it.
     fn merge<F: Float>(&mut self, builder: &mut Builder<'_, '_, F>, from: BufferId, v: ValueId) {
         let to = match self.grad[v.0] {
+            // The tile's memory will be another tile's when this gradient is consumed.
+            None if self.waits[v.0] && !builder.is_whole(from) => {
+                let slot = self.copied(builder, builder.slot(from, v), v);
+                return self.own(slot.buffer, v);
+            }
             None => return self.own(from, v),
             // An operation passed its gradient to one value twice.
             Some(grad) if grad == from => self.moved(builder, v),
@@ -237,7 +302,8 @@ impl<'n> Gradients<'n> {
         if !self.needs.wanted[0] {
             return;
         }
-        let to = Slot { buffer: self.outer, cols: builder.graph.cols[0] };
+        self.settle(builder, ValueId(0));
+        let to = builder.slot(self.outer, ValueId(0));
         match self.grad[0] {
             Some(buffer) if buffer == self.outer => {}
             Some(buffer) => {
@@ -256,7 +322,11 @@ impl<'n> Gradients<'n> {
 
     fn fresh<F: Float>(&self, builder: &mut Builder<'_, '_, F>, v: ValueId) -> Slot {
         let cols = builder.graph.cols[v.0];
-        Slot { buffer: builder.buffer(cols, Category::Workspace, Home::Arena), cols }
+        let buffer = builder.buffer(cols, Category::Workspace, Home::Arena);
+        if self.waits[v.0] {
+            builder.widen(buffer);
+        }
+        builder.slot(buffer, v)
     }
 
     fn own(&mut self, buffer: BufferId, v: ValueId) {

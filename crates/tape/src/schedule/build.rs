@@ -1,13 +1,14 @@
 //! The half-built schedule that both directions grow.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use lowtide_backend::{Backend, Req};
 use lowtide_memory::{ByCategory, Category};
 use lowtide_tensor::Float;
 
 use super::pack::{Interval, aligned, pack};
-use super::{Action, Buffer, BufferId, Place, Schedule, Slot};
+use super::{Action, Buffer, BufferId, Place, Schedule, Slot, View};
 use crate::graph::{Graph, ValueId};
 use crate::{DecodeLimits, Limits, Op};
 
@@ -25,22 +26,29 @@ pub(crate) enum Home {
 pub(crate) struct Demands<'b, F: Float> {
     be: &'b dyn Backend<F>,
     limits: Limits,
+    /// Rows of a tile.
+    tile: usize,
     decoding: Option<DecodeLimits>,
 }
 
 impl<'b, F: Float> Demands<'b, F> {
-    pub(crate) fn training(be: &'b dyn Backend<F>, limits: Limits) -> Self {
-        Self { be, limits, decoding: None }
+    pub(crate) fn training(be: &'b dyn Backend<F>, limits: Limits, tile: usize) -> Self {
+        Self { be, limits, tile, decoding: None }
     }
 
     pub(crate) fn decoding(be: &'b dyn Backend<F>, limits: DecodeLimits) -> Self {
-        Self { be, limits: limits.call(), decoding: Some(limits) }
+        Self { be, limits: limits.call(), tile: limits.rows, decoding: Some(limits) }
+    }
+
+    /// Whether a batch may be cut into more tiles than one.
+    pub(crate) fn tiled(&self) -> bool {
+        self.tile < self.limits.tokens
     }
 
     fn of(&self, op: &dyn Op<F>) -> Req {
         match self.decoding {
             Some(limits) => op.decode_req(self.be, limits),
-            None => op.req(self.be, self.limits),
+            None => op.req(self.be, self.tile, self.limits),
         }
     }
 }
@@ -48,31 +56,87 @@ impl<'b, F: Float> Demands<'b, F> {
 pub(crate) struct Builder<'g, 'w, F: Float> {
     pub(crate) graph: &'g Graph<'w, F>,
     demands: &'g Demands<'g, F>,
+    /// Values of which later tiles read all rows.
+    histories: Vec<bool>,
     steps: Vec<Action>,
+    loops: Vec<Range<usize>>,
     buffers: Vec<(Buffer, Home)>,
     library_bytes: usize,
 }
 
 impl<'g, 'w, F: Float> Builder<'g, 'w, F> {
     pub(crate) fn new(graph: &'g Graph<'w, F>, demands: &'g Demands<'g, F>) -> Self {
-        Self { graph, demands, steps: Vec::new(), buffers: Vec::new(), library_bytes: 0 }
+        let mut histories = alloc::vec![false; graph.cols.len()];
+        for node in graph.nodes.iter().filter(|_| demands.tiled()) {
+            let facts = node.op.facts();
+            let read = node.inputs.iter().enumerate().filter(|(i, _)| facts.looks_back(*i));
+            read.for_each(|(_, v)| histories[v.0] = true);
+        }
+        let (steps, loops, buffers) = (Vec::new(), Vec::new(), Vec::new());
+        Self { graph, demands, histories, steps, loops, buffers, library_bytes: 0 }
     }
 
-    /// A new buffer for `[tokens, cols]`; its lifetime grows with the steps that name it.
+    /// Whether a batch may be cut into more tiles than one.
+    pub(crate) fn tiled(&self) -> bool {
+        self.demands.tiled()
+    }
+
+    /// Whether later tiles read all rows of a value.
+    pub(crate) fn is_history(&self, value: ValueId) -> bool {
+        self.histories[value.0]
+    }
+
+    /// A new buffer for a tile of `cols` columns, or for all rows where it lies outside the arena;
+    /// its lifetime grows with the steps that name it.
     pub(crate) fn buffer(&mut self, cols: usize, category: Category, home: Home) -> BufferId {
-        self.raw_buffer(self.demands.limits.tokens * cols, category, home)
+        let buffer = self.raw_buffer(self.demands.tile * cols, category, home);
+        if home != Home::Arena {
+            self.widen(buffer);
+        }
+        buffer
     }
 
     fn raw_buffer(&mut self, len: usize, category: Category, home: Home) -> BufferId {
-        let buffer =
-            Buffer { len, category, birth: usize::MAX, death: 0, place: Place::Arena(usize::MAX) };
+        let (birth, death, place) = (usize::MAX, 0, Place::Arena(usize::MAX));
+        let buffer = Buffer { len, whole: false, category, birth, death, place };
         self.buffers.push((buffer, home));
         self.buffers.len() - 1
     }
 
-    /// Changes where a buffer will lie.
+    /// Makes room for all rows in a buffer of a tile's. Without tiles there is nothing to do.
+    pub(crate) fn widen(&mut self, buffer: BufferId) {
+        let Demands { tile, limits, .. } = self.demands;
+        let (buffer, _) = &mut self.buffers[buffer];
+        if *tile < limits.tokens && !buffer.whole {
+            buffer.len = buffer.len / tile * limits.tokens;
+            buffer.whole = true;
+        }
+    }
+
+    /// Whether a buffer has room for all rows; without tiles, each has.
+    pub(crate) fn is_whole(&self, buffer: BufferId) -> bool {
+        !self.tiled() || self.buffers[buffer].0.whole
+    }
+
+    /// Changes where a buffer will lie: outside the arena.
     pub(crate) fn rehome(&mut self, buffer: BufferId, home: Home) {
+        self.widen(buffer);
         self.buffers[buffer].1 = home;
+    }
+
+    /// Ends a loop: the steps since the one before.
+    pub(crate) fn end_loop(&mut self) {
+        let body = self.loops.last().map_or(0, |body| body.end)..self.steps.len();
+        // What holds all rows lives as long as the loop.
+        for (buffer, _) in self.buffers.iter_mut().filter(|(b, _)| b.whole) {
+            if body.contains(&buffer.birth) {
+                buffer.birth = body.start;
+            }
+            if body.contains(&buffer.death) && buffer.birth <= buffer.death {
+                buffer.death = body.end - 1;
+            }
+        }
+        self.loops.push(body);
     }
 
     pub(crate) fn home(&self, buffer: BufferId) -> Home {
@@ -81,7 +145,7 @@ impl<'g, 'w, F: Float> Builder<'g, 'w, F> {
 
     /// A value seen through its buffer.
     pub(crate) fn slot(&self, buffer: BufferId, value: ValueId) -> Slot {
-        Slot { buffer, cols: self.graph.cols[value.0] }
+        Slot { buffer, cols: self.graph.cols[value.0], view: View::Tile }
     }
 
     /// A buffer for a value, charged as its operation says.
@@ -92,7 +156,12 @@ impl<'g, 'w, F: Float> Builder<'g, 'w, F> {
             Home::Kept => Category::Checkpoint,
             _ => node.op.category(output),
         };
-        self.buffer(graph.cols[node.outputs[output].0], category, home)
+        let value = node.outputs[output];
+        let buffer = self.buffer(graph.cols[value.0], category, home);
+        if self.is_history(value) {
+            self.widen(buffer);
+        }
+        buffer
     }
 
     /// Adds the scratch a node's operation needs.
@@ -115,7 +184,8 @@ impl<'g, 'w, F: Float> Builder<'g, 'w, F> {
 
     /// Places every buffer.
     pub(crate) fn finish(self) -> Schedule {
-        let Self { steps, buffers, library_bytes, .. } = self;
+        let Self { steps, loops, buffers, library_bytes, .. } = self;
+        let tile = self.demands.tile;
         let arena: Vec<usize> = indices(&buffers, Home::Arena);
         let intervals: Vec<Interval> = arena
             .iter()
@@ -144,7 +214,16 @@ impl<'g, 'w, F: Float> Builder<'g, 'w, F> {
             kept += aligned(done[i].len);
         }
         let live_at_peak = live_at_peak(&done, steps.len());
-        Schedule { steps, buffers: done, arena: extent, kept, live_at_peak, library_bytes }
+        Schedule {
+            steps,
+            loops,
+            tile,
+            buffers: done,
+            arena: extent,
+            kept,
+            live_at_peak,
+            library_bytes,
+        }
     }
 }
 

@@ -9,9 +9,10 @@ use lowtide_tensor::Float;
 use super::build::{Builder, Demands, Home};
 use super::needs::reaching;
 use super::{Action, BufferId, Needs, Operands, Schedule};
-use crate::graph::Graph;
+use crate::graph::{Graph, ValueId};
 
 /// Compiles the forward pass; with `keep`, what backward reads is kept in a region of its own.
+/// One loop is enough for tiles: what a row reads of others lies in the tiles before.
 pub(crate) fn forward<F: Float>(
     graph: &Graph<'_, F>,
     keep: Option<&Needs>,
@@ -21,7 +22,8 @@ pub(crate) fn forward<F: Float>(
     let y = graph.output();
     let runs = reaching(graph);
     let mut builder = Builder::new(graph, demands);
-    let mut values = Values::new(&mut builder, &runs, &kept);
+    let mut values = Values::new(&mut builder);
+    values.begin(graph, &runs, &kept);
     let home = |value: usize| match value {
         _ if kept(value) => Home::Kept,
         _ if value == y.0 => Home::Output,
@@ -36,35 +38,51 @@ pub(crate) fn forward<F: Float>(
         let from = values.buffer[y.0].expect("the output was computed");
         builder.step(Action::Copy { from: builder.slot(from, y), to: builder.slot(to, y) });
     }
+    builder.end_loop();
     builder.finish()
 }
 
 /// Values computed so far, with their buffers.
-pub(crate) struct Values<'f> {
+pub(crate) struct Values {
     pub(crate) buffer: Vec<Option<BufferId>>,
     /// Last node that reads each value in the forward direction.
     last_use: Vec<Option<usize>>,
     /// Values that must survive the forward direction.
-    survives: &'f dyn Fn(usize) -> bool,
+    survives: Vec<bool>,
 }
 
-impl<'f> Values<'f> {
-    /// Starts with the segment's input; `runs` says which nodes will be computed.
-    pub(crate) fn new<F: Float>(
-        builder: &mut Builder<'_, '_, F>,
-        runs: &[bool],
-        survives: &'f dyn Fn(usize) -> bool,
-    ) -> Self {
+impl Values {
+    /// Starts with the segment's input.
+    pub(crate) fn new<F: Float>(builder: &mut Builder<'_, '_, F>) -> Self {
         let graph = builder.graph;
-        let mut last_use = vec![None; graph.cols.len()];
-        for (i, node) in graph.nodes.iter().enumerate().filter(|(i, _)| runs[*i]) {
-            for v in &node.inputs {
-                last_use[v.0] = Some(i);
-            }
-        }
         let mut buffer = vec![None; graph.cols.len()];
         buffer[0] = Some(builder.buffer(graph.cols[0], Category::Checkpoint, Home::Input));
-        Self { buffer, last_use, survives }
+        Self { buffer, last_use: Vec::new(), survives: Vec::new() }
+    }
+
+    /// Begins a loop: `runs` says which nodes will be computed in it, `survives` which values are
+    /// read after them.
+    pub(crate) fn begin<F: Float>(
+        &mut self,
+        graph: &Graph<'_, F>,
+        runs: &[bool],
+        survives: &dyn Fn(usize) -> bool,
+    ) {
+        let values = 0..graph.cols.len();
+        self.last_use = vec![None; values.len()];
+        for (i, node) in graph.nodes.iter().enumerate().filter(|(i, _)| runs[*i]) {
+            for v in &node.inputs {
+                self.last_use[v.0] = Some(i);
+            }
+        }
+        self.survives = values.map(survives).collect();
+    }
+
+    /// Ends a loop: of what was computed in it, only what holds all rows is still there.
+    pub(crate) fn end<F: Float>(&mut self, builder: &Builder<'_, '_, F>) {
+        for buffer in &mut self.buffer {
+            *buffer = buffer.filter(|b| builder.is_whole(*b));
+        }
     }
 
     /// Appends the forward step of `node`, its outputs at `home`.
@@ -92,14 +110,14 @@ impl<'f> Values<'f> {
                 None => Some(builder.value_buffer(node, i, place)),
             };
         }
-        let slot = |v: &crate::ValueId| {
-            Some(builder.slot(self.buffer[v.0].expect("inputs come before"), *v))
-        };
-        let mut x: Vec<_> = recorded.inputs.iter().map(slot).collect();
+        let slot = |v: &ValueId| builder.slot(self.buffer[v.0].expect("inputs come before"), *v);
+        let facts = recorded.op.facts();
+        let input = |(i, v)| if facts.looks_back(i) { slot(v).up_to() } else { slot(v) };
+        let mut x: Vec<_> = recorded.inputs.iter().enumerate().map(|i| Some(input(i))).collect();
         if let Some(input) = taken {
             x[input] = None;
         }
-        let y = recorded.outputs.iter().map(slot).collect();
+        let y = recorded.outputs.iter().map(|v| Some(slot(v))).collect();
         let scratch = builder.scratch(node);
         builder.step(Action::Forward(Operands { node, x, y, scratch, ..Operands::default() }));
     }
@@ -110,14 +128,16 @@ impl<'f> Values<'f> {
         let recorded = &builder.graph.nodes[node];
         let facts = recorded.op.facts();
         let free = |i: &usize| {
-            let v = recorded.inputs[*i];
-            let same_width = builder.graph.cols[v.0] == builder.graph.cols[recorded.outputs[0].0];
+            let (v, y) = (recorded.inputs[*i], recorded.outputs[0]);
+            let same_width = builder.graph.cols[v.0] == builder.graph.cols[y.0];
             let once = recorded.inputs.iter().filter(|w| **w == v).count() == 1;
             facts.takes_input(*i)
                 && same_width
                 && once
                 && self.last_use[v.0] == Some(node)
-                && !(self.survives)(v.0)
+                && !self.survives[v.0]
+                && !builder.is_history(v)
+                && !builder.is_history(y)
                 && self.buffer[v.0].is_some_and(|b| builder.home(b) == Home::Arena)
         };
         (0..recorded.inputs.len()).find(free)

@@ -4,6 +4,11 @@
 //! decide which operations run and which values they need ([`needs`]), walk them once to give every
 //! value and gradient a buffer ([`forward`], [`backward`]), then place the buffers by lifetime
 //! ([`pack`]).
+//!
+//! A schedule may work on *tiles* of a batch's rows. Its steps then form loops, each of which is
+//! run for one tile after the other, and most buffers hold a tile. Those that carry something from
+//! one tile to the next, or from one loop to the next, hold all rows: histories, which later rows
+//! read (keys and values), their gradients, which later rows add to, and what waits for these.
 
 mod backward;
 mod build;
@@ -14,6 +19,7 @@ mod pack;
 mod tests;
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use lowtide_memory::{ByCategory, Category};
 use lowtide_tensor::Float;
@@ -47,18 +53,37 @@ pub(crate) enum Place {
 pub(crate) struct Buffer {
     /// Elements, for the largest batch.
     pub(crate) len: usize,
+    /// Whether it holds all rows of the batch, not only those of a tile.
+    pub(crate) whole: bool,
     pub(crate) category: Category,
-    /// First and last step that touch it.
+    /// First and last step that touch it; those of a loop, where it lives from tile to tile.
     pub(crate) birth: usize,
     pub(crate) death: usize,
     pub(crate) place: Place,
 }
 
-/// A buffer seen as `[T, cols]`.
+/// Which rows of a buffer a step works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// Those of the tile.
+    Tile,
+    /// All from the first up to the last of the tile.
+    UpTo,
+}
+
+/// Rows of a buffer, seen as `[rows, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) buffer: BufferId,
     pub(crate) cols: usize,
+    pub(crate) view: View,
+}
+
+impl Slot {
+    /// The same, of a history.
+    fn up_to(self) -> Self {
+        Self { view: View::UpTo, ..self }
+    }
 }
 
 /// Operands of one operation, in the order of its inputs and outputs.
@@ -95,6 +120,10 @@ pub(crate) enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
     pub(crate) steps: Vec<Action>,
+    /// The steps that are run for one tile after the other; together they are all.
+    pub(crate) loops: Vec<Range<usize>>,
+    /// Rows of a tile.
+    pub(crate) tile: usize,
     pub(crate) buffers: Vec<Buffer>,
     /// Elements of the arena.
     pub(crate) arena: usize,
@@ -107,18 +136,18 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Fills what nobody reads after `step` with NaN.
-    pub(crate) fn poison_after<F: Float>(&self, step: usize, arena: &mut [F]) {
-        for (at, len) in self.freed_after(step) {
-            arena[at..at + len].fill(F::NAN);
-        }
+    /// The tiles of so many rows, ascending.
+    pub(crate) fn tiles(&self, rows: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let tile = self.tile.max(1);
+        (0..rows).step_by(tile).map(move |start| start..rows.min(start + tile))
     }
 
-    /// Buffers of the arena whose last use is `step`.
-    pub(crate) fn freed_after(&self, step: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.buffers.iter().filter_map(move |b| match b.place {
-            Place::Arena(at) if b.death == step => Some((at, b.len)),
-            _ => None,
-        })
+    /// Fills what nobody reads after `step` with NaN; `last` says whether the tile is the last.
+    pub(crate) fn poison_after<F: Float>(&self, step: usize, last: bool, arena: &mut [F]) {
+        for b in self.buffers.iter().filter(|b| b.death == step && (last || !b.whole)) {
+            if let Place::Arena(at) = b.place {
+                arena[at..at + b.len].fill(F::NAN);
+            }
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Plans: the same bytes as the ledger charges and the slabs hold; room for every smaller batch.
 
+use std::num::NonZeroUsize;
+
 use lowtide_backend::{Backend, OpShape, Req, Scalar, spec};
 use lowtide_memory::{Budget, ByCategory, Category, Ledger, ReserveError};
 use lowtide_quant::{QMat, formats::F32};
-use lowtide_tape::{Executor, Limits, Plan, Policy, Program};
+use lowtide_tape::{Checkpointing, Executor, Limits, Plan, Policy, Program};
 use lowtide_testkit::compare::assert_bits;
 use proptest::prelude::*;
 
@@ -26,8 +28,8 @@ impl Backend<f32> for Greedy {
     }
 }
 
-fn plan(program: &Program<'_, f32>, limits: Limits, policy: Policy) -> Plan {
-    Plan::new(program, &Scalar, limits, policy, true)
+fn plan(program: &Program<'_, f32>, limits: Limits, how: impl Into<Checkpointing>) -> Plan {
+    Plan::new(program, &Scalar, limits, how, true)
 }
 
 #[test]
@@ -114,6 +116,38 @@ fn checkpoints_are_one_value_for_each_differentiated_segment() {
         let evaluation = Plan::new(&program, &Scalar, LIMITS, Policy::Store, false);
         assert_eq!(evaluation.bytes()[Category::Checkpoint], 0);
     }
+}
+
+#[test]
+fn tiles_bound_what_grows_with_the_rows() {
+    let model = Model::new(3);
+    let program = model.program::<f32>(EVERY_SITE);
+    let held = |tokens: usize, tile: Option<usize>| {
+        let limits = Limits { tokens, sequences: 1, labelled: 64 };
+        let tile = tile.and_then(NonZeroUsize::new);
+        let checkpointing = Checkpointing { tile, ..Policy::Block.into() };
+        plan(&program, limits, checkpointing).bytes()[Category::Workspace]
+    };
+    let (few, many) = (1024, 4096);
+    for tokens in [few, many] {
+        assert_eq!(held(tokens, Some(tokens)), held(tokens, None), "one tile is no tile");
+        assert!(held(tokens, Some(64)) < held(tokens, Some(256)));
+        assert!(held(tokens, Some(256)) < held(tokens, None) / 2);
+    }
+    // What grows: the gradient that travels down, keys, values and their gradients, and what waits
+    // for these below them.
+    let (kv, f32s) = (16, size_of::<f32>());
+    let grown = held(many, Some(64)) - held(few, Some(64));
+    assert_eq!(grown, ((many - few) * (2 * HIDDEN + 4 * kv) * f32s) as u64);
+}
+
+#[test]
+#[should_panic(expected = "tiles of 65 rows are not of whole quanta of 64")]
+fn tiles_are_of_whole_quanta() {
+    let model = Model::new(1);
+    let tile = NonZeroUsize::new(65).unwrap();
+    let checkpointing = Checkpointing::from(Policy::Block).tiled(tile);
+    plan(&model.program(EVERY_SITE), Limits { tokens: 66, ..LIMITS }, checkpointing);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What changes no bit: the policy, poison, room to spare, what else is in the batch.
 
-use lowtide_tape::{Accumulate, Limits, Policy};
+use std::num::NonZeroUsize;
+
+use lowtide_tape::{Accumulate, Checkpointing, Limits, Policy};
 use lowtide_testkit::compare::{assert_bits, assert_close};
 
 use crate::gain::Gain;
@@ -44,6 +46,37 @@ fn policy_poison_and_room_change_no_bit() {
     }
 }
 
+/// Tiles of so many rows.
+fn tiled(policy: Policy, rows: usize) -> Checkpointing {
+    Checkpointing::from(policy).tiled(NonZeroUsize::new(rows).unwrap())
+}
+
+#[test]
+fn tiles_of_rows_change_no_bit() {
+    // Sequences that begin and end inside of tiles, and one that spans three.
+    let data = Data::new(1, &[37, 140, 1, 20]);
+    let models = [("plain", Model::new(4)), ("ornate", Model::ornate(4))];
+    for (n, trained) in CHOICES.into_iter().enumerate() {
+        let (name, model) = &models[n % 2];
+        let program = model.program_with::<f32>(trained, &lora(0.3));
+        let at = params(&program);
+        let (want_sum, want) = step(&program, &at, &data, How::tight(Policy::Store, &data));
+        for (rows, policy) in [(64, Policy::Block), (128, Policy::Sqrt)] {
+            let checkpointing = tiled(policy, rows);
+            let how = How { checkpointing, limits: roomy(&data), poison: true };
+            let (sum, grads) = step(&program, &at, &data, how);
+            assert_eq!(sum, want_sum, "{name}, choice {n}, {how:?}");
+            assert_bits(&format!("{name}, choice {n}, {how:?}"), &grads, &want);
+        }
+        let loss = |policy: Checkpointing| {
+            let how = How::tight(policy, &data);
+            with_executor(&program, how, false, |e| e.loss(&at, &data.batch()))
+        };
+        let (some, all) = (loss(tiled(Policy::Store, 64)), loss(Policy::Store.into()));
+        assert_eq!(some, all, "{name}, choice {n}: evaluation");
+    }
+}
+
 #[test]
 fn adapters_that_read_their_output_give_the_same_bits_too() {
     let (model, data) = (Model::ornate(2), Data::new(1, &[6, 3, 1]));
@@ -53,6 +86,11 @@ fn adapters_that_read_their_output_give_the_same_bits_too() {
     let (sum, grads) = step(&program, &at, &data, How::tight(Policy::Store, &data));
     assert_eq!(sum, want_sum);
     assert_bits("gradients", &grads, &want);
+    let (long, tile) = (Data::new(1, &[60, 90]), tiled(Policy::Block, 64));
+    let (want_sum, want) = step(&program, &at, &long, How::tight(Policy::Block, &long));
+    let (sum, grads) = step(&program, &at, &long, How::tight(tile, &long));
+    assert_eq!(sum, want_sum);
+    assert_bits("gradients in tiles", &grads, &want);
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn lossless_stores_change_no_bit() {
         let (want_sum, want) = step(&program, &at, &data, How::tight(Policy::Block, &data));
         for policy in Policy::ALL {
             for store in Store::ALL.into_iter().filter(|store| store.is_lossless()) {
-                let how = How::tight(Checkpointing { policy, store }, &data);
+                let how = How::tight(Checkpointing::new(policy, store), &data);
                 let (sum, grads) = step(&program, &at, &data, how);
                 assert_eq!(sum, want_sum, "{how:?}");
                 assert_bits(&format!("{how:?}"), &grads, &want);
@@ -78,7 +78,7 @@ fn stores_that_round_give_nearly_the_same_gradients() {
     let (want_sum, want) = step(&program, &at, &data, How::tight(Policy::Block, &data));
     for policy in Policy::ALL {
         for (store, least) in [(Store::Bf16, 0.9999), (Store::Int8, 0.998)] {
-            let how = How::tight(Checkpointing { policy, store }, &data);
+            let how = How::tight(Checkpointing::new(policy, store), &data);
             let (sum, grads) = step(&program, &at, &data, how);
             assert_eq!(sum, want_sum, "the loss does not depend on what is kept: {how:?}");
             let cosine = cosine(&grads, &want);
@@ -92,7 +92,7 @@ fn stores_take_the_room_they_say() {
     let (model, data) = (Model::new(5), Data::new(1, &[60]));
     let program = model.program::<f32>(EVERY_SITE);
     let checkpoints = |store| {
-        let how = How::tight(Checkpointing { policy: Policy::Block, store }, &data);
+        let how = How::tight(Checkpointing::new(Policy::Block, store), &data);
         with_executor(&program, how, true, |executor| {
             executor.plan().bytes()[lowtide_memory::Category::Checkpoint]
         })
@@ -110,7 +110,7 @@ fn a_file_that_fails_ends_the_step() {
     let program = model.program::<f32>(EVERY_SITE);
     let (mut at, ranges) = (params(&program), program.param_ranges());
     let before = at.clone();
-    let how = How::tight(Checkpointing { policy: Policy::Block, store: Store::File }, &data);
+    let how = How::tight(Checkpointing::new(Policy::Block, Store::File), &data);
     let (want_sum, want) = step(&program, &at, &data, How::tight(Policy::Block, &data));
     with_executor(&program, how, true, |executor| {
         // Three inputs are written, then read.

@@ -42,6 +42,7 @@ fn run() -> Run {
             threads: 2,
             policy: "block".into(),
             store: "f32".into(),
+            tile_rows: Some(64),
             trainable_parameters: 12_345,
             ..Summary::default()
         },

@@ -1,6 +1,7 @@
 //! Every family: plan and ledger agree, policies give the same bits, and a base is the same in
 //! either style of config and in either kind of file.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use lowtide_backend::{Backend, Scalar, Span};
@@ -44,20 +45,28 @@ fn train(model: &str, setup: &Setup<'_>, data: &Path) -> Vec<u32> {
 fn every_family_holds_what_it_plans_and_policies_agree() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data.jsonl");
-    write_data(&data, &[40, 9, 71]);
+    write_data(&data, &[140, 9, 71]);
     for model in MODELS {
         let adapted = |be: &dyn Backend<f32>, targets: &str, layers: &str| {
-            let forms = Policy::ALL.map(|policy| (policy, Store::F32));
-            let forms = forms.into_iter().chain([(Policy::Block, Store::File)]);
+            let tile = NonZeroUsize::new(64);
+            let forms = Policy::ALL.map(|policy| (policy, Store::F32, None));
+            let others = [
+                (Policy::Block, Store::File, None),
+                (Policy::Block, Store::F32, tile),
+                (Policy::Sqrt, Store::File, tile),
+            ];
             let by_form: Vec<_> = forms
-                .map(|(policy, store)| {
+                .into_iter()
+                .chain(others)
+                .map(|(policy, store, tile)| {
                     let dropout = if layers == "all" { 0.1 } else { 0.0 };
-                    let setup = Setup { policy, store, targets, layers, dropout, ..Setup::new(be) };
+                    let setup = Setup { policy, store, tile, dropout, ..Setup::new(be) };
+                    let setup = Setup { targets, layers, ..setup };
                     train(model, &Setup { sequences: 2, accum: 2, ..setup }, &data)
                 })
                 .collect();
             let same = by_form.windows(2).all(|pair| pair[0] == pair[1]);
-            assert!(same, "{model}: policies or stores differ");
+            assert!(same, "{model}: policies, stores or tiles differ");
         };
         for kind in [Kind::Ndarray, Kind::fastest()] {
             adapted(&*kind.make(2), "all-linear", "all");

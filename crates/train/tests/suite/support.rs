@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use lowtide_adapter::Config;
@@ -106,6 +107,7 @@ pub(crate) struct Setup<'s> {
     pub(crate) optimizer: &'s dyn Optimizer,
     pub(crate) policy: Policy,
     pub(crate) store: Store,
+    pub(crate) tile: Option<NonZeroUsize>,
     pub(crate) rank: usize,
     pub(crate) dropout: f64,
     pub(crate) targets: &'s str,
@@ -130,6 +132,7 @@ impl<'s> Setup<'s> {
             optimizer: &ADAMW,
             policy: Policy::Block,
             store: Store::F32,
+            tile: None,
             rank: 4,
             dropout: 0.0,
             targets: "all-linear",
@@ -164,7 +167,8 @@ impl<'s> Setup<'s> {
             apply_and_free: self.apply_and_free,
             train: true,
         };
-        let checkpointing = Checkpointing { policy: self.policy, store: self.store };
+        let Self { policy, store, tile, .. } = *self;
+        let checkpointing = Checkpointing { policy, store, tile };
         RunPlan::new(model, self.be, self.optimizer, needs, checkpointing)
     }
 

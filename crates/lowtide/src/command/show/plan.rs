@@ -91,10 +91,13 @@ fn alternatives(report: &PlanReport) -> String {
                 (false, true) => "",
                 (false, false) => "over the budget",
             };
-            let name = match row.store {
-                "f32" => row.policy.clone(),
-                store => format!("{}, {store}", row.policy),
-            };
+            let mut name = row.policy.clone();
+            if row.store != "f32" {
+                name = format!("{name}, {}", row.store);
+            }
+            if let Some(rows) = row.tile_rows {
+                name = format!("{name}, {rows} rows");
+            }
             (name, bytes(row.peak_bytes), remark.to_owned())
         })
         .collect();
@@ -123,9 +126,10 @@ mod tests {
     use super::*;
 
     fn report() -> PlanReport {
-        let row = |policy: &str, store, peak_bytes, fits, chosen| PlanRow {
+        let row = |policy: &str, store, tile_rows, peak_bytes, fits, chosen| PlanRow {
             policy: policy.into(),
             store,
+            tile_rows,
             peak_bytes,
             fits,
             chosen,
@@ -139,6 +143,7 @@ mod tests {
             optimizer: "adamw8bit".into(),
             policy: "block".into(),
             store: "f32",
+            tile_rows: None,
             apply_and_free: false,
             steps: 96,
             tokens_max: 512,
@@ -151,9 +156,9 @@ mod tests {
             streamed_bytes: None,
             smallest_budget: 65 << 20,
             alternatives: vec![
-                row("store", "f32", 210 << 20, false, false),
-                row("block", "f32", 65 << 20, true, true),
-                row("every:12", "bf16", 60 << 20, true, false),
+                row("store", "f32", None, 210 << 20, false, false),
+                row("block", "f32", None, 65 << 20, true, true),
+                row("every:12", "bf16", Some(64), 60 << 20, true, false),
             ],
             backend: "simd/avx2".into(),
             precision: "exact",
@@ -181,9 +186,9 @@ Held at the peak
   in all        65.00 MiB  of 128.00 MiB allowed
 
 Checkpoint policies, fastest first, and what each would hold
-  store           210.00 MiB  over the budget
-  block            65.00 MiB  chosen
-  every:12, bf16   60.00 MiB
+  store                    210.00 MiB  over the budget
+  block                     65.00 MiB  chosen
+  every:12, bf16, 64 rows   60.00 MiB
 ";
         assert_eq!(plan(&report()), expected);
     }
@@ -194,7 +199,7 @@ Checkpoint policies, fastest first, and what each would hold
         report.alternatives[0].fits = true;
         let text = plan(&report);
         assert!(text.contains("  in all        65.00 MiB\n"), "{text}");
-        assert!(text.contains("  store           210.00 MiB\n"), "{text}");
+        assert!(text.contains("  store                    210.00 MiB\n"), "{text}");
         assert!(text.contains("applied and freed at once"), "{text}");
     }
 

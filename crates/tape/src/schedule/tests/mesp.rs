@@ -145,11 +145,11 @@ const BACKWARD: [(&str, &str); 12] = [
     ("n2", "n1 rstd1 q→q_rot k→k_rot v o lse o_proj→h rstd2 dn2"),
     ("o_proj", "n1 rstd1 q→q_rot k→k_rot v o lse do"),
     ("o", "n1 rstd1 q→q_rot k→k_rot v o lse do dq_rot→dq dk_rot→dk dv"),
-    ("k_rot", "n1 rstd1 dq_rot→dq dk_rot→dk dv"),
     ("q_rot", "n1 rstd1 dq_rot→dq dk_rot→dk dv"),
-    ("v", "n1 rstd1 dq_rot→dq dk_rot→dk dv dn1"),
-    ("k", "n1 rstd1 dq_rot→dq dk_rot→dk dn1"),
-    ("q", "n1 rstd1 dq_rot→dq dn1"),
+    ("q", "n1 rstd1 dq_rot→dq dk_rot→dk dv dn1"),
+    ("k_rot", "n1 rstd1 dk_rot→dk dv dn1"),
+    ("v", "n1 rstd1 dk_rot→dk dv dn1"),
+    ("k", "n1 rstd1 dk_rot→dk dn1"),
 ];
 
 #[test]
@@ -158,7 +158,7 @@ fn backward_of_a_block_holds_what_a_hand_written_one_would() {
         let zeros = block.zeros();
         let segment = block.segment(&zeros);
         let needs = segment.needs(true);
-        let back = segment.plan_backward(&needs, None, &Scalar, LIMITS);
+        let back = segment.plan_backward(&needs, None, &Scalar, LIMITS, LIMITS.tokens);
 
         let made = |step: &Action| match step {
             Action::Forward(o) => Some(VALUES[segment.graph.nodes[o.node].outputs[0].0]),
@@ -187,7 +187,8 @@ fn the_fullest_step_of_a_block_is_the_backward_of_down() {
     for block in BLOCKS {
         let zeros = block.zeros();
         let segment = block.segment(&zeros);
-        let back = segment.plan_backward(&segment.needs(true), None, &Scalar, LIMITS);
+        let back =
+            segment.plan_backward(&segment.needs(true), None, &Scalar, LIMITS, LIMITS.tokens);
         let Block { hidden, ffn, heads, kv_heads, head_dim } = block;
         let cols = 4 * ffn // gate, up, act and its gradient
             + 3 * hidden // n1, h, n2
@@ -211,8 +212,8 @@ fn storing_keeps_what_backward_reads_and_nothing_else() {
         let zeros = block.zeros();
         let segment = block.segment(&zeros);
         let needs = segment.needs(true);
-        let there = segment.plan_forward(Some(&needs), &Scalar, LIMITS);
-        let back = segment.plan_backward(&needs, Some(&there), &Scalar, LIMITS);
+        let there = segment.plan_forward(Some(&needs), &Scalar, LIMITS, LIMITS.tokens);
+        let back = segment.plan_backward(&needs, Some(&there), &Scalar, LIMITS, LIMITS.tokens);
         assert!(back.steps.iter().all(|step| !matches!(step, Action::Forward(_))));
 
         let kept: Vec<usize> = (1..VALUES.len()).filter(|&v| needs.read[v]).collect();

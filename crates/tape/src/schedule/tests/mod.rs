@@ -20,7 +20,7 @@ use super::{Action, Operands, Place, Schedule, Slot};
 use crate::operands::Memory;
 use crate::{Cx, Graph, Limits, Segment};
 
-const LIMITS: Limits = Limits { tokens: 5, sequences: 1, labelled: 1 };
+const LIMITS: Limits = Limits { tokens: 7, sequences: 1, labelled: 1 };
 const COLS: usize = 6;
 
 /// A node of a random graph: what it computes and which values it reads.
@@ -75,12 +75,12 @@ struct Outcome {
 }
 
 /// Runs both directions in memory that starts as NaN, on two rows fewer than the limit.
-fn run(recipes: &[Recipe], want_dx: bool, store: bool, poison: bool) -> Outcome {
+fn run(recipes: &[Recipe], want_dx: bool, store: bool, poison: bool, tile: usize) -> Outcome {
     let segment = segment(recipes);
     let needs = segment.needs(want_dx);
     let keep = store.then_some(&needs);
-    let there = segment.plan_forward(keep, &Scalar, LIMITS);
-    let back = segment.plan_backward(&needs, store.then_some(&there), &Scalar, LIMITS);
+    let there = segment.plan_forward(keep, &Scalar, LIMITS, tile);
+    let back = segment.plan_backward(&needs, store.then_some(&there), &Scalar, LIMITS, tile);
     check_schedule(&there);
     check_schedule(&back);
 
@@ -90,6 +90,7 @@ fn run(recipes: &[Recipe], want_dx: bool, store: bool, poison: bool) -> Outcome 
     let cx = Cx {
         be: &Scalar,
         spans: &[],
+        row0: 0,
         positions: &positions[..rows],
         seed: 0,
         counter: 0,
@@ -133,12 +134,20 @@ impl Inputs {
     }
 }
 
-/// All four runs agree to the bit, and with the reference up to rounding.
+/// All runs agree to the bit, whatever is kept and however rows are tiled, and with the reference
+/// up to rounding.
 fn check(recipes: &[Recipe], want_dx: bool) {
-    let outcome = run(recipes, want_dx, false, false);
+    let all = LIMITS.tokens;
+    let outcome = run(recipes, want_dx, false, false, all);
     for (store, poison) in [(false, true), (true, false), (true, true)] {
-        let other = run(recipes, want_dx, store, poison);
+        let other = run(recipes, want_dx, store, poison, all);
         assert_eq!(other, outcome, "store {store}, poison {poison}");
+    }
+    for tile in [1, 2, 3, all - 2] {
+        for poison in [false, true] {
+            let other = run(recipes, want_dx, false, poison, tile);
+            assert_eq!(other, outcome, "tiles of {tile}, poison {poison}");
+        }
     }
     let inputs = Inputs::of(&segment(recipes), LIMITS.tokens - 2);
     let want = Reference::run(recipes, &inputs.x, &inputs.dy, &inputs.params);
@@ -279,5 +288,48 @@ fn branches_that_lead_nowhere_cost_nothing() {
     let segment = segment(&recipe);
     let needs = segment.needs(true);
     assert_eq!(needs.active, [false, false, true]);
-    assert_eq!(needs.recompute, [false, false, true]);
+    let back = segment.plan_backward(&needs, None, &Scalar, LIMITS, LIMITS.tokens);
+    assert!(back.steps.iter().all(|step| match step {
+        Action::Forward(o) | Action::Vjp(o) => o.node == 2,
+        _ => true,
+    }));
+}
+
+#[test]
+fn histories_may_be_the_input_be_shared_and_follow_each_other() {
+    let running = Kind::Running;
+    for want_dx in [false, true] {
+        check(&by_hand(&[(Kind::Weigh, &[0]), (running, &[1, 0]), (Kind::Sum2, &[2, 0])]), want_dx);
+        check(&by_hand(&[(Kind::Weigh, &[0]), (running, &[1, 1]), (running, &[2, 1])]), want_dx);
+        check(
+            &by_hand(&[
+                (Kind::Bias, &[0]),
+                (Kind::Tanh, &[1]),
+                (running, &[1, 2]),
+                (Kind::Mul, &[3, 1]),
+                (running, &[2, 4]),
+                (Kind::Sum4, &[5, 0, 2, 4]),
+            ]),
+            want_dx,
+        );
+    }
+}
+
+#[test]
+fn tiles_take_a_loop_for_each_history_and_little_room() {
+    let recipe = by_hand(&[
+        (Kind::Weigh, &[0]),
+        (Kind::Tanh, &[1]),
+        (Kind::Running, &[1, 2]),
+        (Kind::Sin, &[3]),
+        (Kind::Sum2, &[4, 0]),
+    ]);
+    let segment = segment(&recipe);
+    let needs = segment.needs(true);
+    let plan = |tile| segment.plan_backward(&needs, None, &Scalar, LIMITS, tile);
+    let (all, tiled) = (plan(LIMITS.tokens), plan(1));
+    assert_eq!((all.loops.len(), tiled.loops.len()), (1, 2));
+    // The history, its gradient, and what waits for that below it; everything else is a tile's.
+    let whole = tiled.buffers.iter().filter(|b| b.whole && matches!(b.place, Place::Arena(_)));
+    assert_eq!(whole.map(|b| b.len).collect::<Vec<_>>(), [LIMITS.tokens * COLS; 3]);
 }

@@ -45,13 +45,15 @@ pub(super) enum Kind {
     Widen,
     /// Sum of the two halves: half as wide.
     Narrow,
+    /// `sin a c`, with `c` the sum of `b`'s rows so far: row `t` reads `b` up to row `t`.
+    Running,
 }
 
 /// A row of every input.
 pub(super) type Rows = [Vec<f64>; MAX_INPUTS];
 
 impl Kind {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Halve,
         Self::Tanh,
         Self::Sin,
@@ -66,11 +68,12 @@ impl Kind {
         Self::Mean,
         Self::Widen,
         Self::Narrow,
+        Self::Running,
     ];
 
     pub(super) fn arity(self) -> usize {
         match self {
-            Self::Mul | Self::Gate | Self::HalfGate | Self::Sum2 | Self::Mixed => 2,
+            Self::Mul | Self::Gate | Self::HalfGate | Self::Sum2 | Self::Mixed | Self::Running => 2,
             Self::Sum4 => 4,
             _ => 1,
         }
@@ -83,7 +86,7 @@ impl Kind {
     fn rules(self) -> [GradRule; MAX_INPUTS] {
         let (a, b) = match self {
             Self::Halve | Self::Weigh => (OverDy, OverDy),
-            Self::Tanh | Self::Mul | Self::Mean | Self::Widen | Self::Narrow => {
+            Self::Tanh | Self::Mul | Self::Mean | Self::Widen | Self::Narrow | Self::Running => {
                 (Accumulate, Accumulate)
             }
             Self::Sin | Self::Gate => (OverValue, OverValue),
@@ -107,6 +110,7 @@ impl Kind {
             Self::Mixed => (0b10, 0, 0b10),
             Self::Mean => (0b1, 0b10, 0),
             Self::Widen | Self::Narrow => (0, 0, 0),
+            Self::Running => (0b11, 0, 0),
         }
     }
 
@@ -119,7 +123,12 @@ impl Kind {
         }
     }
 
-    /// A row of output 0, and of output 1 where there is one.
+    /// Whether row `t` reads the sum of input `i`'s rows up to row `t`.
+    pub(super) fn sums(self, i: usize) -> bool {
+        self == Self::Running && i == 1
+    }
+
+    /// A row of output 0, and of output 1 where there is one. Inputs that are summed come as sums.
     pub(super) fn row(self, x: &Rows, p: &[f64]) -> (Vec<f64>, f64) {
         let [a, b, c, d] = x;
         let each = |f: &dyn Fn(usize) -> f64| (0..a.len()).map(f).collect::<Vec<_>>();
@@ -131,6 +140,7 @@ impl Kind {
             Self::Weigh => each(&|j| a[j] * p[j]),
             Self::Bias => each(&|j| a[j] + p[j]),
             Self::Mul => each(&|j| Float::sin(a[j]) * Float::cos(b[j])),
+            Self::Running => each(&|j| Float::sin(a[j]) * b[j]),
             Self::Gate | Self::HalfGate => each(&|j| Float::sin(a[j]) * Float::sin(b[j])),
             Self::Sum2 => each(&|j| a[j] + b[j]),
             Self::Sum4 => each(&|j| a[j] + b[j] + c[j] + d[j]),
@@ -142,8 +152,8 @@ impl Kind {
         (y, mean)
     }
 
-    /// Gradients of the inputs' rows and of the parameters. Operands that the facts do not declare
-    /// as read may hold anything.
+    /// Gradients of the inputs' rows (of the sums, where inputs are summed) and of the parameters.
+    /// Operands that the facts do not declare as read may hold anything.
     pub(super) fn row_vjp(
         self,
         x: &Rows,
@@ -173,6 +183,10 @@ impl Kind {
                 da = each(&|j| dy[j] * Float::cos(a[j]) * Float::sin(b[j]));
                 db = each(&|j| dy[j] * Float::sin(a[j]) * Float::cos(b[j]));
             }
+            Self::Running => {
+                da = each(&|j| dy[j] * Float::cos(a[j]) * b[j]);
+                db = each(&|j| dy[j] * Float::sin(a[j]));
+            }
             Self::Sum2 | Self::Sum4 => {}
             Self::Mixed => db = each(&|j| dy[j] * Float::cos(b[j])),
             Self::Mean => {
@@ -197,17 +211,29 @@ impl TestOp {
     /// Row `t` of every input: from `x`, or from where the schedule says it lies instead.
     fn rows(
         &self,
+        cx: &Cx<'_, f64>,
         x: &[Option<Mat<'_, f64>>; MAX_INPUTS],
         held: [Option<&[f64]>; MAX_INPUTS],
         t: usize,
     ) -> Rows {
         core::array::from_fn(|i| match (x[i], held[i]) {
             _ if i >= self.kind.arity() => Vec::new(),
+            (Some(x), _) if self.kind.sums(i) => {
+                assert_eq!(x.rows(), cx.row0 + cx.rows(), "all rows so far");
+                sum((0..=cx.row0 + t).map(|s| x.row(s)))
+            }
             (Some(x), _) => x.row(t).to_vec(),
             (None, Some(held)) => held.to_vec(),
             (None, None) => vec![f64::NAN; self.cols],
         })
     }
+}
+
+/// Sum of some rows, in their order.
+pub(super) fn sum<'a>(mut rows: impl Iterator<Item = &'a [f64]>) -> Vec<f64> {
+    let mut sum = rows.next().map_or_else(Vec::new, <[f64]>::to_vec);
+    rows.for_each(|row| sum.iter_mut().zip(row).for_each(|(s, x)| *s += x));
+    sum
 }
 
 impl Op<f64> for TestOp {
@@ -223,14 +249,15 @@ impl Op<f64> for TestOp {
 
     fn facts(&self) -> Facts {
         let (reads_inputs, reads_outputs, in_place) = self.kind.masks();
-        Facts { reads_inputs, reads_outputs, in_place, grads: self.kind.rules() }
+        let history = if self.kind == Kind::Running { 0b10 } else { 0 };
+        Facts { reads_inputs, reads_outputs, in_place, history, grads: self.kind.rules() }
     }
 
     fn params(&self) -> usize {
         if self.kind.trains() { self.cols } else { 0 }
     }
 
-    fn req(&self, _be: &dyn Backend<f64>, _limits: Limits) -> Req {
+    fn req(&self, _be: &dyn Backend<f64>, _rows: usize, _limits: Limits) -> Req {
         Req { scratch: SCRATCH, library_bytes: 3 }
     }
 
@@ -243,7 +270,7 @@ impl Op<f64> for TestOp {
         for t in 0..cx.rows() {
             let row = {
                 let held = Some(y.row(t)).filter(|_| in_place == 1);
-                self.kind.row(&self.rows(&x, [held; MAX_INPUTS], t), p)
+                self.kind.row(&self.rows(cx, &x, [held; MAX_INPUTS], t), p)
             };
             y.row_mut(t).copy_from_slice(&row.0);
             if let Some(second) = &mut second {
@@ -261,7 +288,7 @@ impl Op<f64> for TestOp {
                 let dx: Option<&MatMut<'_, f64>> = dx[i].as_ref().filter(|_| rules[i] == rule);
                 dx.map(|dx| dx.row(t))
             };
-            let x = self.rows(&x, core::array::from_fn(|i| held(i, OverValue)), t);
+            let x = self.rows(cx, &x, core::array::from_fn(|i| held(i, OverValue)), t);
             let nothing = vec![f64::NAN; self.kind.cols(self.cols)];
             let y = y.map_or(&nothing[..], |y| y.row(t));
             let mean = second.map_or(f64::NAN, |m| m.get(t, 0));
@@ -269,6 +296,12 @@ impl Op<f64> for TestOp {
             let (rows, dp) = self.kind.row_vjp(&x, y, mean, &dy, p);
             for i in 0..arity {
                 let Some(dx) = &mut dx[i] else { continue };
+                if self.kind.sums(i) {
+                    for s in 0..=cx.row0 + t {
+                        dx.row_mut(s).iter_mut().zip(&rows[i]).for_each(|(dx, d)| *dx += d);
+                    }
+                    continue;
+                }
                 for (dx, d) in dx.row_mut(t).iter_mut().zip(&rows[i]) {
                     match rules[i] {
                         Accumulate => *dx += d,
