@@ -56,7 +56,7 @@ pub(crate) fn all() -> Result<()> {
         doc.args(["doc", "--workspace", "--no-deps"]);
         check(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    steps.step("fuzz targets", build_fuzz_targets)?;
+    steps.step("fuzz targets", || fuzz_targets("check"))?;
     steps.summary();
     Ok(())
 }
@@ -83,12 +83,17 @@ fn wrote_adapter(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds the fuzz targets without instrumentation, with the stable compiler. They share the
-/// workspace's target folder, so what both depend on is compiled once.
+/// Builds the fuzz targets without instrumentation, with the stable compiler.
 pub(crate) fn build_fuzz_targets() -> Result<()> {
-    let mut build = cargo();
-    build.args(["build", "--manifest-path", "fuzz/Cargo.toml"]);
-    check(build.env("CARGO_TARGET_DIR", target_folder()?))
+    fuzz_targets("build")
+}
+
+/// Checks or builds the fuzz targets. They share the workspace's target folder, so what both depend
+/// on is compiled once: a check reads what clippy left there.
+fn fuzz_targets(subcommand: &str) -> Result<()> {
+    let mut cargo = cargo();
+    cargo.args([subcommand, "--manifest-path", "fuzz/Cargo.toml"]);
+    check(cargo.env("CARGO_TARGET_DIR", target_folder()?))
 }
 
 /// Where the workspace builds.

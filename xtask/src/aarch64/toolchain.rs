@@ -62,6 +62,12 @@ impl Toolchain {
         bail!("AArch64 cannot be built and run here; missing are\n  {}", missing.join("\n  "))
     }
 
+    /// With an emulator that nothing was asked of.
+    #[cfg(test)]
+    pub(crate) fn of(emulator: &'static str) -> Self {
+        Self { emulator }
+    }
+
     /// `cargo <subcommand>` for the target.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut cargo = run::cargo();
