@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::family::{self, Family, Stop};
 use crate::gguf::{Contents, Gguf, View};
 use crate::hf::HfFolder;
+use crate::stretch::stretches;
 use crate::tokenizer::{gguf_eos_ids, gguf_special_tokens};
 use crate::{
-    DocumentError, Error, Fingerprint, GgufTokenizer, Hyperparameters, SpecialTokens, Tensor,
-    TensorError, TokenizerSource, names,
+    DocumentError, Error, Fingerprint, GgufTokenizer, Hyperparameters, MappedFile, SpecialTokens,
+    Stretch, Tensor, TensorError, TokenizerSource, names,
 };
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -142,6 +143,21 @@ impl Base {
             Store::Gguf(gguf) => gguf.file_bytes(),
             Store::Hf(folder) => folder.weights().file_bytes(),
         }
+    }
+
+    /// Where the tensors whose HF names `wanted` accepts lie in the mapped files.
+    pub fn stretches(&self, wanted: impl Fn(&str) -> bool) -> Vec<Stretch> {
+        let files: Vec<&MappedFile> = match &self.store {
+            Store::Gguf(gguf) => gguf.files().collect(),
+            Store::Hf(folder) => folder.weights().files().collect(),
+        };
+        let mut slices = Vec::new();
+        for tensor in self.names.iter().filter(|name| wanted(name)).filter_map(|n| self.stored(n)) {
+            for (index, file) in files.iter().enumerate() {
+                slices.extend(tensor.ranges_in(file).map(|range| (index, range)));
+            }
+        }
+        stretches(&files, slices)
     }
 
     /// Where the tokenizer is, or its vocabulary, copied out of the file.

@@ -44,6 +44,7 @@ mod json;
 mod map;
 mod names;
 mod scratch;
+mod stretch;
 mod tensor;
 mod tokenizer;
 
@@ -57,5 +58,6 @@ pub use fingerprint::{Fingerprint, FingerprintError};
 pub use hyper::{Activation, Hyperparameters, LocalAttention, Pairing, Rope, RopeScaling};
 pub use map::MappedFile;
 pub use scratch::ScratchFile;
+pub use stretch::Stretch;
 pub use tensor::{Tensor, TensorError};
 pub use tokenizer::{GgufTokenizer, SpecialTokens, TokenizerSource};

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "mapping a file is unsafe: another process may change it")]
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +18,14 @@ use crate::Error;
 #[derive(Clone, Debug)]
 pub struct MappedFile {
     path: PathBuf,
-    map: Arc<Mmap>,
+    mapping: Arc<Mapping>,
+}
+
+#[derive(Debug)]
+struct Mapping {
+    map: Mmap,
+    /// To give the system advice about what it caches of the file.
+    file: File,
 }
 
 impl MappedFile {
@@ -41,7 +48,7 @@ impl MappedFile {
         // every bit pattern is valid. That the file stays as it is while mapped is asked of the
         // user above; no code of ours writes to a file it has mapped.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", &e))?;
-        Ok(Self { path: path.to_path_buf(), map: Arc::new(map) })
+        Ok(Self { path: path.to_path_buf(), mapping: Arc::new(Mapping { map, file }) })
     }
 
     /// The path it was opened by.
@@ -51,7 +58,41 @@ impl MappedFile {
 
     /// All bytes of the file.
     pub fn bytes(&self) -> &[u8] {
-        &self.map
+        &self.mapping.map
+    }
+
+    /// Where in the file `slice` lies, if it is a part of the mapping.
+    pub(crate) fn range_of<T>(&self, slice: &[T]) -> Option<Range<usize>> {
+        let start = slice.as_ptr().addr().checked_sub(self.bytes().as_ptr().addr())?;
+        let end = start.checked_add(size_of_val(slice))?;
+        (end <= self.bytes().len()).then_some(start..end)
+    }
+
+    /// Asks the system to read a range soon. Does not wait for it, and does nothing where the
+    /// system takes no such advice.
+    ///
+    /// # Panics
+    /// When the range reaches beyond the file.
+    pub(crate) fn will_need(&self, range: Range<usize>) {
+        self.check(&range);
+        advice::will_need(&self.mapping, range);
+    }
+
+    /// Tells the system that a range will not be read for a while, so that the memory it takes can
+    /// go to others: the pages of this process, and those the system caches unless another process
+    /// has them mapped. Reading it all the same brings it back. Does nothing where the system takes
+    /// no such advice.
+    ///
+    /// # Panics
+    /// When the range reaches beyond the file.
+    pub(crate) fn let_go(&self, range: Range<usize>) {
+        self.check(&range);
+        advice::let_go(&self.mapping, range);
+    }
+
+    fn check(&self, range: &Range<usize>) {
+        let len = self.bytes().len();
+        assert!(range.start <= range.end && range.end <= len, "{range:?} of a file of {len} bytes");
     }
 }
 
@@ -61,4 +102,55 @@ impl Deref for MappedFile {
     fn deref(&self) -> &[u8] {
         self.bytes()
     }
+}
+
+#[cfg(target_os = "linux")]
+mod advice {
+    use std::num::NonZeroU64;
+    use std::ops::Range;
+
+    use memmap2::UncheckedAdvice;
+    use rustix::fs::{Advice, fadvise};
+
+    use super::Mapping;
+
+    /// Of a longer range only the beginning may be read: the system reads no more at a time than
+    /// the read-ahead window of the disk, which is rarely smaller than this.
+    const PIECE: usize = 128 << 10;
+
+    pub(super) fn will_need(Mapping { file, .. }: &Mapping, range: Range<usize>) {
+        for at in range.clone().step_by(PIECE) {
+            let len = NonZeroU64::new(PIECE.min(range.end - at) as u64);
+            // Advice that is not taken costs time and nothing else.
+            let _ = fadvise(file, at as u64, len, Advice::WillNeed);
+        }
+    }
+
+    pub(super) fn let_go(Mapping { map, file }: &Mapping, range: Range<usize>) {
+        // What shares a page with something else stays: only whole pages go.
+        let page = rustix::param::page_size();
+        let (start, end) = (range.start.next_multiple_of(page), range.end / page * page);
+        let Some(len) = end.checked_sub(start).and_then(|len| NonZeroU64::new(len as u64)) else {
+            return;
+        };
+        // The system caches on what any process has mapped, so the mapping has to go first.
+        // SAFETY: the mapping is read-only and of a file, so no page of it holds anything that the
+        // file does not: a page that is read again comes back with the same bytes.
+        let gone =
+            unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+        if gone.is_ok() {
+            let _ = fadvise(file, start as u64, Some(len), Advice::DontNeed);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod advice {
+    use std::ops::Range;
+
+    use super::Mapping;
+
+    pub(super) fn will_need(_: &Mapping, _: Range<usize>) {}
+
+    pub(super) fn let_go(Mapping { file: _, .. }: &Mapping, _: Range<usize>) {}
 }

@@ -190,6 +190,11 @@ impl SafeFile {
         self.file.len() as u64
     }
 
+    /// The mapping.
+    pub(crate) fn mapped(&self) -> &MappedFile {
+        &self.file
+    }
+
     /// Names of all tensors, sorted.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.contents.tensor_names()

@@ -6,6 +6,8 @@ use std::io;
 
 use lowtide_quant::{Apart, BlockFormat, QMat, QMatError, Scales};
 
+use crate::MappedFile;
+
 /// A tensor of a mapped file: shape, format, packed bytes. Nothing is copied.
 #[derive(Clone, Copy)]
 pub struct Tensor<'a> {
@@ -131,6 +133,18 @@ impl<'a> Tensor<'a> {
             }
         };
         self.bytes.len() + scales
+    }
+
+    /// Where in `file` its bytes lie, scales that lie apart included.
+    pub(crate) fn ranges_in(&self, file: &MappedFile) -> impl Iterator<Item = Range<usize>> {
+        let scales = match self.apart.map(|apart| apart.scales) {
+            None => [None, None],
+            Some(Scales::Rows(scales) | Scales::Blocks(scales)) => [file.range_of(scales), None],
+            Some(Scales::Nested(nested)) => {
+                [file.range_of(nested.codes), file.range_of(nested.magnitudes)]
+            }
+        };
+        file.range_of(self.bytes).into_iter().chain(scales.into_iter().flatten())
     }
 
     /// The tensor as a packed matrix.

@@ -13,6 +13,7 @@ mod sampling;
 mod session;
 mod stream;
 mod text;
+mod weights;
 
 pub use adapter::{LoadedAdapter, load_adapter, permuted_rows};
 pub use base::{OpenBase, registry};
@@ -21,3 +22,4 @@ pub use generator::{Generation, Generator, GeneratorPlan, Request, Stop};
 pub use sampling::Sampling;
 pub use session::{Prompt, Session, SessionSettings, with_session};
 pub use text::BaseText;
+pub use weights::{WeightParts, WeightStream};

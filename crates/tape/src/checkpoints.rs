@@ -62,6 +62,17 @@ impl Checkpoints {
         self.starts[group]..self.starts.get(group + 1).copied().unwrap_or(self.count)
     }
 
+    /// The segment that is read after the backward of this one: the one below, or the first to be
+    /// computed again in the group below, or the first of the next forward.
+    pub(crate) fn read_after(&self, segment: usize) -> usize {
+        let group = self.group(segment).expect("a differentiated segment is in a group");
+        match (self.starts[group] < segment, group.checked_sub(1)) {
+            (true, _) => segment - 1,
+            (false, Some(below)) => self.starts[below],
+            (false, None) => 0,
+        }
+    }
+
     /// The group that a segment belongs to, counted from the bottom; `None` when it is not
     /// differentiated.
     fn group(&self, segment: usize) -> Option<usize> {

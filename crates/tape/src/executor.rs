@@ -15,7 +15,10 @@ use crate::boundary::{Apart, Boundary, Parts};
 use crate::head::Labelled;
 use crate::operands::Memory;
 use crate::reserved::Reserved;
-use crate::{Batch, CheckpointError, CheckpointFile, Cx, GradSink, LossSum, Plan, Program, kept};
+use crate::{
+    Batch, CheckpointError, CheckpointFile, Cx, GradSink, LossSum, Part, Plan, Program,
+    WeightKeeper, kept,
+};
 
 /// A program with the memory to run it.
 ///
@@ -33,6 +36,8 @@ pub struct Executor<'p, 'w, F: Float> {
     file: Option<Box<dyn CheckpointFile<F> + 'p>>,
     /// What the file could not do during forward.
     failed: Option<CheckpointError>,
+    /// Told which weights are read when.
+    keeper: Option<Box<dyn WeightKeeper + 'p>>,
     seed: u64,
     poison: bool,
 }
@@ -65,6 +70,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             reserved,
             file: None,
             failed: None,
+            keeper: None,
             seed,
             poison: false,
         })
@@ -74,6 +80,11 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// first step.
     pub fn set_file(&mut self, file: Box<dyn CheckpointFile<F> + 'p>) {
         self.file = Some(file);
+    }
+
+    /// Gives it someone to tell which weights are read when.
+    pub fn set_keeper(&mut self, keeper: Box<dyn WeightKeeper + 'p>) {
+        self.keeper = Some(keeper);
     }
 
     /// Gives everything back.
@@ -144,6 +155,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         for group in (0..self.plan.checkpoints.len()).rev() {
             self.fetch(group, &cx, params)?;
             for segment in self.plan.checkpoints.segments(group).rev() {
+                let next = self.plan.checkpoints.read_after(segment);
+                self.enter(Part::Segment(segment), Part::Segment(next));
                 let range = self.ranges[segment].clone();
                 self.backward(segment, &cx, &params[range.clone()], sink.slab(segment));
                 sink.complete(segment, &mut params[range]);
@@ -161,6 +174,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         assert!(rows.len() <= self.plan.head_tile, "logits of {} rows at once", rows.len());
         let cx = self.context(batch, Phase::Prefill);
         self.forward(&cx, params, batch, false);
+        self.enter(Part::Head, self.part(0));
         let (program, be) = (self.program, self.be);
         let parts = Parts::of(&mut self.reserved, &self.plan);
         let x = rows_of(parts.top, cx.rows(), program.hidden());
@@ -208,6 +222,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         );
         program.embedding.rows(cx.be, batch.ids, x);
         for i in 0..program.segments.len() {
+            self.enter(Part::Segment(i), self.part(i + 1));
             if let Some(place) = self.plan.checkpoints.lent(i).filter(|_| keep) {
                 self.keep(i, place, rows * hidden);
             }
@@ -277,6 +292,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         }
         if group + 1 < checkpoints.len() {
             for segment in segments.start..segments.end - 1 {
+                self.enter(Part::Segment(segment), Part::Segment(segment + 1));
                 let slot = |segment| Boundary::Slot(self.plan.checkpoints.slot(segment));
                 self.run_forward(segment, slot(segment), slot(segment + 1), cx, params);
             }
@@ -289,6 +305,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         let (program, be) = (self.program, self.be);
         let (rows, hidden, tile) = (cx.rows(), program.hidden(), self.plan.head_tile);
         let poison = self.poison;
+        let back = if scale.is_some() { program.segments.len().saturating_sub(1) } else { 0 };
+        self.enter(Part::Head, self.part(back));
         let labelled = Labelled { rows: batch.labelled, targets: batch.targets, tile };
         let Parts { gradient, top, work, .. } = Parts::of(&mut self.reserved, &self.plan);
         if poison {
@@ -318,6 +336,17 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             input.fill(F::NAN);
             kept.fill(F::NAN);
         }
+    }
+
+    fn enter(&mut self, part: Part, next: Part) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.enter(part, next);
+        }
+    }
+
+    /// The weights of segment `i`, or those above the topmost.
+    fn part(&self, i: usize) -> Part {
+        if i < self.program.segments.len() { Part::Segment(i) } else { Part::Head }
     }
 
     /// Where a segment's kept intermediates lie.

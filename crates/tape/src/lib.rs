@@ -102,6 +102,7 @@ mod schedule;
 mod segment;
 mod sink;
 mod state;
+mod weights;
 
 pub use decoder::{DecodePlan, Decoder};
 pub use executor::Executor;
@@ -117,3 +118,4 @@ pub use program::{Embedding, Program};
 pub use segment::Segment;
 pub use sink::{Accumulate, ApplyNow, GradSink};
 pub use state::State;
+pub use weights::{Part, WeightKeeper};

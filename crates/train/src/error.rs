@@ -10,7 +10,7 @@ use lowtide_runtime::RuntimeError;
 use lowtide_tape::CheckpointError;
 
 use crate::report::ReportError;
-use crate::{BudgetError, SettingsError};
+use crate::{BudgetError, BudgetSource, SettingsError};
 
 /// An error of a whole job. Each names the file or the setting at fault.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,8 @@ pub enum TrainError {
         smallest: u64,
         /// Policy of the leanest plan.
         policy: String,
+        /// Where the budget comes from.
+        from: BudgetSource,
     },
     /// What was planned cannot be reserved.
     #[error("cannot reserve what was planned: {0}")]

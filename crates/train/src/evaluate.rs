@@ -6,12 +6,13 @@ use std::time::Instant;
 use lowtide_backend::Backend;
 use lowtide_memory::{Budget, Ledger};
 use lowtide_optim::Sgd;
-use lowtide_runtime::{LoadedAdapter, OpenBase, registry};
+use lowtide_runtime::{LoadedAdapter, OpenBase, WeightParts, registry};
 use lowtide_tape::{LossSum, Policy};
 use serde::Serialize;
 
 use crate::prepare::limits_of;
-use crate::{Event, Needs, Phase, Prepared, RunPlan, TrainError, Trainer};
+use crate::room::{Allowed, Room, cache_bytes};
+use crate::{Event, Needs, Phase, Prepared, RunPlan, StreamWeights, TrainError, Trainer};
 
 /// What an evaluation is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +31,10 @@ pub struct EvalSettings {
     pub packing: bool,
     /// Loss on responses only, for chat and completion data.
     pub mask_prompt: bool,
-    /// Heap that may be held.
+    /// Heap that may be held; `None` for what a control group leaves, or no limit.
     pub memory_budget: Option<u64>,
+    /// Whether weights are read ahead and let go block by block.
+    pub stream_weights: StreamWeights,
 }
 
 /// What was measured.
@@ -106,12 +109,17 @@ pub fn evaluate_telling(
     let optimizer = Sgd::default();
     let plan = RunPlan::new(&model, be, &optimizer, needs, Policy::Block);
     let smallest = plan.bytes().held();
-    if let Some(budget) = settings.memory_budget.filter(|budget| *budget < smallest) {
-        let policy = Policy::Block.to_string();
-        return Err(TrainError::NoPlanFits { budget, smallest, policy });
+    let (parts, room) = (WeightParts::of(&base), Room::now());
+    let allowed = Allowed::of(settings.memory_budget, &room, cache_bytes(&parts));
+    if let Some(budget) = allowed.bytes.filter(|budget| *budget < smallest) {
+        let (policy, from) = (Policy::Block.to_string(), allowed.source);
+        return Err(TrainError::NoPlanFits { budget, smallest, policy, from });
     }
-    let mut ledger = Ledger::new(settings.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
+    let mut ledger = Ledger::new(allowed.bytes.map_or(Budget::UNLIMITED, Budget::of));
     let mut trainer = Trainer::reserve(&model, be, &optimizer, plan, 0.0, 0, &mut ledger)?;
+    if let Some(room) = settings.stream_weights.room_for(&parts, &room, smallest) {
+        trainer.stream_weights(parts, room);
+    }
     if let Some(adapter) = &adapter {
         adapter.fill(base.file().hyper(), &model.sites, trainer.params_mut())?;
     }

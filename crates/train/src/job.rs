@@ -8,15 +8,16 @@ use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
 use lowtide_model::{Adaptation, Layers, Model, TargetModules};
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
-use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError};
+use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts};
 use lowtide_tape::Checkpointing;
 
 use crate::metrics::by_name;
 use crate::planner::choose;
 use crate::prepare::limits_of;
+use crate::room::{Allowed, Room, cache_bytes};
 use crate::{
-    Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, TrainError,
-    Warning,
+    Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, StreamWeights,
+    TrainError, Warning,
 };
 
 /// The inputs of a run, opened and understood.
@@ -27,6 +28,8 @@ pub(crate) struct Job<'s> {
     pub(crate) init_adapter: Option<LoadedAdapter>,
     pub(crate) optimizer: Box<dyn Optimizer>,
     pub(crate) config: Config,
+    /// Where the weights lie.
+    pub(crate) parts: WeightParts,
     targets: TargetModules,
     layers: Layers,
     candidates: Vec<Checkpointing>,
@@ -67,6 +70,7 @@ impl<'s> Job<'s> {
             seed: settings.seed,
         };
         let data = prepared.for_training(&base, &settings.data)?;
+        let parts = WeightParts::of(&base);
         let job = Self {
             settings,
             base,
@@ -74,6 +78,7 @@ impl<'s> Job<'s> {
             init_adapter,
             optimizer,
             config,
+            parts,
             targets,
             layers,
             candidates,
@@ -110,15 +115,10 @@ impl<'s> Job<'s> {
         be: &dyn Backend<f32>,
         threads: usize,
     ) -> Result<Planned, TrainError> {
-        let (settings, budget) = (self.settings, self.settings.budget()?);
-        let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
-        let needs = Needs {
-            limits: limits_of(datasets(), settings.batch_size)?,
-            longest: datasets().map(|data| data.stats().longest).max().unwrap_or(0),
-            data_bytes: datasets().map(|data| data.heap_bytes() as u64).sum(),
-            apply_and_free: settings.max_grad_norm == 0.0 && settings.grad_accum == 1,
-            train: true,
-        };
+        let settings = self.settings;
+        let room = Room::now();
+        let allowed = Allowed::of(settings.budget()?, &room, cache_bytes(&self.parts));
+        let (budget, needs) = (allowed.bytes, self.needs()?);
         let optimizer = self.optimizer.as_ref();
         let (chosen, rows) = choose(&self.candidates, budget, |checkpointing| {
             RunPlan::new(model, be, optimizer, needs, checkpointing)
@@ -128,8 +128,10 @@ impl<'s> Job<'s> {
             leanest.map_or((0, String::new()), |row| (row.peak_bytes, row.policy));
         let Some(plan) = chosen else {
             let budget = budget.unwrap_or(0);
-            return Err(TrainError::NoPlanFits { budget, smallest, policy: leanest });
+            let from = allowed.source;
+            return Err(TrainError::NoPlanFits { budget, smallest, policy: leanest, from });
         };
+        let streamed = StreamWeights::named(&settings.stream_weights)?;
         let report = PlanReport {
             model: settings.model.clone(),
             architecture: self.base.file().hyper().architecture.clone(),
@@ -148,6 +150,8 @@ impl<'s> Job<'s> {
             peak_by_category: by_name(plan.bytes()),
             mapped_bytes: self.base.file().file_bytes(),
             memory_budget: budget,
+            budget_source: allowed.source,
+            streamed_bytes: streamed.room_for(&self.parts, &room, plan.bytes().held()),
             smallest_budget: smallest,
             alternatives: rows,
             backend: format!("{}/{}", be.name(), be.caps().isa),
@@ -162,6 +166,19 @@ impl<'s> Job<'s> {
             ),
         };
         Ok(Planned { plan, report })
+    }
+
+    /// What every plan has to have room for.
+    fn needs(&self) -> Result<Needs, TrainError> {
+        let settings = self.settings;
+        let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
+        Ok(Needs {
+            limits: limits_of(datasets(), settings.batch_size)?,
+            longest: datasets().map(|data| data.stats().longest).max().unwrap_or(0),
+            data_bytes: datasets().map(|data| data.heap_bytes() as u64).sum(),
+            apply_and_free: settings.max_grad_norm == 0.0 && settings.grad_accum == 1,
+            train: true,
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use lowtide_data::{Packing, Stats};
 use lowtide_memory::{ByCategory, Category};
 use serde::{Deserialize, Serialize};
 
-use crate::{Evaluation, Warning};
+use crate::{BudgetSource, Evaluation, Warning};
 
 /// What takes long and is no update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,7 +27,7 @@ pub enum Event {
     /// The data was read and tokenized.
     Data(DataReport),
     /// The plan fits; memory will be reserved now.
-    Plan(PlanReport),
+    Plan(Box<PlanReport>),
     /// Something that takes long and is no update is under way.
     Progress {
         /// What.
@@ -169,6 +169,10 @@ pub struct PlanReport {
     pub mapped_bytes: u64,
     /// The budget, if there is one.
     pub memory_budget: Option<u64>,
+    /// Where it comes from.
+    pub budget_source: BudgetSource,
+    /// Bytes of the base that stay in memory where it is streamed; `None` where it is not.
+    pub streamed_bytes: Option<u64>,
     /// The smallest budget that any alternative fits.
     pub smallest_budget: u64,
     /// Everything that was considered, fastest first.
@@ -242,6 +246,11 @@ pub struct Summary {
     pub peak_by_category: BTreeMap<String, u64>,
     /// Bytes of the base, mapped and evictable.
     pub mapped_bytes: u64,
+    /// Whether the base was streamed: read ahead and let go block by block.
+    pub stream_weights: bool,
+    /// Bytes that were read from storage from the first update's preparation to the end of the last
+    /// evaluation.
+    pub storage_read_bytes: Option<u64>,
     /// Highest anonymous resident memory seen.
     pub rss_anon_peak_bytes: Option<u64>,
     /// Highest resident memory, the system's own mark.

@@ -36,6 +36,12 @@ pub fn memory_now() -> Memory {
     }
 }
 
+/// Bytes that this process has had read from storage so far; `None` where the system does not say.
+pub(crate) fn storage_read() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/io").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("read_bytes:")?.trim().parse().ok())
+}
+
 /// The sizes stand in the first kilobyte; what follows depends on the number of processors.
 const STATUS_BYTES: usize = 4096;
 

@@ -16,7 +16,7 @@ use crate::job::{Job, Planned};
 use crate::log::Log;
 use crate::metrics::{by_name, file};
 use crate::report::{self, HeldOut, Notes};
-use crate::rss::Watch;
+use crate::rss::{Watch, storage_read};
 use crate::samples;
 use crate::thin::Thinned;
 use crate::{
@@ -74,7 +74,7 @@ pub fn finetune_until(
     let methods = registry();
     let model = job.build(&methods)?;
     let Planned { plan, report } = job.plan(&model, be, threads)?;
-    on_event(&Event::Plan(report.clone()));
+    on_event(&Event::Plan(Box::new(report.clone())));
     let course = report::course(&plan.timeline());
     tracing::debug!(
         policy = report.policy,
@@ -84,11 +84,13 @@ pub fn finetune_until(
         "plan chosen"
     );
 
-    let mut ledger = Ledger::new(settings.budget()?.map_or(Budget::UNLIMITED, Budget::of));
+    let mut ledger = Ledger::new(report.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
     let (optimizer, seed) = (job.optimizer.as_ref(), settings.seed);
     let clip = settings.max_grad_norm;
     let mut trainer = Trainer::reserve(&model, be, optimizer, plan, clip, seed, &mut ledger)?;
     trainer.open_scratch(&settings.scratch_dir(), &mut ledger)?;
+    let room = report.streamed_bytes;
+    let streams = room.is_some_and(|room| trainer.stream_weights(job.parts.clone(), room));
     match &job.init_adapter {
         Some(adapter) => {
             adapter.fill(job.base.file().hyper(), &model.sites, trainer.params_mut())?;
@@ -115,7 +117,8 @@ pub fn finetune_until(
         stop,
         watch: &watch,
         on_event,
-        summary: Summary::default(),
+        summary: Summary { stream_weights: streams, ..Summary::default() },
+        read_before: storage_read(),
         log: Log::new()?,
         evaluations: Thinned::new(report::UPDATES_MAX),
         held: ledger.live().held(),
@@ -205,6 +208,8 @@ struct Run<'r> {
     summary: Summary,
     log: Log,
     evaluations: Thinned<HeldOut>,
+    /// Bytes that the process had read from storage when the run began.
+    read_before: Option<u64>,
     held: u64,
     mapped: u64,
 }
@@ -351,6 +356,8 @@ impl Run<'_> {
         summary.seconds_per_step_median = self.log.median();
         summary.tokens_per_second = (total > 0.0).then(|| summary.tokens as f64 / total);
         summary.mapped_bytes = self.mapped;
+        summary.storage_read_bytes =
+            storage_read().zip(self.read_before).map(|(after, before)| after - before);
         summary.rss_anon_peak_bytes = self.watch.peak();
         summary.rss_peak_bytes = memory_now().peak_bytes;
         Ok(())

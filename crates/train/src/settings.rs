@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
+use crate::StreamWeights;
+
 /// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -73,6 +75,9 @@ pub struct Settings {
     /// Rows that a block works on at a time where it is computed again: `auto`, `all` or a multiple
     /// of 64.
     pub tile_rows: String,
+    /// Whether weights are read ahead and let go block by block: `auto`, which is where they do not
+    /// fit into memory, `on` or `off`.
+    pub stream_weights: String,
     /// Folder for temporary files that training writes; none for the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scratch_dir: Option<PathBuf>,
@@ -125,6 +130,7 @@ impl Default for Settings {
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
             tile_rows: "auto".into(),
+            stream_weights: "auto".into(),
             scratch_dir: None,
             seed: 0,
             val_split: 0.0,
@@ -257,6 +263,7 @@ impl Settings {
         self.precision()?.check(&self.compute)?;
         self.budget()?;
         self.candidates()?;
+        StreamWeights::named(&self.stream_weights)?;
         Ok(())
     }
 

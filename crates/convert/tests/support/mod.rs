@@ -50,6 +50,7 @@ pub(crate) fn loss(model: &Path) -> f64 {
         packing: false,
         mask_prompt: true,
         memory_budget: None,
+        stream_weights: lowtide_train::StreamWeights::Auto,
     };
     evaluate(&settings, &NdArray::new(1)).unwrap().loss
 }

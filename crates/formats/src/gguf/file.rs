@@ -76,6 +76,11 @@ impl Gguf {
         self.parts.iter().find_map(|part| part.contents.tensor(part.file.bytes(), name))
     }
 
+    /// The mapped files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &MappedFile> {
+        self.parts.iter().map(|part| &part.file)
+    }
+
     /// What a family reads.
     pub(crate) fn view(&self) -> View<'_> {
         View::new(self.parts.iter().map(|part| (&part.contents, part.file.bytes())).collect())

@@ -8,7 +8,7 @@ use crate::atomic::is_plain_name;
 use crate::document::shown;
 use crate::json::{LIST_BYTES_MAX, Object, read_object, required, shown_value};
 use crate::safe::{RawTensor, SafeFile};
-use crate::{DocumentError, Error, Tensor, TensorError};
+use crate::{DocumentError, Error, MappedFile, Tensor, TensorError};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -144,6 +144,11 @@ impl Weights {
     /// Any tensor of the files, whatever its dtype.
     pub(super) fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
         self.files[*self.places.get(name)?].raw(name)
+    }
+
+    /// The mapped files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &MappedFile> {
+        self.files.iter().map(SafeFile::mapped)
     }
 
     /// Size of all files.

@@ -160,6 +160,10 @@ pub(crate) struct EvalArgs {
     /// Heap that may be held, such as 256MiB; if nothing fits, nothing starts
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Memory")]
     pub(crate) memory_budget: Option<String>,
+    /// Read weights ahead and let go of them block by block; auto: where they do not fit in memory
+    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Memory")]
+    #[arg(value_parser = ["auto", "on", "off"])]
+    pub(crate) stream_weights: String,
     #[command(flatten)]
     pub(crate) arithmetic: ArithmeticFlags,
     #[command(flatten)]

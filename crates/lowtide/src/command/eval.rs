@@ -1,6 +1,6 @@
 //! `lowtide eval`: loss, perplexity and accuracy.
 
-use lowtide::train::{SettingsError, evaluate_telling, parse_bytes};
+use lowtide::train::{SettingsError, StreamWeights, evaluate_telling, parse_bytes};
 use lowtide::{EvalSettings, Event};
 
 use super::args::EvalArgs;
@@ -51,5 +51,6 @@ fn settings(args: &EvalArgs) -> Result<EvalSettings, SettingsError> {
         packing: args.packing.given().unwrap_or(false),
         mask_prompt: args.mask.given().unwrap_or(true),
         memory_budget: budget,
+        stream_weights: StreamWeights::named(&args.stream_weights)?,
     })
 }

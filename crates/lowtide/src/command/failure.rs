@@ -11,7 +11,7 @@ use lowtide::convert::ConvertError;
 use lowtide::hub::HubError;
 use lowtide::model::{ModelError, TargetsError};
 use lowtide::runtime::RuntimeError;
-use lowtide::train::SettingsError;
+use lowtide::train::{BudgetSource, SettingsError};
 use lowtide::{Settings, TrainError};
 use rayon::ThreadPoolBuildError;
 use serde::Serialize;
@@ -160,7 +160,7 @@ impl fmt::Display for Failure {
 
 fn training(f: &mut fmt::Formatter<'_>, error: &TrainError, settings: &Settings) -> fmt::Result {
     match error {
-        TrainError::NoPlanFits { budget, smallest, policy } => {
+        TrainError::NoPlanFits { budget, smallest, policy, from } => {
             over_budget(f, *budget, *smallest, &format!("the leanest, policy `{policy}`,"))?;
             if settings.checkpointing == "store" {
                 f.write_str("; --checkpointing auto or block may need less")?;
@@ -168,7 +168,8 @@ fn training(f: &mut fmt::Formatter<'_>, error: &TrainError, settings: &Settings)
             f.write_str(
                 "; a shorter --max-seq-len or a smaller --batch-size holds less, and so does \
                  training with a smaller --rank or fewer --layers",
-            )
+            )?;
+            source(f, from)
         }
         TrainError::Output { path, source } if *path == settings.output => {
             write!(f, "--output {}: no folder can be written there: {source}", path.display())
@@ -182,11 +183,27 @@ fn training(f: &mut fmt::Formatter<'_>, error: &TrainError, settings: &Settings)
 
 fn evaluation(f: &mut fmt::Formatter<'_>, error: &TrainError) -> fmt::Result {
     match error {
-        TrainError::NoPlanFits { budget, smallest, .. } => {
+        TrainError::NoPlanFits { budget, smallest, from, .. } => {
             over_budget(f, *budget, *smallest, "the evaluation")?;
-            f.write_str("; a shorter --max-seq-len or a smaller --batch-size holds less")
+            f.write_str("; a shorter --max-seq-len or a smaller --batch-size holds less")?;
+            source(f, from)
         }
         error => chain(f, error),
+    }
+}
+
+/// Explains a budget that was not asked for.
+fn source(f: &mut fmt::Formatter<'_>, from: &BudgetSource) -> fmt::Result {
+    match from {
+        BudgetSource::Group { limit, held, cache } => write!(
+            f,
+            "\nthe budget is what the control group's limit of {} leaves beside {} held and {} \
+             for weights",
+            number::bytes(*limit),
+            number::bytes(*held),
+            number::bytes(*cache),
+        ),
+        BudgetSource::None | BudgetSource::Asked => Ok(()),
     }
 }
 

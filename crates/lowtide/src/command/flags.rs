@@ -149,6 +149,10 @@ struct MemoryFlags {
     /// 64 [default: auto]
     #[arg(long, value_name = "ROWS")]
     tile_rows: Option<String>,
+    /// Read weights ahead and let go of them block by block; auto where they do not fit in memory
+    /// [default: auto]
+    #[arg(long, value_name = "WHEN", value_parser = ["auto", "on", "off"])]
+    stream_weights: Option<String>,
     /// Folder for temporary files, such as --checkpoint-store file makes [default: the system's]
     #[arg(long, value_name = "DIR")]
     scratch_dir: Option<PathBuf>,
@@ -213,6 +217,7 @@ impl RunFlags {
         set(&mut s.checkpointing, &memory.checkpointing);
         set(&mut s.checkpoint_store, &memory.checkpoint_store);
         set(&mut s.tile_rows, &memory.tile_rows);
+        set(&mut s.stream_weights, &memory.stream_weights);
         set_option(&mut s.scratch_dir, &memory.scratch_dir);
         set(&mut s.precision, &arithmetic.precision);
         set(&mut s.compute, &arithmetic.compute);

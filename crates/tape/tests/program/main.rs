@@ -8,6 +8,7 @@ mod plans;
 mod policies;
 mod sinks;
 mod stores;
+mod weights;
 
 use lowtide_backend::{Backend, Scalar};
 use lowtide_memory::{Budget, Ledger};

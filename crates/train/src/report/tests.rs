@@ -44,7 +44,7 @@ fn run() -> Run {
             store: "f32".into(),
             tile_rows: Some(64),
             trainable_parameters: 12_345,
-            interrupted: false,
+            ..Summary::default()
         },
         updates: [(1, 3.0), (2, 2.75), (3, 2.5)]
             .map(|(step, loss)| Reported {

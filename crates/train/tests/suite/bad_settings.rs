@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lowtide_simd::Simd;
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{
-    EvalSettings, Event, Settings, TrainError, evaluate, finetune, finetune_until, plan,
+    BudgetSource, EvalSettings, Event, Settings, TrainError, evaluate, finetune, finetune_until,
+    plan,
 };
 
 use crate::refused::{eval, home, refused, run, tree};
@@ -19,7 +20,9 @@ fn over_budget_names_the_smallest_budget_and_that_one_works() {
     let budget =
         |bytes: u64| Settings { memory_budget: Some(format!("{bytes}B")), ..settings.clone() };
     let error = refused(&home, &budget(1000), &["1000 bytes", "--memory-budget", "every:2"]);
-    let TrainError::NoPlanFits { budget: 1000, smallest, policy } = error else {
+    let TrainError::NoPlanFits { budget: 1000, smallest, policy, from: BudgetSource::Asked } =
+        error
+    else {
         panic!("{error:?}");
     };
     assert_eq!(policy, "every:2");

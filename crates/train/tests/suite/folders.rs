@@ -115,6 +115,7 @@ fn a_folder_of_every_form_is_read_trained_on_and_measured() {
         packing: true,
         mask_prompt: true,
         memory_budget: None,
+        stream_weights: lowtide_train::StreamWeights::Auto,
     };
     let measured = evaluate(&eval, &be).unwrap();
     let [first, second] = [("Translate.\n\nGröße", "size"), ("Hi", "Ho")];

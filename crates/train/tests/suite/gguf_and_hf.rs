@@ -174,6 +174,7 @@ fn eval_loss(base: &Path, adapter: Option<&Path>, data: &Path, be: &dyn Backend<
         packing: false,
         mask_prompt: true,
         memory_budget: None,
+        stream_weights: lowtide_train::StreamWeights::Auto,
     };
     evaluate(&settings, be).unwrap().loss
 }

@@ -10,4 +10,5 @@ mod gguf_and_hf;
 mod packing;
 mod plan_is_ledger;
 mod refused;
+mod streaming;
 mod support;

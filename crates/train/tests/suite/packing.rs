@@ -128,6 +128,7 @@ fn an_evaluation_is_the_same_packed_and_unpacked() {
                 packing,
                 mask_prompt: true,
                 memory_budget: None,
+                stream_weights: lowtide_train::StreamWeights::Auto,
             };
             evaluate(&settings, &Simd::new(2)).unwrap()
         };

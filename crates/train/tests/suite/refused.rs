@@ -67,6 +67,7 @@ pub(crate) fn eval(settings: &Settings, adapter: Option<PathBuf>) -> EvalSetting
         packing: false,
         mask_prompt: true,
         memory_budget: None,
+        stream_weights: lowtide_train::StreamWeights::Auto,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Words and exit codes of failures.
 
 use lowtide::adapter::BadValue;
-use lowtide::train::parse_bytes;
+use lowtide::train::{BudgetSource, parse_bytes};
 
 use super::*;
 
@@ -10,7 +10,8 @@ fn training(error: impl Into<TrainError>) -> Failure {
 }
 
 fn no_plan(smallest: u64) -> TrainError {
-    TrainError::NoPlanFits { budget: 1 << 20, smallest, policy: "block".into() }
+    let from = BudgetSource::Asked;
+    TrainError::NoPlanFits { budget: 1 << 20, smallest, policy: "block".into(), from }
 }
 
 #[test]
@@ -47,6 +48,19 @@ fn over_budget_says_what_is_held_and_what_to_do() {
          42,257,408 bytes\nuse --memory-budget 40.3MiB or more; a shorter --max-seq-len or a \
          smaller --batch-size holds less"
     );
+}
+
+#[test]
+fn a_budget_that_nobody_gave_is_explained() {
+    let from = BudgetSource::Group { limit: 96 << 20, held: 4 << 20, cache: 64 << 20 };
+    let budget = 28 << 20;
+    let error =
+        || TrainError::NoPlanFits { budget, smallest: 1 << 30, policy: "sqrt".into(), from };
+    let explained = "the budget is what the control group's limit of 96.00 MiB leaves beside 4.00 \
+                     MiB held and 64.00 MiB for weights";
+    for failure in [training(error()), Failure::Evaluation(error().into())] {
+        assert!(failure.to_string().ends_with(explained), "{failure}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a run would hold, as tables.
 
-use lowtide::train::PlanReport;
+use lowtide::train::{BudgetSource, PlanReport};
 
 use super::number::{bytes, count, counted};
 use super::{Facts, amounts};
@@ -18,7 +18,6 @@ pub(crate) fn plan(report: &PlanReport) -> String {
 }
 
 fn run(report: &PlanReport) -> String {
-    let mapped = bytes(report.mapped_bytes);
     let numbers = counted(report.trainable_parameters as u64, "trainable number");
     let sites = counted(report.sites as u64, "linear");
     let (tokens, labelled) = (report.tokens_max as u64, report.labelled_max as u64);
@@ -27,9 +26,10 @@ fn run(report: &PlanReport) -> String {
     } else {
         "all blocks' are kept until the update"
     };
-    Facts::default()
+    let mut facts = Facts::default();
+    facts
         .add("base", format!("{} ({})", report.model.display(), report.architecture))
-        .add("", format!("{mapped} mapped, which the system may evict"))
+        .add("", kept(report))
         .add("adapter", format!("{} on {sites}, {numbers}", report.method))
         .add("training", format!("{} with {}", counted(report.steps, "update"), report.optimizer))
         .add(
@@ -37,8 +37,33 @@ fn run(report: &PlanReport) -> String {
             format!("up to {}, {} labelled", counted(tokens, "token"), count(labelled)),
         )
         .add("gradients", gradients)
-        .add("computing", computing(report))
-        .under("Plan")
+        .add("computing", computing(report));
+    if let Some(source) = source(report) {
+        facts.add("budget", source);
+    }
+    facts.under("Plan")
+}
+
+/// How the weights are kept.
+fn kept(report: &PlanReport) -> String {
+    let mapped = bytes(report.mapped_bytes);
+    match report.streamed_bytes {
+        None => format!("{mapped} mapped, which the system may evict"),
+        Some(room) => format!("{mapped} mapped and streamed, {} in memory", bytes(room)),
+    }
+}
+
+/// Where a budget comes from that was not asked for.
+fn source(report: &PlanReport) -> Option<String> {
+    match report.budget_source {
+        BudgetSource::Group { limit, held, cache } => Some(format!(
+            "the control group's limit of {}, less {} held and {} for weights",
+            bytes(limit),
+            bytes(held),
+            bytes(cache)
+        )),
+        BudgetSource::None | BudgetSource::Asked => None,
+    }
 }
 
 fn computing(report: &PlanReport) -> String {
@@ -127,6 +152,8 @@ mod tests {
             peak_by_category: [("adapter", 9 << 20), ("workspace", 56 << 20), ("data", 0)].into(),
             mapped_bytes: 93 << 20,
             memory_budget: Some(128 << 20),
+            budget_source: BudgetSource::Asked,
+            streamed_bytes: None,
             smallest_budget: 65 << 20,
             alternatives: vec![
                 row("store", "f32", None, 210 << 20, false, false),
@@ -174,6 +201,21 @@ Checkpoint policies, fastest first, and what each would hold
         assert!(text.contains("  in all        65.00 MiB\n"), "{text}");
         assert!(text.contains("  store                    210.00 MiB\n"), "{text}");
         assert!(text.contains("applied and freed at once"), "{text}");
+    }
+
+    #[test]
+    fn a_budget_from_a_limit_and_streamed_weights_are_told() {
+        let budget_source =
+            BudgetSource::Group { limit: 512 << 20, held: 8 << 20, cache: 160 << 20 };
+        let streamed_bytes = Some(84 << 20);
+        let text = plan(&PlanReport { budget_source, streamed_bytes, ..report() });
+        for part in [
+            "                93.00 MiB mapped and streamed, 84.00 MiB in memory\n",
+            "  budget        the control group's limit of 512.00 MiB, less 8.00 MiB held and \
+             160.00 MiB for weights\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]

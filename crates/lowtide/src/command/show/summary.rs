@@ -37,6 +37,9 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
         let resident = resident.unwrap_or_default();
         facts.add("process", format!("{} resident{resident}", bytes(anonymous)));
     }
+    if let Some(read) = summary.storage_read_bytes.filter(|_| summary.stream_weights) {
+        facts.add("weights", format!("streamed, {} read from storage", bytes(read)));
+    }
     facts.add("adapter", &output);
     facts.add("report", settings.output.join(FILE).display().to_string());
     let mut text = facts.under(if summary.interrupted { "Stopped" } else { "Done" });
@@ -152,6 +155,19 @@ or load it with Hugging Face PEFT
         let stopped = Summary { interrupted: true, ..done() };
         let expected = expected.replacen("Done", "Stopped", 1);
         assert_eq!(summary(&stopped, &settings(), next()), expected);
+    }
+
+    #[test]
+    fn streamed_weights_are_told() {
+        let streamed =
+            Summary { stream_weights: true, storage_read_bytes: Some(5 << 30), ..done() };
+        let text = summary(&streamed, &settings(), next());
+        assert!(
+            text.contains("  weights       streamed, 5120.00 MiB read from storage\n"),
+            "{text}"
+        );
+        let cached = Summary { stream_weights: false, ..streamed };
+        assert!(!summary(&cached, &settings(), next()).contains("storage"));
     }
 
     #[test]
