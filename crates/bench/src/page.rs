@@ -5,7 +5,7 @@ use lowtide_train::report::parts::{card, document, footer, legend, swatch, tile}
 use lowtide_train::report::{Words, bar};
 use maud::{Markup, html};
 
-use crate::{About, Ceiling, Limit, Measured, MemoryRow, Peer, Report, Row, beside};
+use crate::{About, Ceiling, Limit, Measured, MemoryRow, PaperRow, Peer, Report, Row, beside};
 
 /// The text of a page.
 #[must_use]
@@ -25,6 +25,7 @@ pub fn page(report: &Report) -> String {
                 @if !rows.is_empty() { (card("wide", words, remark, &timed(report, suite, &rows))) }
             }
             @if !report.memory.is_empty() { (memory(&report.memory)) }
+            @if !report.papers.is_empty() { (papers(&report.papers)) }
         }
         (footer(&report.lowtide))
     };
@@ -215,6 +216,36 @@ fn memory(rows: &[MemoryRow]) -> Markup {
     let remark = "Planned before anything was reserved, charged to the ledger at its peak, and by \
                   how much the anonymous memory of the process grew.";
     card("wide", "Memory", remark, &inside)
+}
+
+fn papers(rows: &[PaperRow]) -> Markup {
+    let inside = html! {
+        div class="scroll" { table {
+            thead { tr {
+                th { "setting" } th { "tokens" } th { "contender" } th { "published" }
+                th { "planned" } th { "share" } th { "charged" } th { "grown" } th { "an update" }
+            } }
+            tbody { @for row in rows { tr {
+                th { (row.model) ", " (row.terms) }
+                td { (row.tokens) }
+                td { (row.contender) }
+                td { (row.published_bytes.map_or(NONE.into(), bytes)) }
+                td title={ (whole(row.planned_bytes)) " bytes" } { (bytes(row.planned_bytes)) }
+                td { (share(row).map_or(NONE.into(), |share| format!("{:.0} %", 100.0 * share))) }
+                td { (row.run.map_or(NONE.into(), |run| bytes(run.charged_bytes))) }
+                td { (row.run.and_then(|run| run.grown_bytes).map_or(NONE.into(), bytes)) }
+                td { (row.run.map_or("planned alone".into(), |run| time(run.seconds))) }
+            } } }
+        } }
+    };
+    let remark = "The leanest plan for each setting, over weights of random numbers, which are \
+                  apart as they are in the papers.";
+    card("wide", "Published tables", remark, &inside)
+}
+
+/// Our plan as a share of the published figure.
+fn share(row: &PaperRow) -> Option<f64> {
+    row.published_bytes.map(|published| row.planned_bytes as f64 / published as f64)
 }
 
 fn beyond(row: &MemoryRow) -> String {

@@ -30,6 +30,9 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What was held.
     pub memory: Vec<MemoryRow>,
+    /// What published tables say, and ours.
+    #[serde(default)]
+    pub papers: Vec<PaperRow>,
     /// What others reached.
     pub peers: Vec<Peer>,
 }
@@ -115,6 +118,44 @@ pub struct MemoryRow {
     pub grown_bytes: Option<u64>,
     /// What the plan is made of, by category.
     pub by_category: Vec<(String, u64)>,
+}
+
+/// A setting of a published table, and the leanest plan of one contender for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PaperRow {
+    /// Whose terms, and which.
+    pub terms: String,
+    /// The model whose shape it is.
+    pub model: String,
+    /// Tokens of the one sequence.
+    pub tokens: usize,
+    /// The contender's label.
+    pub contender: String,
+    /// Bytes that the paper states, where it does.
+    pub published_bytes: Option<u64>,
+    /// Checkpoint policy.
+    pub policy: String,
+    /// Checkpoint store.
+    pub store: String,
+    /// Rows that a block works on at a time; none for all.
+    pub tile_rows: Option<usize>,
+    /// Bytes that were planned.
+    pub planned_bytes: u64,
+    /// What the plan is made of, by category.
+    pub by_category: Vec<(String, u64)>,
+    /// One update, where it was run.
+    pub run: Option<PaperRun>,
+}
+
+/// One update of a published setting.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PaperRun {
+    /// Bytes charged to the ledger at its peak.
+    pub charged_bytes: u64,
+    /// By how much the process grew, as the system tells it, where it does.
+    pub grown_bytes: Option<u64>,
+    /// Seconds, with all that is touched for the first time.
+    pub seconds: f64,
 }
 
 impl Measured {

@@ -66,6 +66,11 @@ impl Packed {
         Self { format, rows, cols, bytes, next: 0 }
     }
 
+    /// Zeros: memory that the system gives when it is read.
+    pub(crate) fn blank(format: &'static dyn BlockFormat, rows: usize, cols: usize) -> Self {
+        Self { format, rows, cols, bytes: vec![0; Self::size(format, rows, cols)], next: 0 }
+    }
+
     /// Bytes of `rows` rows of `cols` numbers.
     pub(super) fn size(format: &dyn BlockFormat, rows: usize, cols: usize) -> usize {
         rows * format.row_bytes(cols).expect("rows of whole blocks")

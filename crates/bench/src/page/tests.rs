@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::{Figure, Machine, Read, SCHEMA, Spread, Timing, Work};
+use crate::{Figure, Machine, PaperRun, Read, SCHEMA, Spread, Timing, Work};
 
 fn measured(contender: &str, seconds: f64, work: Work, tokens: Option<u64>) -> Measured {
     let spread = |median: f64| Spread { low: 0.9 * median, median, high: 1.1 * median };
@@ -42,6 +42,23 @@ fn report() -> Report {
         contenders: vec![about("a<b"), about("c")],
         ceilings: vec![ceiling()],
         rows: vec![row("kernels", "matmul 1x2x3", None), row("step", "train 512 block", Some(512))],
+        papers: vec![PaperRow {
+            terms: "someone's <terms>".into(),
+            model: "shape".into(),
+            tokens: 256,
+            contender: "simd/2".into(),
+            published_bytes: Some(100 << 20),
+            policy: "sqrt".into(),
+            store: "bf16".into(),
+            tile_rows: Some(64),
+            planned_bytes: 25 << 20,
+            by_category: vec![("adapter".into(), 25 << 20)],
+            run: Some(PaperRun {
+                charged_bytes: 25 << 20,
+                grown_bytes: Some(26 << 20),
+                seconds: 4.25,
+            }),
+        }],
         memory: vec![MemoryRow {
             name: "train 512 block".into(),
             contender: "c".into(),
@@ -74,6 +91,9 @@ fn a_page_is_one_sound_document_and_no_text_escapes_into_it() {
         "1,024 tokens/s",
         "P &amp; Q · 2 threads · 2.00 s · 256 tokens/s · a&lt;b takes ×0.25 · c takes ×0.50",
         "+2.00 KiB",
+        "shape, someone's &lt;terms&gt;",
+        "<td>25 %</td>",
+        "<td>4.25 s</td>",
     ] {
         assert!(main.contains(part), "{part}: {main}");
     }
@@ -104,6 +124,21 @@ fn json_has_the_fields_that_the_book_names_and_reads_back() {
         "planned_bytes",
     ];
     assert_eq!(keys(result), fields);
+    let fields = [
+        "terms",
+        "model",
+        "tokens",
+        "contender",
+        "published_bytes",
+        "policy",
+        "store",
+        "tile_rows",
+        "planned_bytes",
+        "by_category",
+        "run",
+    ];
+    assert_eq!(keys(&json["papers"][0]), fields);
+    assert_eq!(keys(&json["papers"][0]["run"]), ["charged_bytes", "grown_bytes", "seconds"]);
     assert_eq!(keys(&result["seconds"]), ["low", "median", "high"]);
     assert_eq!((&result["limit"], &result["share"]), (&"compute".into(), &0.25.into()));
     assert_eq!(result["tokens_per_second"], 512.0);

@@ -8,8 +8,8 @@ use lowtide_backend::{Activation, Pairing};
 use lowtide_model::{
     Adaptation, Config, Family, Layers, Model, Rope, RopeScaling, TargetModules, Weights, build,
 };
-use lowtide_quant::QMat;
 use lowtide_quant::formats::{Q4_1, Q8_0};
+use lowtide_quant::{BlockFormat, QMat};
 use lowtide_runtime::{OpenBase, registry};
 
 use crate::BenchError;
@@ -33,13 +33,19 @@ impl Base {
     /// When there is no sound base of a known family at `path`.
     pub fn open(path: &Path) -> Result<Self, BenchError> {
         if SHAPES.iter().any(|(name, _)| Path::new(name) == path) {
-            return Ok(Self::shape(SHAPES[0].0, &qwen2()));
+            return Ok(Self::shape(SHAPES[0].0, &qwen25(896, 24, 14, 64, 4864)));
         }
         Ok(Self(Kind::File(Box::new(OpenBase::open(path)?))))
     }
 
     pub(super) fn shape(name: &str, config: &Config) -> Self {
-        Self(Kind::Shape(Box::new(Shape::new(name, config))))
+        Self(Kind::Shape(Box::new(Shape::new(name, config, Packed::new))))
+    }
+
+    /// A shape to plan with, whose weights are zeros that take no memory until they are read.
+    pub(super) fn outline(name: &str, config: &Config) -> Self {
+        let blank = |format, rows, cols, _| Packed::blank(format, rows, cols);
+        Self(Kind::Shape(Box::new(Shape::new(name, config, blank))))
     }
 
     /// What it is called.
@@ -94,10 +100,15 @@ impl Base {
 
     /// The model with LoRA of rank 8 on every linear.
     pub(super) fn adapted(&self) -> Result<Model<'_, f32>, BenchError> {
+        self.adapted_to(AdapterConfig::default().rank)
+    }
+
+    /// The model with LoRA of another rank on every linear.
+    pub(super) fn adapted_to(&self, rank: usize) -> Result<Model<'_, f32>, BenchError> {
         let methods = registry();
         let method = methods.get("lora").expect("LoRA comes with Lowtide");
         let targets: TargetModules = "all-linear".parse().expect("a selection that is known");
-        let (config, layers) = (&AdapterConfig::default(), &Layers::All);
+        let (config, layers) = (&AdapterConfig { rank, ..AdapterConfig::default() }, &Layers::All);
         self.build(Some(Adaptation { method, config, targets: &targets, layers }))
     }
 
@@ -119,13 +130,17 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(name: &str, config: &Config) -> Self {
+    fn new(
+        name: &str,
+        config: &Config,
+        packed: impl Fn(&'static dyn BlockFormat, usize, usize, f32) -> Packed,
+    ) -> Self {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let query = config.num_attention_heads * config.head_dim;
         let key = config.num_key_value_heads * config.head_dim;
         // Small enough that activations stay about as large as those of a trained model.
         let scale = |cols: usize| (cols as f32).sqrt().recip();
-        let table = Packed::new(&Q8_0, config.vocab_size, hidden, scale(hidden));
+        let table = packed(&Q8_0, config.vocab_size, hidden, scale(hidden));
         let mut matrices = BTreeMap::from([("model.embed_tokens.weight".to_owned(), table)]);
         for layer in 0..config.num_hidden_layers {
             for (module, rows, cols) in [
@@ -138,7 +153,7 @@ impl Shape {
                 ("mlp.down_proj", hidden, inner),
             ] {
                 let name = format!("model.layers.{layer}.{module}.weight");
-                matrices.insert(name, Packed::new(&Q4_1, rows, cols, scale(cols)));
+                matrices.insert(name, packed(&Q4_1, rows, cols, scale(cols)));
             }
         }
         Self { name: name.to_owned(), config: config.clone(), matrices }
@@ -163,16 +178,22 @@ impl<'w> Weights<'w> for Lent<'w> {
     }
 }
 
-/// The numbers of Qwen2.5-0.5B.
-fn qwen2() -> Config {
+/// A model of the Qwen2.5 series with a tied table.
+pub(super) fn qwen25(
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    head_dim: usize,
+    intermediate_size: usize,
+) -> Config {
     Config {
         family: Family::Qwen2,
-        hidden_size: 896,
-        intermediate_size: 4864,
-        num_hidden_layers: 24,
-        num_attention_heads: 14,
+        hidden_size,
+        intermediate_size,
+        num_hidden_layers,
+        num_attention_heads,
         num_key_value_heads: 2,
-        head_dim: 64,
+        head_dim,
         vocab_size: 151_936,
         rms_norm_eps: 1e-6,
         tie_word_embeddings: true,
@@ -180,11 +201,24 @@ fn qwen2() -> Config {
         attention_bias: true,
         attention_output_bias: false,
         mlp_bias: false,
-        attention_scale: 0.125,
+        attention_scale: (head_dim as f64).sqrt().recip(),
         embedding_scale: 1.0,
         norm_offset: 0.0,
         rope: Rope { theta: 1e6, scaling: RopeScaling::Default, pairing: Pairing::Halves },
         local: None,
+    }
+}
+
+/// The numbers of Llama-3.2-3B.
+pub(super) fn llama3() -> Config {
+    Config {
+        family: Family::Llama,
+        num_key_value_heads: 8,
+        vocab_size: 128_256,
+        rms_norm_eps: 1e-5,
+        attention_bias: false,
+        rope: Rope { theta: 5e5, scaling: RopeScaling::Default, pairing: Pairing::Halves },
+        ..qwen25(3072, 28, 24, 128, 8192)
     }
 }
 
@@ -203,7 +237,7 @@ pub(super) mod tests {
             head_dim: 16,
             vocab_size: 64,
             attention_scale: 0.25,
-            ..qwen2()
+            ..qwen25(896, 24, 14, 64, 4864)
         };
         Base::shape("tiny", &config)
     }

@@ -1,14 +1,16 @@
-//! The suites: single operations, steps, generation, memory.
+//! The suites: single operations, steps, generation, memory, published tables.
 
 mod base;
 mod cost;
 mod generate;
 mod kernels;
 mod memory;
+mod papers;
 mod step;
 
 pub use base::{Base, SHAPES};
 pub use generate::generate;
 pub use kernels::{check_filter, kernels};
 pub use memory::memory;
+pub use papers::papers;
 pub use step::step;

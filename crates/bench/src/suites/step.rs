@@ -1,12 +1,14 @@
 //! Whole steps of training, and the forward pass alone.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use lowtide_data::{Dataset, DatasetBuilder, DatasetOptions};
 use lowtide_memory::{Budget, Ledger};
 use lowtide_model::Model;
 use lowtide_optim::{AdamW, Optimizer, Sgd, StepHyper};
-use lowtide_tape::{Limits, Policy};
+use lowtide_tape::{Checkpointing, Limits, Policy};
+use lowtide_tensor::QUANTUM;
 use lowtide_train::{Needs, RunPlan, Trainer, initialise};
 
 use super::{Base, cost};
@@ -15,6 +17,9 @@ use crate::{BenchError, Contender, Row, Stand};
 
 /// Gradients are clipped as a run does unless told otherwise.
 const CLIP: f64 = 1.0;
+
+/// The smallest tile of rows: what the leanest plan works on at a time.
+const TILE: NonZeroUsize = NonZeroUsize::new(QUANTUM).expect("a quantum has rows");
 
 /// Times a forward pass over the bare base, and a training step (LoRA of rank 8 on every linear,
 /// AdamW, one sequence of `tokens` tokens that all carry loss) under every policy.
@@ -27,8 +32,11 @@ pub fn step(stand: &Stand<'_>, base: &Base, tokens: usize) -> Result<Vec<Row>, B
     let bare = base.bare()?;
     let mut rows = vec![forward(stand, base, &bare, &data, tokens)?];
     let adapted = base.adapted()?;
-    for policy in [Policy::Store, Policy::Block, Policy::Sqrt] {
-        rows.push(train(stand, base, &adapted, &data, tokens, policy)?);
+    let leanest = Checkpointing::from(Policy::Sqrt).tiled(TILE);
+    let kept = [Policy::Store, Policy::Block, Policy::Sqrt].map(Checkpointing::from);
+    let tiled = [leanest].into_iter().filter(|_| tokens > TILE.get());
+    for checkpointing in kept.into_iter().chain(tiled) {
+        rows.push(train(stand, base, &adapted, &data, tokens, checkpointing)?);
     }
     Ok(rows)
 }
@@ -58,12 +66,14 @@ fn train(
     model: &Model<'_, f32>,
     data: &Dataset,
     tokens: usize,
-    policy: Policy,
+    checkpointing: Checkpointing,
 ) -> Result<Row, BenchError> {
     let optimizer = AdamW::default();
     let needs = needs(data, tokens, true);
-    let mut runs = reserve(stand, model, &optimizer, needs, policy)?;
-    let name = format!("train {tokens} {policy}");
+    let mut runs = reserve(stand, model, &optimizer, needs, checkpointing)?;
+    let Checkpointing { policy, tile, .. } = checkpointing;
+    let tile = tile.map_or_else(String::new, |rows| format!(", {rows} rows"));
+    let name = format!("train {tokens} {policy}{tile}");
     let work = cost::train(base, tokens, tokens - 1);
     let row = timed(stand, &name, work, tokens, &mut runs, &mut |run| run.update(data));
     runs.into_iter().for_each(Running::release);
@@ -113,10 +123,10 @@ impl<'p, 'w> Running<'p, 'w> {
         model: &'p Model<'w, f32>,
         optimizer: &'p dyn Optimizer,
         needs: Needs,
-        policy: Policy,
+        how: impl Into<Checkpointing>,
     ) -> Result<Self, BenchError> {
         let backend = contender.backend;
-        let plan = RunPlan::new(model, backend, optimizer, needs, policy);
+        let plan = RunPlan::new(model, backend, optimizer, needs, how);
         let planned = plan.bytes().held();
         let mut ledger = Ledger::new(Budget::UNLIMITED);
         let trainer = Trainer::reserve(model, backend, optimizer, plan, CLIP, 0, &mut ledger);
@@ -147,10 +157,10 @@ fn reserve<'p, 'w>(
     model: &'p Model<'w, f32>,
     optimizer: &'p dyn Optimizer,
     needs: Needs,
-    policy: Policy,
+    how: impl Into<Checkpointing>,
 ) -> Result<Vec<Running<'p, 'w>>, BenchError> {
-    let contenders = stand.contenders.iter();
-    contenders.map(|c| Running::reserve(c, model, optimizer, needs, policy)).collect()
+    let (contenders, how) = (stand.contenders.iter(), how.into());
+    contenders.map(|c| Running::reserve(c, model, optimizer, needs, how)).collect()
 }
 
 /// One sequence of ids without a pattern.

@@ -54,6 +54,21 @@ fn steps_generation_and_memory_take_a_base_and_stand_beside_peers() {
 }
 
 #[test]
+fn published_tables_stand_beside_plans_that_need_no_base() {
+    let place = Place::new();
+    let out = place.lowtide("bench --quick --suite papers --backend ndarray").done();
+    for part in [
+        "\nMeSP: r 8, SGD, bf16 boundaries\n",
+        "\n  Qwen2.5-0.5B      256  ndarray/",
+        "  136.20 MiB",
+        "  block, file, 64 rows\n",
+        "\n  Llama-3.2-3B    16384  ndarray/",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+}
+
+#[test]
 fn bad_flags_and_files_are_told_by_their_names() {
     let place = Place::new();
     let error = place.lowtide("bench --quick --filter nothing").failed(2);

@@ -13,7 +13,8 @@ use crate::command::computing::{BackendName, THREADS};
 /// `lowtide bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// What is timed, by commas: single operations, whole steps, generation; or what is held
+    /// What is timed, by commas: single operations, whole steps, generation; or what is held, by
+    /// the base or at the settings of published tables
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     #[arg(default_value = "kernels", help_heading = "What")]
     suite: Vec<Suite>,
@@ -95,6 +96,7 @@ pub(super) enum Suite {
     Step,
     Generate,
     Memory,
+    Papers,
 }
 
 fn precisions() -> impl TypedValueParser<Value = Precision> {

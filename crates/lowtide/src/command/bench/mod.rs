@@ -11,8 +11,8 @@ use lowtide::Kernels;
 use lowtide::bench::kernels::Extent;
 use lowtide::bench::suites::{self, Base, SHAPES};
 use lowtide::bench::{
-    BenchError, Ceiling, Effort, Machine, Pace, Peer, Probes, Report, Row, SCHEMA, Stand, Wall,
-    check_writable, measure, page, read_peers, write,
+    BenchError, Ceiling, Effort, Machine, MemoryRow, Pace, PaperRow, Peer, Probes, Report, Row,
+    SCHEMA, Stand, Wall, check_writable, measure, page, read_peers, write,
 };
 use lowtide::train::SettingsError;
 
@@ -52,14 +52,16 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         ceilings,
         rows: Vec::new(),
         memory: Vec::new(),
+        papers: Vec::new(),
         peers,
     };
     let found = timed(args, base.as_ref(), &contenders, &report.ceilings, &report.peers, &console);
     console.borrow_mut().settle();
-    (report.rows, report.memory) = found?;
+    Found { rows: report.rows, memory: report.memory, papers: report.papers } = found?;
 
     let mut console = console.into_inner();
     console.text(&show::bench::memory(&report.memory));
+    console.text(&show::bench::papers(&report.papers));
     for (path, text) in [(&args.json, Report::to_json as fn(&Report) -> _), (&args.html, page)] {
         if let Some(path) = path {
             write(path, &text(&report))?;
@@ -103,7 +105,7 @@ fn ceilings(threads: &[usize], effort: &Effort) -> Vec<Ceiling> {
 
 /// The base, if a suite needs one.
 fn base(args: &BenchArgs) -> Result<Option<Base>, Failure> {
-    if args.suites().iter().all(|suite| *suite == Suite::Kernels) {
+    if args.suites().iter().all(|suite| matches!(suite, Suite::Kernels | Suite::Papers)) {
         return Ok(None);
     }
     let Some(model) = &args.model else {
@@ -122,6 +124,14 @@ fn shape_tokens(model: &Path) -> Option<usize> {
     SHAPES.iter().find(|(name, _)| Path::new(name) == model).map(|(_, tokens)| *tokens)
 }
 
+/// What the suites found.
+#[derive(Default)]
+struct Found {
+    rows: Vec<Row>,
+    memory: Vec<MemoryRow>,
+    papers: Vec<PaperRow>,
+}
+
 /// Runs the suites and tells rows as they come.
 fn timed(
     args: &BenchArgs,
@@ -130,7 +140,7 @@ fn timed(
     ceilings: &[Ceiling],
     peers: &[Peer],
     console: &RefCell<Console>,
-) -> Result<(Vec<Row>, Vec<lowtide::bench::MemoryRow>), BenchError> {
+) -> Result<Found, BenchError> {
     let (turn, rounds) = if args.quick { (5, 3) } else { (30, 7) };
     let rounds = args.rounds.map_or(rounds, usize::from);
     let (extent, tokens) = (extent(args), tokens(args));
@@ -149,7 +159,7 @@ fn timed(
                 console.text(&show::bench::row(row, peers));
             },
         };
-        let (mut rows, mut memory) = (Vec::new(), Vec::new());
+        let Found { mut rows, mut memory, mut papers } = Found::default();
         for suite in args.suites() {
             match (suite, base) {
                 (Suite::Kernels, _) => {
@@ -160,9 +170,10 @@ fn timed(
                     rows.extend(suites::generate(&stand, base, tokens, DECODED)?);
                 }
                 (Suite::Memory, Some(base)) => memory.extend(suites::memory(&stand, base, tokens)?),
+                (Suite::Papers, _) => papers.extend(suites::papers(&stand, args.quick)?),
                 (_, None) => unreachable!("a base was opened for it"),
             }
         }
-        Ok((rows, memory))
+        Ok(Found { rows, memory, papers })
     })
 }

@@ -1,6 +1,6 @@
 //! What a bench found, as lines.
 
-use lowtide::bench::{Ceiling, Limit, Machine, Measured, MemoryRow, Peer, Row, beside};
+use lowtide::bench::{Ceiling, Limit, Machine, Measured, MemoryRow, PaperRow, Peer, Row, beside};
 
 use super::{line, number};
 
@@ -115,6 +115,33 @@ pub(crate) fn memory(rows: &[MemoryRow]) -> String {
         let grown = grown_bytes.map_or_else(|| "unknown".to_owned(), number::bytes);
         let title = format!("{name:names$}  {contender:labels$}");
         line(&mut text, &format!("{title}  {planned:>12}  {charged:>12}  {grown:>12}"));
+    }
+    text
+}
+
+/// Published settings beside our plans; nothing where none was planned.
+pub(crate) fn papers(rows: &[PaperRow]) -> String {
+    let mut text = String::new();
+    let mut terms = "";
+    for row in rows {
+        if row.terms != terms {
+            terms = &row.terms;
+            line(&mut text, &format!("\n{terms}"));
+            let head = ("published", "planned", "charged", "grown", "an update");
+            let title = format!("  {:14}{:>7}  {:16}", "model", "tokens", "contender");
+            let figures = format!("{:>12}{:>12}{:>12}{:>12}", head.0, head.1, head.2, head.3);
+            line(&mut text, &format!("{title}{figures}{:>12}  plan", head.4));
+        }
+        let PaperRow { model, tokens, contender, .. } = row;
+        let known = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), number::bytes);
+        let (published, planned) = (known(row.published_bytes), number::bytes(row.planned_bytes));
+        let charged = known(row.run.map(|run| run.charged_bytes));
+        let grown = known(row.run.and_then(|run| run.grown_bytes));
+        let seconds = row.run.map_or_else(|| "-".to_owned(), |run| format!("{:.1} s", run.seconds));
+        let tile = row.tile_rows.map_or_else(String::new, |rows| format!(", {rows} rows"));
+        let title = format!("  {model:14}{tokens:>7}  {contender:16}");
+        let figures = format!("{published:>12}{planned:>12}{charged:>12}{grown:>12}{seconds:>12}");
+        line(&mut text, &format!("{title}{figures}  {}, {}{tile}", row.policy, row.store));
     }
     text
 }
