@@ -171,6 +171,8 @@ fn the_summary_has_every_promised_field() {
         "peak_bytes",
         "peak_by_category",
         "mapped_bytes",
+        "stream_weights",
+        "storage_read_bytes",
         "rss_anon_peak_bytes",
         "rss_peak_bytes",
         "backend",
@@ -179,6 +181,7 @@ fn the_summary_has_every_promised_field() {
         "threads",
         "policy",
         "store",
+        "tile_rows",
         "trainable_parameters",
     ];
     assert_eq!(keys, expected);

@@ -11,11 +11,14 @@ const HEAD: &str = "lm_head.weight";
 
 /// Where the weights of each block and of the head lie in the files of a base.
 ///
-/// The rows of the embedding are read one by one where tokens need them; it is no part of its own.
+/// The rows of the embedding are read one by one where tokens need them: it is no part that is read
+/// as a whole. But systems read more than is asked for, so it is let go like one.
 #[derive(Clone, Debug)]
 pub struct WeightParts {
-    /// Of each block, and last of the head.
+    /// Of each block, of the head, and last of the embedding.
     stretches: Vec<Vec<Stretch>>,
+    /// The embedding is the head.
+    tied: bool,
 }
 
 impl WeightParts {
@@ -27,16 +30,18 @@ impl WeightParts {
             let prefix = format!("model.layers.{layer}.");
             file.stretches(|name| name.starts_with(&prefix))
         };
-        let head = if config.tie_word_embeddings { EMBEDDING } else { HEAD };
+        let tied = config.tie_word_embeddings;
         let mut stretches: Vec<_> = (0..config.num_hidden_layers).map(block).collect();
-        stretches.push(file.stretches(|name| name == head));
-        Self { stretches }
+        for table in [if tied { EMBEDDING } else { HEAD }, EMBEDDING] {
+            stretches.push(file.stretches(|name| name == table));
+        }
+        Self { stretches, tied }
     }
 
-    /// Bytes of all parts.
+    /// Bytes of all parts, an embedding of its own not among them.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        (0..self.stretches.len()).map(|part| self.bytes_of(part)).sum()
+        (0..self.len()).map(|part| self.bytes_of(part)).sum()
     }
 
     /// Bytes of the largest block.
@@ -59,8 +64,19 @@ impl WeightParts {
         }
     }
 
+    /// Blocks and head.
     pub(crate) fn len(&self) -> usize {
-        self.stretches.len()
+        self.embedding()
+    }
+
+    /// The number under which the embedding is let go.
+    pub(crate) fn embedding(&self) -> usize {
+        self.stretches.len() - 1
+    }
+
+    /// Whether the embedding is the head.
+    pub(crate) fn tied(&self) -> bool {
+        self.tied
     }
 
     pub(crate) fn bytes_of(&self, index: usize) -> u64 {
@@ -88,6 +104,6 @@ impl WeightParts {
     }
 
     fn head(&self) -> usize {
-        self.stretches.len() - 1
+        self.embedding() - 1
     }
 }

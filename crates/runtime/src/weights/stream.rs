@@ -140,8 +140,9 @@ impl WeightStream {
     pub fn start(parts: WeightParts, room: u64) -> io::Result<Self> {
         let sizes: Vec<u64> = (0..parts.len()).map(|part| parts.bytes_of(part)).collect();
         let count = sizes.len();
-        let wanted =
-            Wanted { asked: vec![0; count], leaving: vec![false; count], ..Wanted::default() };
+        // The embedding is let go, too, and never asked for.
+        let (asked, leaving) = (vec![0; count + 1], vec![false; count + 1]);
+        let wanted = Wanted { asked, leaving, ..Wanted::default() };
         let (wanted, changed) = (Mutex::new(wanted), Condvar::new());
         let shared = Arc::new(Shared { parts, wanted, changed });
         let worker = Arc::clone(&shared);
@@ -163,6 +164,12 @@ impl WeightKeeper for WeightStream {
         wanted.ahead = [Some((now, this)), Some((next, after))];
         for part in [now, next] {
             wanted.leaving[part] = false;
+        }
+        // Before the lowest block come the rows of tokens, and what the system read around them.
+        let parts = &self.shared.parts;
+        let stays = parts.tied() && self.memory.there.contains(&parts.index(Part::Head));
+        if now == 0 && !stays {
+            wanted.leaving[parts.embedding()] = true;
         }
         drop(wanted);
         self.shared.changed.notify_one();
