@@ -36,17 +36,11 @@ const CRATES: [&str; 12] = [
     "lowtide-testkit",
 ];
 
-/// Those of them that ask what the processor can do. The others are the same plain Rust on all,
-/// so one processor runs them.
-const ASKING: [&str; 3] = ["lowtide-kernels", "lowtide-simd", "lowtide-testkit"];
-const PLAINEST: &str = CPUS[2];
-
 /// Tests that are too slow when emulated, which costs 10 to 30 times, or that cannot be.
 struct Skipped {
     package: &'static str,
     /// A part of the test's name.
     name: &'static str,
-    on: &'static [&'static str],
     /// Why nothing is lost.
     reason: &'static str,
 }
@@ -55,45 +49,34 @@ const SKIPPED: &[Skipped] = &[
     Skipped {
         package: "lowtide-simd",
         name: "scalar::",
-        on: &CPUS,
         reason: "plain Rust has nothing of this processor; x86-64 tests it",
     },
     Skipped {
         package: "lowtide-simd",
-        name: "neon::",
-        on: &[CPUS[0], CPUS[1]],
-        reason: "the very instructions that cortex-a53 runs",
-    },
-    Skipped {
-        package: "lowtide-simd",
         name: "neon_dotprod::",
-        on: &CPUS,
         reason: "in f32 it is NEON; its integers have tests of their own",
     },
     Skipped {
         package: "lowtide-simd",
         name: "neon_i8mm::",
-        on: &CPUS,
         reason: "in f32 it is NEON; its integers have tests of their own",
     },
     Skipped {
         package: "lowtide-simd",
         name: "in_integers",
-        on: &CPUS,
         reason: "they have tests of their own; x86-64 runs the whole suite on them",
     },
     Skipped {
         package: "lowtide-testkit",
         name: "a_forbidden_request",
-        on: &CPUS,
         reason: "it starts itself, which takes an emulator here",
     },
 ];
 
 impl Skipped {
-    /// The tests of a crate that a processor skips.
-    fn of(package: &str, cpu: &str) -> impl Iterator<Item = &'static Self> {
-        SKIPPED.iter().filter(move |skip| skip.package == package && skip.on.contains(&cpu))
+    /// The tests of a crate that are skipped.
+    fn of(package: &str) -> impl Iterator<Item = &'static Self> {
+        SKIPPED.iter().filter(move |skip| skip.package == package)
     }
 }
 
@@ -123,8 +106,8 @@ fn all_with(toolchain: &Toolchain) -> Result<()> {
     let start = Instant::now();
     let programs = build_tests(toolchain)?;
     println!("{} test programs, built in {}", programs.len(), seconds(start));
-    for Skipped { package, name, on, reason } in SKIPPED {
-        println!("skipped on {}: {name} of {package}: {reason}", on.join(", "));
+    for Skipped { package, name, reason } in SKIPPED {
+        println!("skipped on every processor: {name} of {package}: {reason}");
     }
     let start = Instant::now();
     run::side_by_side(jobs(&programs, toolchain))?;
@@ -132,13 +115,11 @@ fn all_with(toolchain: &Toolchain) -> Result<()> {
     Ok(())
 }
 
-/// The programs, on each processor that they can tell from the others; those of the crates above
-/// first, since they take longest.
+/// The programs on each processor, those of the crates above first, since they take longest.
 fn jobs<'a>(programs: &'a [Program], toolchain: &'a Toolchain) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
     for program in programs.iter().rev() {
-        let alike = !ASKING.contains(&program.package.as_str());
-        for cpu in CPUS.into_iter().filter(|cpu| !alike || *cpu == PLAINEST) {
+        for cpu in CPUS {
             let name = format!("{cpu}: {} of {}", program.name, program.package);
             jobs.push(Job { name, work: Box::new(move || program.run(toolchain, cpu)) });
         }
@@ -159,7 +140,7 @@ impl Program {
         let mut command = toolchain.emulated(cpu, &self.file);
         // One test at a time: the other cores are kept busy by other programs.
         command.current_dir(&self.folder).args(["--quiet", "--test-threads", "1"]);
-        for skip in Skipped::of(&self.package, cpu) {
+        for skip in Skipped::of(&self.package) {
             command.args(["--skip", skip.name]);
         }
         run::quietly_within(&mut command, LIMIT)
@@ -230,18 +211,14 @@ mod tests {
 
     #[test]
     fn only_tests_of_crates_that_run_are_skipped() {
-        for Skipped { package, name, on, reason } in SKIPPED {
+        for Skipped { package, name, reason } in SKIPPED {
             assert!(CRATES.contains(package), "{package}");
-            assert!(!name.is_empty() && !on.is_empty() && !reason.is_empty());
+            assert!(!name.is_empty() && !reason.is_empty());
         }
-        assert!(ASKING.iter().all(|package| CRATES.contains(package)));
-        let on = |cpu| Skipped::of("lowtide-simd", cpu).any(|skip| skip.name == "neon::");
-        assert_eq!(CPUS.map(on), [true, true, false]);
-        assert_eq!(PLAINEST, "cortex-a53");
     }
 
     #[test]
-    fn programs_that_ask_run_on_every_processor_and_others_on_one() {
+    fn every_program_runs_on_every_processor() {
         let program = |package: &str| Program {
             package: package.to_owned(),
             name: "t".to_owned(),
@@ -255,6 +232,8 @@ mod tests {
             "max: t of lowtide-simd",
             "cortex-a76: t of lowtide-simd",
             "cortex-a53: t of lowtide-simd",
+            "max: t of lowtide-quant",
+            "cortex-a76: t of lowtide-quant",
             "cortex-a53: t of lowtide-quant",
         ];
         assert_eq!(names, expected);

@@ -53,11 +53,11 @@ fn tiled(policy: Policy, rows: usize) -> Checkpointing {
 
 #[test]
 fn tiles_of_rows_change_no_bit() {
-    // Sequences that begin and end inside of tiles, and one that spans three.
-    let data = Data::new(1, &[37, 140, 1, 20]);
+    // Sequences that begin and end inside of tiles, and one that spans two.
+    let data = Data::new(1, &[37, 72, 1, 20]);
     let models = [("plain", Model::new(4)), ("ornate", Model::ornate(4))];
-    for (n, trained) in CHOICES.into_iter().enumerate() {
-        let (name, model) = &models[n % 2];
+    for n in [0, 5, 6] {
+        let (trained, (name, model)) = (CHOICES[n], &models[n % 2]);
         let program = model.program_with::<f32>(trained, &lora(0.3));
         let at = params(&program);
         let (want_sum, want) = step(&program, &at, &data, How::tight(Policy::Store, &data));
