@@ -171,6 +171,8 @@ fn the_summary_has_every_promised_field() {
         "peak_bytes",
         "peak_by_category",
         "mapped_bytes",
+        "stream_weights",
+        "storage_read_bytes",
         "rss_anon_peak_bytes",
         "rss_peak_bytes",
         "backend",
