@@ -8,6 +8,7 @@
 //! | to check | call |
 //! |---|---|
 //! | a backend | [`backend`], and [`threads`] if it starts any |
+//! | the same in other arithmetic of packed weights | [`packed_weights`] |
 //! | an adapter method | [`adapter()`] |
 //! | an optimizer | [`optimizer()`], and [`optimizer_at_rest`] |
 //! | a block format | [`block_format`] |

@@ -181,6 +181,7 @@ fn the_summary_has_every_promised_field() {
         "threads",
         "policy",
         "store",
+        "tile_rows",
         "trainable_parameters",
     ];
     assert_eq!(keys, expected);
