@@ -20,6 +20,7 @@ mod init;
 mod job;
 mod log;
 mod metrics;
+mod micro_batch;
 mod planner;
 mod precision;
 mod prepare;
@@ -42,7 +43,7 @@ pub use evaluate::{EvalSettings, Evaluation, evaluate, evaluate_telling};
 pub use init::initialise;
 pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};
 pub use metrics::{
-    DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary,
+    DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary, WorstCase,
 };
 pub use planner::{Needs, RunPlan};
 pub use precision::Precision;

@@ -111,18 +111,20 @@ impl RunPlan {
 pub(crate) struct Candidate {
     pub(crate) checkpointing: Checkpointing,
     pub(crate) clipping: Clipping,
+    /// Sequences at once.
+    pub(crate) micro_batch: usize,
 }
 
 /// Plans `candidates` in order (fastest first) and takes the first that fits the budget; also how
 /// each of them fares. `None` when none fits.
 pub(crate) fn choose(
-    candidates: impl Iterator<Item = Candidate>,
+    candidates: &[Candidate],
     budget: Option<u64>,
     mut plan: impl FnMut(Candidate) -> RunPlan,
 ) -> (Option<(Candidate, RunPlan)>, Vec<PlanRow>) {
     let mut chosen = None;
     let mut rows = Vec::new();
-    for candidate in candidates {
+    for &candidate in candidates {
         let planned = plan(candidate);
         let peak_bytes = planned.bytes().held();
         // What is slower and holds no less is no alternative.
@@ -131,11 +133,20 @@ pub(crate) fn choose(
         }
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
-        let Candidate { checkpointing: Checkpointing { policy, store, tile }, clipping } =
-            candidate;
+        let Candidate { checkpointing, clipping, micro_batch } = candidate;
+        let Checkpointing { policy, store, tile } = checkpointing;
         let (policy, store, clipping) = (policy.to_string(), store.name(), clipping.name());
         let tile_rows = tile.map(NonZeroUsize::get);
-        rows.push(PlanRow { policy, store, tile_rows, clipping, peak_bytes, fits, chosen: take });
+        rows.push(PlanRow {
+            policy,
+            store,
+            tile_rows,
+            clipping,
+            micro_batch,
+            peak_bytes,
+            fits,
+            chosen: take,
+        });
         if take {
             chosen = Some((candidate, planned));
         }

@@ -1,0 +1,106 @@
+//! The choice among all ways to run: policies, stores, tiles, sequences at once, ways to clip and
+//! states.
+
+use lowtide_backend::Backend;
+use lowtide_model::Model;
+use lowtide_optim::Optimizer;
+
+use super::Job;
+use crate::clipping::Clipping;
+use crate::planner::{Candidate, choose};
+use crate::prepare::{Extremes, limits_of};
+use crate::room::Allowed;
+use crate::{Needs, PlanRow, RunPlan, SettingsError, TrainError};
+
+/// A plan that fits, and what it was chosen among.
+pub(super) struct Choice<'j> {
+    pub(super) way: Candidate,
+    pub(super) plan: RunPlan,
+    pub(super) optimizer: &'j dyn Optimizer,
+    /// Where its limits come from.
+    pub(super) found: Extremes,
+    /// Everything that was considered with its optimizer.
+    pub(super) rows: Vec<PlanRow>,
+}
+
+/// What plans for so many sequences at once have to have room for.
+struct Size {
+    micro_batch: usize,
+    /// Gradients aside.
+    needs: Needs,
+    found: Extremes,
+}
+
+impl Job<'_> {
+    /// The first way that fits, with the first optimizer that any fits with; also the bytes of the
+    /// leanest of all.
+    pub(super) fn choose(
+        &self,
+        model: &Model<'_, f32>,
+        be: &dyn Backend<f32>,
+        allowed: &Allowed,
+    ) -> Result<(Choice<'_>, u64), TrainError> {
+        let (sizes, ways) = (self.sizes()?, self.ways()?);
+        let size = |way: Candidate| {
+            let size = sizes.iter().find(|size| size.micro_batch == way.micro_batch);
+            size.expect("every size is among them")
+        };
+        let mut choice = None;
+        let (mut smallest, mut policy) = (u64::MAX, String::new());
+        for optimizer in &self.optimizers {
+            let optimizer = optimizer.as_ref();
+            let (chosen, rows) = choose(&ways, allowed.bytes, |way| {
+                let parts = self.settings.per_update().div_ceil(way.micro_batch);
+                let apply_and_free = way.clipping.frees(parts);
+                let needs = Needs { apply_and_free, ..size(way).needs };
+                RunPlan::new(model, be, optimizer, needs, way.checkpointing)
+            });
+            let least = rows.iter().min_by_key(|row| row.peak_bytes);
+            if let Some(row) = least.filter(|row| row.peak_bytes < smallest) {
+                (smallest, policy) = (row.peak_bytes, row.policy.clone());
+            }
+            if let (None, Some((way, plan))) = (&choice, chosen) {
+                choice = Some(Choice { way, plan, optimizer, found: size(way).found, rows });
+            }
+        }
+        let (budget, from) = (allowed.bytes.unwrap_or(0), allowed.source);
+        let refused = || TrainError::NoPlanFits { budget, smallest, policy, from };
+        Ok((choice.ok_or_else(refused)?, smallest))
+    }
+
+    /// Everything worth planning. Batches in parts come after what computes them whole, so that
+    /// bits change only where they must; what computes a step twice comes last.
+    ///
+    /// Among parts, a leaner policy comes after smaller parts: parts have the rows of the whole
+    /// between them and read weights once more each, while a policy computes rows again.
+    fn ways(&self) -> Result<Vec<Candidate>, SettingsError> {
+        let (clippings, sizes) = (self.settings.clippings()?, self.settings.micro_batches()?);
+        let (whole, parts) = sizes.split_at(1);
+        let mut ways = Vec::new();
+        let mut with = |clipping, sizes: &[usize]| {
+            for &checkpointing in &self.candidates {
+                let way = |&micro_batch| Candidate { checkpointing, clipping, micro_batch };
+                ways.extend(sizes.iter().map(way));
+            }
+        };
+        for clipping in clippings {
+            with(clipping, whole);
+            if clipping != Clipping::TwoPass {
+                with(clipping, parts);
+            }
+        }
+        Ok(ways)
+    }
+
+    fn sizes(&self) -> Result<Vec<Size>, TrainError> {
+        let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
+        let longest = datasets().map(|data| data.stats().longest).max().unwrap_or(0);
+        let data_bytes = datasets().map(|data| data.heap_bytes() as u64).sum();
+        let size = |micro_batch| {
+            let (limits, found) = limits_of(datasets(), micro_batch)?;
+            let needs = Needs { limits, longest, data_bytes, apply_and_free: false, train: true };
+            Ok(Size { micro_batch, needs, found })
+        };
+        self.settings.micro_batches()?.into_iter().map(size).collect()
+    }
+}
