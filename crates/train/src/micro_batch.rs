@@ -17,7 +17,7 @@ impl Settings {
     pub(crate) fn micro_batches(&self) -> Result<Vec<usize>, SettingsError> {
         match self.micro_batch.as_str() {
             "all" => Ok(vec![self.batch_size]),
-            "auto" => {
+            "auto" | "fit" => {
                 let halves = std::iter::successors(Some(self.batch_size), |&n| {
                     (n > 1).then(|| n.div_ceil(2))
                 });
@@ -28,7 +28,7 @@ impl Settings {
                 _ => Err(SettingsError::BadValue {
                     field: "micro-batch",
                     found: format!("{name} with batch-size {}", self.batch_size),
-                    expected: "auto, all or a whole number from 1 to batch-size",
+                    expected: "fit, auto, all or a whole number from 1 to batch-size",
                 }),
             },
         }
@@ -48,6 +48,7 @@ mod tests {
     fn a_batch_is_halved_down_to_one_sequence() {
         assert_eq!(sizes("auto", 1).unwrap(), [1]);
         assert_eq!(sizes("auto", 6).unwrap(), [6, 3, 2, 1]);
+        assert_eq!(sizes("fit", 6).unwrap(), [6, 3, 2, 1]);
         assert_eq!(sizes("all", 6).unwrap(), [6]);
         assert_eq!(sizes("4", 6).unwrap(), [4]);
     }

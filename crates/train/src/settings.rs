@@ -40,8 +40,8 @@ pub struct Settings {
     pub batch_size: usize,
     /// Micro-batches in an update.
     pub grad_accum: usize,
-    /// Sequences computed at once: `all` of a micro-batch, a number of them, or `auto`, which is
-    /// fewer than all where no plan for all fits the budget.
+    /// Sequences computed at once: `all` of a micro-batch, a number of them, `fit`, which is fewer
+    /// than all where no plan for all fits the budget, or `auto`, whatever the fastest plan takes.
     pub micro_batch: String,
     /// Tokens of the longest sequence; longer examples are truncated.
     pub max_seq_len: usize,
@@ -123,7 +123,7 @@ impl Default for Settings {
             max_steps: None,
             batch_size: 1,
             grad_accum: 1,
-            micro_batch: "auto".into(),
+            micro_batch: "fit".into(),
             max_seq_len: 512,
             packing: false,
             lr: 2e-4,

@@ -109,8 +109,8 @@ impl<'p, 'w> Trainer<'p, 'w> {
         Ok(())
     }
 
-    /// Locks adapter, gradients, states and all that the executor works in, so that the system never
-    /// swaps them out.
+    /// Locks adapter, gradients, states and all that the executor works in, so that the system
+    /// never swaps them out.
     ///
     /// # Errors
     /// [`LockError`] when the system refuses, as it does beyond `RLIMIT_MEMLOCK`, or cannot.

@@ -98,8 +98,9 @@ struct TrainingFlags {
     #[arg(long, alias = "gradient-accumulation-steps", value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     grad_accum: Option<usize>,
-    /// Sequences computed at once: all of a micro-batch, a number of them, or auto: all, or fewer
-    /// where nothing else fits the budget; the same update but for last bits [default: auto]
+    /// Sequences computed at once, for the same update but for its last bits: all of a micro-batch,
+    /// a number of them, fit (all, or fewer where nothing else fits the budget), auto (whatever is
+    /// fastest within it) [default: fit]
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     micro_batch: Option<String>,

@@ -68,11 +68,11 @@ impl Job<'_> {
         Ok((choice.ok_or_else(refused)?, smallest))
     }
 
-    /// Everything worth planning. Batches in parts come after what computes them whole, so that
-    /// bits change only where they must; what computes a step twice comes last.
+    /// Everything worth planning. What computes a step twice comes last.
     ///
-    /// Among parts, a leaner policy comes after smaller parts: parts have the rows of the whole
-    /// between them and read weights once more each, while a policy computes rows again.
+    /// Smaller parts of a batch come before leaner policies: parts have the rows of the whole
+    /// between them and read weights once more each, while a policy computes rows again. But with
+    /// `fit`, the whole batch comes before all parts, so that bits change only where they must.
     fn ways(&self) -> Result<Vec<Candidate>, SettingsError> {
         let (clippings, sizes) = (self.settings.clippings()?, self.settings.micro_batches()?);
         let (whole, parts) = sizes.split_at(1);
@@ -84,9 +84,13 @@ impl Job<'_> {
             }
         };
         for clipping in clippings {
-            with(clipping, whole);
-            if clipping != Clipping::TwoPass {
-                with(clipping, parts);
+            match self.settings.micro_batch.as_str() {
+                _ if clipping == Clipping::TwoPass => with(clipping, whole),
+                "fit" => {
+                    with(clipping, whole);
+                    with(clipping, parts);
+                }
+                _ => with(clipping, &sizes),
             }
         }
         Ok(ways)

@@ -43,8 +43,8 @@ fn a_budget_too_small_for_a_batch_takes_it_in_parts() {
         clipping: "whole".into(),
         ..settings(&home)
     };
-    let (fits, at_once) = run(&home, "whole", within(whole, "auto")).unwrap();
-    let (parts, in_parts) = run(&home, "parts", within(whole - 1, "auto")).unwrap();
+    let (fits, at_once) = run(&home, "whole", within(whole, "fit")).unwrap();
+    let (parts, in_parts) = run(&home, "parts", within(whole - 1, "fit")).unwrap();
     assert_eq!(fits.micro_batch, 4);
     assert!(parts.micro_batch < 4);
     assert_eq!(parts.peak_bytes, parts.planned_peak_bytes);
@@ -52,6 +52,9 @@ fn a_budget_too_small_for_a_batch_takes_it_in_parts() {
     assert_close("adapters", &in_parts, &at_once, 1e-6, 0.0);
     let (mean, same) = (fits.loss_first.unwrap(), parts.loss_first.unwrap());
     assert!((mean - same).abs() < 1e-6, "{mean} and {same}");
+    // What is fastest within the same budget: parts under a policy that computes less again.
+    let (_, quick) = plan(&within(whole, "auto"), &Simd::new(2), 2).unwrap();
+    assert!(quick.micro_batch < 4 && quick.policy == "store", "{quick:?}");
     let error = run(&home, "refused", within(whole - 1, "all")).unwrap_err();
     assert!(matches!(error, TrainError::NoPlanFits { .. }), "{error}");
 
