@@ -9,7 +9,7 @@ use lowtide_optim::Optimizer;
 use lowtide_tape::{Checkpointing, Limits, Plan};
 
 use crate::checkpoint_file::BUFFERS;
-use crate::{BatchBuffers, PlanRow};
+use crate::{BatchBuffers, PlanRow, UnionBytes};
 
 /// What does not depend on the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct RunPlan {
     pub state_words: usize,
     /// Bytes of norms and biases that the model holds as floats.
     pub resident_bytes: u64,
+    /// What a softmax over some words takes; nothing for the exact one.
+    pub union: UnionBytes,
 }
 
 impl RunPlan {
@@ -63,7 +65,8 @@ impl RunPlan {
         };
         let exec = Plan::new(&model.program, be, needs.limits, checkpointing, needs.train);
         let resident_bytes = model.resident_bytes;
-        Self { exec, needs, parameters, gradients, state_words, resident_bytes }
+        let union = UnionBytes::default();
+        Self { exec, needs, parameters, gradients, state_words, resident_bytes, union }
     }
 
     /// Bytes at the peak, by category.
@@ -78,7 +81,8 @@ impl RunPlan {
             .with(Category::Gradient, words(self.gradients))
             .with(Category::Optimizer, words(self.state_words))
             .with(Category::Workspace, self.resident_bytes)
-            .with(Category::Data, self.batch_bytes())
+            .with(Category::Data, self.batch_bytes() + self.union.data)
+            .with(Category::Head, self.union.head)
     }
 
     /// Bytes of the buffers between the executor and its checkpoint file.

@@ -8,10 +8,11 @@ use lowtide_data::{DataError, Dataset};
 use lowtide_memory::{ByCategory, Category, Charge, Ledger, ReserveError, Slab};
 use lowtide_model::Model;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
-use lowtide_tape::{Accumulate, ApplyNow, Executor, LossSum};
+use lowtide_tape::{Accumulate, ApplyNow, Batch, Executor, LossSum};
 
 use crate::checkpoint_file::ScratchCheckpoints;
-use crate::{BatchBuffers, Needs, RunPlan, TrainError};
+use crate::softmax::{Neighbours, Union};
+use crate::{BatchBuffers, Needs, RunPlan, SoftmaxError, TrainError};
 
 /// What one update did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,6 +44,8 @@ pub struct Trainer<'p, 'w> {
     apply_and_free: bool,
     max_grad_norm: f64,
     micro_batches: u64,
+    /// Which words the softmax of training runs over, where that is not all.
+    union: Option<Union<'p, 'w>>,
 }
 
 impl<'p, 'w> Trainer<'p, 'w> {
@@ -87,6 +90,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
             apply_and_free,
             max_grad_norm,
             micro_batches: 0,
+            union: None,
         })
     }
 
@@ -103,8 +107,46 @@ impl<'p, 'w> Trainer<'p, 'w> {
         Ok(())
     }
 
+    /// Lets the softmax of training run over `neighbours` only, with up to `words` of them in a
+    /// micro-batch.
+    ///
+    /// # Errors
+    /// When the ledger or the system refuses.
+    pub(crate) fn set_neighbours(
+        &mut self,
+        neighbours: &'p Neighbours,
+        words: usize,
+        ledger: &mut Ledger,
+    ) -> Result<(), ReserveError> {
+        let (head, limits) = (self.model.program.head.weight, self.executor.plan().limits());
+        self.union = Some(Union::reserve(neighbours, head, words, limits.labelled, ledger)?);
+        Ok(())
+    }
+
+    /// How far the softmax of training is from the exact one on a micro-batch of some sequences;
+    /// `None` where it is exact.
+    ///
+    /// # Errors
+    /// When a temporary file cannot be read.
+    pub(crate) fn softmax_error(
+        &mut self,
+        data: &Dataset,
+        sequences: impl Iterator<Item = usize>,
+    ) -> Result<Option<SoftmaxError>, TrainError> {
+        let Some(union) = &mut self.union else { return Ok(None) };
+        let exact = self.batch.fill(data, sequences, 0)?;
+        let batch = union.over(exact)?;
+        let gap = self.executor.head_gap(self.held.params.get(), &batch, exact.targets);
+        let words = batch.words.map_or(0, |words| words.rows());
+        let vocabulary = self.model.program.head.weight.rows();
+        Ok(Some(SoftmaxError::of(&gap, words, vocabulary)))
+    }
+
     /// Gives everything back.
     pub fn release(self, ledger: &mut Ledger) {
+        if let Some(union) = self.union {
+            union.release(ledger);
+        }
         self.executor.release(ledger);
         self.held.release(ledger);
     }
@@ -217,6 +259,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         while examples.len() > 0 {
             let batch =
                 self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
+            let batch = among(&mut self.union, batch)?;
             self.micro_batches += 1;
             let mut sink = Accumulate { grads: self.held.grads.get_mut(), ranges };
             update.tokens += batch.ids.len() as u64;
@@ -247,6 +290,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         hyper: StepHyper,
     ) -> Result<Update, TrainError> {
         let batch = self.batch.fill(data, examples, self.micro_batches)?;
+        let batch = among(&mut self.union, batch)?;
         self.micro_batches += 1;
         let tokens = batch.ids.len() as u64;
         let (be, optimizer, lens) = (self.be, self.optimizer, &self.tensor_lens);
@@ -265,6 +309,17 @@ impl<'p, 'w> Trainer<'p, 'w> {
         let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
         let sum = self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
         Ok(Update { sum, tokens, grad_norm: None, non_finite })
+    }
+}
+
+/// The batch with the softmax of training.
+fn among<'b>(
+    union: &'b mut Option<Union<'_, '_>>,
+    batch: Batch<'b>,
+) -> Result<Batch<'b>, TrainError> {
+    match union {
+        Some(union) => union.over(batch),
+        None => Ok(batch),
     }
 }
 
