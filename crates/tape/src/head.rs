@@ -51,12 +51,7 @@ impl<F: Float> LossHead<'_, F> {
         self.elements_over(be, rows, self.weight.rows())
     }
 
-    fn elements_over(
-        &self,
-        be: &dyn Backend<F>,
-        rows: usize,
-        words: usize,
-    ) -> (ByCategory, usize) {
+    fn elements_over(&self, be: &dyn Backend<F>, rows: usize, words: usize) -> (ByCategory, usize) {
         let Req { scratch, library_bytes } = self.req(be, rows, words);
         let working = 3 * aligned(rows * self.weight.cols()) + 4 * aligned(rows);
         let elements = ByCategory::of(Category::Head, working as u64)

@@ -148,8 +148,9 @@ impl<'s> Job<'s> {
             Union::bytes(neighbours, head, words, needs.limits.labelled)
         });
         let union = union.unwrap_or_default();
-        let (chosen, rows) = choose(&self.candidates, budget, |checkpointing| {
-            RunPlan { union, ..RunPlan::new(model, be, optimizer, needs, checkpointing) }
+        let (chosen, rows) = choose(&self.candidates, budget, |checkpointing| RunPlan {
+            union,
+            ..RunPlan::new(model, be, optimizer, needs, checkpointing)
         });
         let leanest = rows.iter().min_by_key(|row| row.peak_bytes).cloned();
         let (smallest, leanest) =

@@ -199,7 +199,8 @@ impl RunFlags {
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;
-        let Self { paths, adapter, training, loss, packing, mask, memory, arithmetic, rhythm } = self;
+        let Self { paths, adapter, training, loss, packing, mask, memory, arithmetic, rhythm } =
+            self;
         set(&mut s.model, &paths.model);
         set(&mut s.data, &paths.data);
         set(&mut s.output, &paths.output);

@@ -332,7 +332,7 @@ fn an_approximate_softmax_is_told_wherever_it_shows() {
     assert!(error["loss"].as_f64() < error["exact_loss"].as_f64(), "{error}");
     let page = fs::read_to_string(place.path("adapter/report.html")).unwrap();
     assert!(page.contains("union:5, approximate"), "the report says so");
-    let events = place.on_model(&format!("finetune --json {run}")).done();
+    let events = place.on_model(&format!("finetune --json {run} --val-split 0.25")).done();
     let told = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let told = told.filter(|event| event["event"] == "softmax").collect::<Vec<_>>();
     assert_eq!((told.len(), &told[0]["words"]), (1, &error["words"]));

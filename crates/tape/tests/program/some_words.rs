@@ -92,9 +92,8 @@ fn loss_and_gradient_are_those_of_the_sum_over_some_words() {
     let some = Some::of(&program, &whole, |id| id % 3 == 0);
     assert!(some.ids.len() < VOCAB);
     let how = How::tight(Policy::Block, &data);
-    let (sum, grads) = with_executor(&program, how, true, |executor| {
-        gradient(executor, &at, &some.batch(&whole))
-    });
+    let (sum, grads) =
+        with_executor(&program, how, true, |executor| gradient(executor, &at, &some.batch(&whole)));
     with_executor(&program, how, false, |executor| {
         let mut loss = |at: &[f64]| {
             let rows = whole.labelled.len();

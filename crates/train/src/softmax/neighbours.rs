@@ -233,8 +233,7 @@ impl<'s, 'w> Search<'s, 'w> {
             let (words, width) = (self.head.slice_rows(start..end), end - start);
             let similar = &mut self.similar[..n * width];
             let y = MatMut::new(similar, n, width);
-            let shape =
-                OpShape::Qmatmul { rows: n, out_features: width, in_features: hidden };
+            let shape = OpShape::Qmatmul { rows: n, out_features: width, in_features: hidden };
             let need = self.be.req(shape).scratch;
             self.scratch.resize(need.max(self.scratch.len()), 0.0);
             self.be.qmatmul(rows, words, y, &mut self.scratch);

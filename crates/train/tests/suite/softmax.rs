@@ -4,9 +4,7 @@
 use std::fs;
 
 use lowtide_testkit::tiny::TinyLlama;
-use lowtide_train::{
-    Event, PlanReport, Settings, SoftmaxError, Summary, TrainError, finetune,
-};
+use lowtide_train::{Event, PlanReport, Settings, SoftmaxError, Summary, TrainError, finetune};
 
 use crate::support::{Home, Kind};
 

@@ -68,7 +68,8 @@ fn neighbours_have_the_largest_cosines_and_equals_the_lower_id() {
     let row = |word: usize| &rows[word * HIDDEN..][..HIDDEN];
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
     for &target in &found.targets {
-        let of = |word: usize| dot(row(target as usize), row(word)) / dot(row(word), row(word)).sqrt();
+        let of =
+            |word: usize| dot(row(target as usize), row(word)) / dot(row(word), row(word)).sqrt();
         let mut ranked: Vec<usize> = (0..VOCAB).collect();
         ranked.sort_by(|a, b| of(*b).total_cmp(&of(*a)).then(a.cmp(b)));
         let mut want: Vec<u32> = ranked[..3].iter().map(|word| *word as u32).collect();
@@ -108,8 +109,7 @@ fn rows_are_copied_as_they_are_and_scales_that_lie_apart_are_worked_in() {
     const WIDTH: usize = 32;
     let codes: Vec<u8> = (0..VOCAB * WIDTH).map(|i| (i * 37 % 251) as u8).collect();
     let scales: Vec<[u8; 4]> = (0..VOCAB).map(|i| (1.0 + i as f32 / 64.0).to_le_bytes()).collect();
-    let apart =
-        QMat::apart(&INT8, VOCAB, WIDTH, &codes, Scales::Rows(&scales)).unwrap();
+    let apart = QMat::apart(&INT8, VOCAB, WIDTH, &codes, Scales::Rows(&scales)).unwrap();
     let bytes = bytes_of(&Rng::new(5).normal_vec(VOCAB * WIDTH, 1.0));
     let data = data(&[&[0, 2000, 3, 2000, 4]]);
     for head in [QMat::new(&F32, VOCAB, WIDTH, &bytes).unwrap(), apart] {
