@@ -128,6 +128,10 @@ struct TrainingFlags {
     #[arg(long, value_name = "X")]
     #[arg(allow_negative_numbers = true)]
     max_grad_norm: Option<f64>,
+    /// How: whole (all gradients are held), two-pass (none are; twice the time, the same update),
+    /// per-block (each block by itself); auto: whole, or two-pass to fit [default: auto]
+    #[arg(long, value_name = "WAY", value_parser = ["auto", "whole", "two-pass", "per-block"])]
+    clipping: Option<String>,
     /// Seed of shuffling, initialisation and dropout [default: 0]
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
@@ -223,6 +227,7 @@ impl RunFlags {
         set(&mut s.optimizer, &training.optimizer);
         set(&mut s.weight_decay, &training.weight_decay);
         set(&mut s.max_grad_norm, &training.max_grad_norm);
+        set(&mut s.clipping, &training.clipping);
         set(&mut s.seed, &training.seed);
         set(&mut s.softmax, &loss.softmax);
         set(&mut s.packing, &packing.given());

@@ -3,6 +3,7 @@
 
 mod bad_files;
 mod bad_settings;
+mod clipping;
 mod determinism;
 mod families;
 mod folders;

@@ -21,11 +21,6 @@ fn run(report: &PlanReport) -> String {
     let numbers = counted(report.trainable_parameters as u64, "trainable number");
     let sites = counted(report.sites as u64, "linear");
     let (tokens, labelled) = (report.tokens_max as u64, report.labelled_max as u64);
-    let gradients = if report.apply_and_free {
-        "each block's are applied and freed at once"
-    } else {
-        "all blocks' are kept until the update"
-    };
     let mut facts = Facts::default();
     facts
         .add("base", format!("{} ({})", report.model.display(), report.architecture))
@@ -36,7 +31,7 @@ fn run(report: &PlanReport) -> String {
             "micro-batch",
             format!("up to {}, {} labelled", counted(tokens, "token"), count(labelled)),
         )
-        .add("gradients", gradients)
+        .add("gradients", gradients(report))
         .add("computing", computing(report));
     if let Some(words) = softmax(report) {
         facts.add("softmax", words);
@@ -45,6 +40,21 @@ fn run(report: &PlanReport) -> String {
         facts.add("budget", source);
     }
     facts.under("Plan")
+}
+
+/// What is done with the gradients of an update.
+fn gradients(report: &PlanReport) -> &'static str {
+    match (report.apply_and_free, report.clipping) {
+        (true, "two-pass") => {
+            "each block's are applied and freed at once; to clip them, each update is computed twice"
+        }
+        (true, "per-block") => "each block's are clipped by themselves, applied and freed at once",
+        (true, _) => "each block's are applied and freed at once",
+        (false, "per-block") => {
+            "all blocks' are kept until the update, each block's clipped by themselves"
+        }
+        (false, _) => "all blocks' are kept until the update",
+    }
 }
 
 /// How the weights are kept.
@@ -114,6 +124,9 @@ fn alternatives(report: &PlanReport) -> String {
             if let Some(rows) = row.tile_rows {
                 name = format!("{name}, {rows} rows");
             }
+            if row.clipping == "two-pass" {
+                name = format!("{name}, two passes");
+            }
             (name, bytes(row.peak_bytes), remark.to_owned())
         })
         .collect();
@@ -146,6 +159,7 @@ mod tests {
             policy: policy.into(),
             store,
             tile_rows,
+            clipping: "whole",
             peak_bytes,
             fits,
             chosen,
@@ -161,6 +175,7 @@ mod tests {
             store: "f32",
             tile_rows: None,
             apply_and_free: false,
+            clipping: "whole",
             steps: 96,
             tokens_max: 512,
             labelled_max: 500,
@@ -219,6 +234,21 @@ Checkpoint policies, fastest first, and what each would hold
         assert!(text.contains("  in all        65.00 MiB\n"), "{text}");
         assert!(text.contains("  store                    210.00 MiB\n"), "{text}");
         assert!(text.contains("applied and freed at once"), "{text}");
+    }
+
+    #[test]
+    fn ways_to_clip_are_told() {
+        let told = |clipping, apply_and_free| {
+            let text = plan(&PlanReport { clipping, apply_and_free, ..report() });
+            text.lines().find_map(|line| line.strip_prefix("  gradients     ")).unwrap().to_owned()
+        };
+        assert!(told("two-pass", true).ends_with("to clip them, each update is computed twice"));
+        assert!(told("per-block", true).starts_with("each block's are clipped by themselves"));
+        assert!(told("per-block", false).starts_with("all blocks' are kept"));
+        assert_eq!(told("off", false), told("whole", false));
+        let mut twice = report();
+        twice.alternatives[2].clipping = "two-pass";
+        assert!(plan(&twice).contains("  every:12, bf16, 64 rows, two passes   60.00 MiB\n"));
     }
 
     #[test]
