@@ -46,7 +46,7 @@ fn run(report: &PlanReport) -> String {
 fn gradients(report: &PlanReport) -> &'static str {
     match (report.apply_and_free, report.clipping) {
         (true, "two-pass") => {
-            "each block's are applied and freed at once; to clip them, each update is computed twice"
+            "each block's are applied and freed at once; to clip them, an update is computed twice"
         }
         (true, "per-block") => "each block's are clipped by themselves, applied and freed at once",
         (true, _) => "each block's are applied and freed at once",
