@@ -16,9 +16,10 @@ use lowtide_tape::Checkpointing;
 use self::choice::Choice;
 use crate::metrics::by_name;
 use crate::room::{Allowed, Room, cache_bytes};
+use crate::softmax::Neighbours;
 use crate::{
-    Clip, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, StreamWeights,
-    TrainError, Warning, WorstCase,
+    Clip, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, Softmax,
+    StreamWeights, TrainError, Warning, WorstCase,
 };
 
 /// The inputs of a run, opened and understood.
@@ -111,18 +112,39 @@ impl<'s> Job<'s> {
         self.settings.max_steps.unwrap_or(epochs.saturating_mul(self.steps_per_epoch()))
     }
 
+    /// Finds the neighbours of all targets, where the softmax of training runs over those only;
+    /// `tell` hears how many targets are done, of how many.
+    pub(crate) fn neighbours(
+        &self,
+        model: &Model<'_, f32>,
+        be: &dyn Backend<f32>,
+        tell: &mut dyn FnMut(usize, usize),
+    ) -> Result<Option<Neighbours>, TrainError> {
+        let Softmax::Union(count) = Softmax::named(&self.settings.softmax)? else {
+            return Ok(None);
+        };
+        let (head, data, folder) =
+            (model.program.head.weight, &self.data.train, self.settings.scratch_dir());
+        let found = Neighbours::find(head, be, data, count, &folder, tell)?;
+        // What the search took would otherwise stay with the allocator and count as held.
+        lowtide_memory::release_free_heap();
+        Ok(Some(found))
+    }
+
     /// Chooses a plan within the budget.
     pub(crate) fn plan(
         &self,
         model: &Model<'_, f32>,
         be: &dyn Backend<f32>,
         threads: usize,
+        neighbours: Option<&Neighbours>,
     ) -> Result<Planned<'_>, TrainError> {
         let settings = self.settings;
         let room = Room::now();
         let allowed = Allowed::of(settings.budget()?, &room, cache_bytes(&self.parts));
-        let (choice, smallest_budget) = self.choose(model, be, &allowed)?;
-        let Choice { way, plan, optimizer, found, rows } = choice;
+        let (choice, smallest_budget) = self.choose(model, be, &allowed, neighbours)?;
+        let Choice { way, plan, optimizer, found, words, rows } = choice;
+        let union = plan.union;
         let streamed = StreamWeights::named(&settings.stream_weights)?;
         let (clip, checkpointing) =
             (way.clipping.clip(settings.max_grad_norm), plan.exec.checkpointing());
@@ -161,6 +183,8 @@ impl<'s> Job<'s> {
             backend: format!("{}/{}", be.name(), be.caps().isa),
             precision: settings.precision()?.name(),
             compute: be.caps().compute,
+            softmax: settings.softmax.clone(),
+            union: neighbours.zip(words).map(|(n, w)| n.report(w, union.head + union.data)),
             threads,
             warnings: Warning::all(
                 settings,

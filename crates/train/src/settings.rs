@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
-use crate::StreamWeights;
+use crate::{Softmax, StreamWeights};
 
 /// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,6 +73,9 @@ pub struct Settings {
     /// Arithmetic of products with packed weights: `f32`, `int8x2` or `int8`; `auto` is the
     /// quickest that the precision allows and the backend has.
     pub compute: String,
+    /// Words that the softmax of the training loss runs over: `exact`, all of them, or `union:K`,
+    /// the targets of a micro-batch and K neighbours of each, which is approximate.
+    pub softmax: String,
     /// What is kept from forward to backward: `auto`, `store`, `block`, `every:N` or `sqrt`.
     pub checkpointing: String,
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
@@ -137,6 +140,7 @@ impl Default for Settings {
             memory_budget: None,
             precision: "exact".into(),
             compute: "auto".into(),
+            softmax: "exact".into(),
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
             tile_rows: "auto".into(),
@@ -277,6 +281,7 @@ impl Settings {
         self.clippings()?;
         self.micro_batches()?;
         StreamWeights::named(&self.stream_weights)?;
+        Softmax::named(&self.softmax)?;
         Ok(())
     }
 

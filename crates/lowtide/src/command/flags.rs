@@ -20,6 +20,8 @@ pub(crate) struct RunFlags {
     adapter: AdapterFlags,
     #[command(flatten)]
     training: TrainingFlags,
+    #[command(flatten)]
+    loss: LossFlags,
     #[command(flatten, next_help_heading = "Training")]
     packing: PackingFlags,
     #[command(flatten, next_help_heading = "Training")]
@@ -142,6 +144,16 @@ struct TrainingFlags {
     seed: Option<u64>,
 }
 
+/// What is minimised.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Training")]
+struct LossFlags {
+    /// Words that the softmax of the loss runs over: exact (all), or union:K (the targets of a
+    /// micro-batch and K neighbours of each; approximate) [default: exact]
+    #[arg(long, value_name = "WORDS")]
+    softmax: Option<String>,
+}
+
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Memory")]
 struct MemoryFlags {
@@ -202,7 +214,8 @@ impl RunFlags {
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;
-        let Self { paths, adapter, training, packing, mask, memory, arithmetic, rhythm } = self;
+        let Self { paths, adapter, training, loss, packing, mask, memory, arithmetic, rhythm } =
+            self;
         set(&mut s.model, &paths.model);
         set(&mut s.data, &paths.data);
         set(&mut s.output, &paths.output);
@@ -228,6 +241,7 @@ impl RunFlags {
         set(&mut s.max_grad_norm, &training.max_grad_norm);
         set(&mut s.clipping, &training.clipping);
         set(&mut s.seed, &training.seed);
+        set(&mut s.softmax, &loss.softmax);
         set(&mut s.packing, &packing.given());
         set(&mut s.mask_prompt, &mask.given());
         set_option(&mut s.memory_budget, &memory.memory_budget);

@@ -10,6 +10,7 @@ use crate::clipping::Clipping;
 use crate::planner::{Candidate, choose};
 use crate::prepare::{Extremes, limits_of};
 use crate::room::Allowed;
+use crate::softmax::{Neighbours, Union, UnionBytes};
 use crate::{Needs, PlanRow, RunPlan, SettingsError, TrainError};
 
 /// A plan that fits, and what it was chosen among.
@@ -19,6 +20,8 @@ pub(super) struct Choice<'j> {
     pub(super) optimizer: &'j dyn Optimizer,
     /// Where its limits come from.
     pub(super) found: Extremes,
+    /// The most words of a micro-batch that the softmax runs over, where these are not all.
+    pub(super) words: Option<usize>,
     /// Everything that was considered with its optimizer.
     pub(super) rows: Vec<PlanRow>,
 }
@@ -29,6 +32,8 @@ struct Size {
     /// Gradients aside.
     needs: Needs,
     found: Extremes,
+    words: Option<usize>,
+    union: UnionBytes,
 }
 
 impl Job<'_> {
@@ -39,8 +44,9 @@ impl Job<'_> {
         model: &Model<'_, f32>,
         be: &dyn Backend<f32>,
         allowed: &Allowed,
+        neighbours: Option<&Neighbours>,
     ) -> Result<(Choice<'_>, u64), TrainError> {
-        let (sizes, ways) = (self.sizes()?, self.ways()?);
+        let (sizes, ways) = (self.sizes(model, neighbours)?, self.ways()?);
         let size = |way: Candidate| {
             let size = sizes.iter().find(|size| size.micro_batch == way.micro_batch);
             size.expect("every size is among them")
@@ -52,15 +58,17 @@ impl Job<'_> {
             let (chosen, rows) = choose(&ways, allowed.bytes, |way| {
                 let parts = self.settings.per_update().div_ceil(way.micro_batch);
                 let apply_and_free = way.clipping.frees(parts);
-                let needs = Needs { apply_and_free, ..size(way).needs };
-                RunPlan::new(model, be, optimizer, needs, way.checkpointing)
+                let &Size { needs, union, .. } = size(way);
+                let needs = Needs { apply_and_free, ..needs };
+                RunPlan { union, ..RunPlan::new(model, be, optimizer, needs, way.checkpointing) }
             });
             let least = rows.iter().min_by_key(|row| row.peak_bytes);
             if let Some(row) = least.filter(|row| row.peak_bytes < smallest) {
                 (smallest, policy) = (row.peak_bytes, row.policy.clone());
             }
             if let (None, Some((way, plan))) = (&choice, chosen) {
-                choice = Some(Choice { way, plan, optimizer, found: size(way).found, rows });
+                let &Size { found, words, .. } = size(way);
+                choice = Some(Choice { way, plan, optimizer, found, words, rows });
             }
         }
         let (budget, from) = (allowed.bytes.unwrap_or(0), allowed.source);
@@ -96,14 +104,24 @@ impl Job<'_> {
         Ok(ways)
     }
 
-    fn sizes(&self) -> Result<Vec<Size>, TrainError> {
+    fn sizes(
+        &self,
+        model: &Model<'_, f32>,
+        neighbours: Option<&Neighbours>,
+    ) -> Result<Vec<Size>, TrainError> {
         let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
         let longest = datasets().map(|data| data.stats().longest).max().unwrap_or(0);
         let data_bytes = datasets().map(|data| data.heap_bytes() as u64).sum();
         let size = |micro_batch| {
             let (limits, found) = limits_of(datasets(), micro_batch)?;
             let needs = Needs { limits, longest, data_bytes, apply_and_free: false, train: true };
-            Ok(Size { micro_batch, needs, found })
+            let words =
+                neighbours.map(|n| n.words_max(&self.data.train, micro_batch)).transpose()?;
+            let union = neighbours.zip(words).map(|(neighbours, words)| {
+                Union::bytes(neighbours, model.program.head.weight, words, limits.labelled)
+            });
+            let union = union.unwrap_or_default();
+            Ok(Size { micro_batch, needs, found, words, union })
         };
         self.settings.micro_batches()?.into_iter().map(size).collect()
     }

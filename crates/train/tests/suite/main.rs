@@ -14,5 +14,6 @@ mod mlock;
 mod packing;
 mod plan_is_ledger;
 mod refused;
+mod softmax;
 mod streaming;
 mod support;

@@ -31,6 +31,9 @@ fn run(report: &PlanReport) -> String {
         .add("gradients", gradients(report))
         .add("arena", arena(report))
         .add("computing", computing(report));
+    if let Some(words) = softmax(report) {
+        facts.add("softmax", words);
+    }
     if let Some(source) = source(report) {
         facts.add("budget", source);
     }
@@ -73,7 +76,7 @@ fn arena(report: &PlanReport) -> String {
 fn gradients(report: &PlanReport) -> &'static str {
     match (report.apply_and_free, report.clipping) {
         (true, "two-pass") => {
-            "each block's are applied and freed at once; to clip them, updates are computed twice"
+            "each block's are applied and freed at once; to clip them, an update is computed twice"
         }
         (true, "per-block") => "each block's are clipped by themselves, applied and freed at once",
         (true, _) => "each block's are applied and freed at once",
@@ -91,6 +94,19 @@ fn kept(report: &PlanReport) -> String {
         None => format!("{mapped} mapped, which the system may evict"),
         Some(room) => format!("{mapped} mapped and streamed, {} in memory", bytes(room)),
     }
+}
+
+/// Which words the softmax runs over, where not all.
+fn softmax(report: &PlanReport) -> Option<String> {
+    report.union.as_ref().map(|union| {
+        format!(
+            "{}, approximate: up to {} of {} words, {} for their rows",
+            report.softmax,
+            count(union.words_max as u64),
+            count(union.vocabulary as u64),
+            bytes(union.bytes)
+        )
+    })
 }
 
 /// Where a budget comes from that was not asked for.
@@ -168,7 +184,7 @@ fn warnings(report: &PlanReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lowtide::train::{PlanRow, Warning};
+    use lowtide::train::{PlanRow, UnionReport, Warning};
 
     use super::*;
 
@@ -222,6 +238,8 @@ mod tests {
             backend: "simd/avx2".into(),
             precision: "exact",
             compute: "f32",
+            softmax: "exact".into(),
+            union: None,
             threads: 2,
             warnings: Vec::new(),
         }
@@ -311,6 +329,23 @@ Checkpoint policies, fastest first, and what each would hold
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn an_approximate_softmax_is_called_so() {
+        let union = Some(UnionReport {
+            neighbours: 100,
+            targets: 3000,
+            words_max: 12_345,
+            vocabulary: 49_152,
+            bytes: 7 << 20,
+            file_bytes: 1_200_000,
+        });
+        let text = plan(&PlanReport { softmax: "union:100".into(), union, ..report() });
+        let line = "  softmax       union:100, approximate: up to 12,345 of 49,152 words, 7.00 MiB \
+                    for their rows\n";
+        assert!(text.contains(line), "{text}");
+        assert!(!plan(&report()).contains("softmax"));
     }
 
     #[test]
