@@ -124,6 +124,9 @@ pub struct PlanRow {
     pub store: &'static str,
     /// Rows that a block works on at a time; none for all.
     pub tile_rows: Option<usize>,
+    /// Time of an update over that of the fastest row: predicted from the work there is to do, and
+    /// right to some tenths.
+    pub time: f64,
     /// Bytes it would hold at its peak.
     pub peak_bytes: u64,
     /// Whether that fits the budget.

@@ -6,7 +6,7 @@ use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Timeline};
 use lowtide_model::Model;
 use lowtide_optim::Optimizer;
-use lowtide_tape::{Checkpointing, Limits, Plan};
+use lowtide_tape::{Checkpointing, Limits, Plan, Policy};
 
 use crate::checkpoint_file::BUFFERS;
 use crate::{BatchBuffers, PlanRow};
@@ -105,17 +105,27 @@ impl RunPlan {
     }
 }
 
-/// Plans `candidates` in order (fastest first) and takes the first that fits the budget; also how
-/// each of them fares. `None` when none fits.
+/// Plans all `candidates` and takes the fastest that fits the budget; also how each of them fares,
+/// fastest first. `None` when none fits.
 pub(crate) fn choose(
     candidates: &[Checkpointing],
     budget: Option<u64>,
     mut plan: impl FnMut(Checkpointing) -> RunPlan,
 ) -> (Option<RunPlan>, Vec<PlanRow>) {
+    let mut plans: Vec<RunPlan> =
+        candidates.iter().map(|&candidate| fitted(candidate, budget, &mut plan)).collect();
+    // With nothing but inputs kept, `selective` is `block`, which is a candidate of its own.
+    let is = |plan: &RunPlan, f: fn(Policy) -> bool| f(plan.exec.checkpointing().policy);
+    if plans.iter().any(|plan| is(plan, |policy| policy == Policy::Block)) {
+        let selective = |policy| matches!(policy, Policy::Selective { .. });
+        plans.retain(|plan| plan.exec.kept_columns() > 0 || !is(plan, selective));
+    }
+    // A file costs disk traffic, and wears what it is written to: it comes last.
+    plans.sort_by_key(|plan| (plan.exec.file().is_some(), plan.exec.work()));
+    let least = plans.iter().map(|plan| plan.exec.work()).min().unwrap_or(1) as f64;
     let mut chosen = None;
     let mut rows = Vec::new();
-    for &checkpointing in candidates {
-        let candidate = plan(checkpointing);
+    for candidate in plans {
         let peak_bytes = candidate.bytes().held();
         // What is slower and holds no less is no alternative.
         if rows.iter().any(|row: &PlanRow| row.peak_bytes <= peak_bytes) {
@@ -123,13 +133,40 @@ pub(crate) fn choose(
         }
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
-        let Checkpointing { policy, store, tile } = checkpointing;
+        let Checkpointing { policy, store, tile } = candidate.exec.checkpointing();
         let (policy, store) = (policy.to_string(), store.name());
         let tile_rows = tile.map(NonZeroUsize::get);
-        rows.push(PlanRow { policy, store, tile_rows, peak_bytes, fits, chosen: take });
+        let time = candidate.exec.work() as f64 / least;
+        rows.push(PlanRow { policy, store, tile_rows, time, peak_bytes, fits, chosen: take });
         if take {
             chosen = Some(candidate);
         }
     }
     (chosen, rows)
 }
+
+/// The plan of a candidate. What `selective` keeps is as much as the budget leaves room for.
+fn fitted(
+    candidate: Checkpointing,
+    budget: Option<u64>,
+    plan: &mut impl FnMut(Checkpointing) -> RunPlan,
+) -> RunPlan {
+    let (Policy::Selective { .. }, Some(budget)) = (candidate.policy, budget) else {
+        return plan(candidate);
+    };
+    let mut with = |bytes| plan(Checkpointing { policy: Policy::Selective { bytes }, ..candidate });
+    let (mut room, mut best) = (0, with(0));
+    // Where more is kept, less is in the arena, which leaves room for more.
+    for _ in 0..FITTINGS {
+        let spare = budget.saturating_sub(best.bytes().held());
+        let next = with(room + spare);
+        if next.bytes().held() > budget || next.exec.work() >= best.exec.work() {
+            break;
+        }
+        (room, best) = (room + spare, next);
+    }
+    best
+}
+
+/// How often what a budget leaves is filled up.
+const FITTINGS: usize = 4;
