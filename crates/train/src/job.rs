@@ -12,12 +12,13 @@ use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts};
 use lowtide_tape::Checkpointing;
 
 use crate::metrics::by_name;
-use crate::planner::choose;
+use crate::planner::{Candidate, choose};
 use crate::prepare::limits_of;
 use crate::room::{Allowed, Room, cache_bytes};
+use crate::softmax::{Neighbours, Union};
 use crate::{
-    Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, StreamWeights,
-    TrainError, Warning,
+    Clip, Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, Softmax,
+    StreamWeights, TrainError, Warning,
 };
 
 /// The inputs of a run, opened and understood.
@@ -38,6 +39,7 @@ pub(crate) struct Job<'s> {
 /// The chosen plan, and what to tell the user of it.
 pub(crate) struct Planned {
     pub(crate) plan: RunPlan,
+    pub(crate) clip: Clip,
     pub(crate) report: PlanReport,
 }
 
@@ -108,25 +110,53 @@ impl<'s> Job<'s> {
         self.settings.max_steps.unwrap_or(epochs.saturating_mul(self.steps_per_epoch()))
     }
 
+    /// Finds the neighbours of all targets, where the softmax of training runs over those only;
+    /// `tell` hears how many targets are done, of how many.
+    pub(crate) fn neighbours(
+        &self,
+        model: &Model<'_, f32>,
+        be: &dyn Backend<f32>,
+        tell: &mut dyn FnMut(usize, usize),
+    ) -> Result<Option<Neighbours>, TrainError> {
+        let Softmax::Union(count) = Softmax::named(&self.settings.softmax)? else {
+            return Ok(None);
+        };
+        let (head, data, folder) =
+            (model.program.head.weight, &self.data.train, self.settings.scratch_dir());
+        let found = Neighbours::find(head, be, data, count, &folder, tell)?;
+        // What the search took would otherwise stay with the allocator and count as held.
+        lowtide_memory::release_free_heap();
+        Ok(Some(found))
+    }
+
     /// Chooses a plan within the budget.
     pub(crate) fn plan(
         &self,
         model: &Model<'_, f32>,
         be: &dyn Backend<f32>,
         threads: usize,
+        neighbours: Option<&Neighbours>,
     ) -> Result<Planned, TrainError> {
         let settings = self.settings;
         let room = Room::now();
         let allowed = Allowed::of(settings.budget()?, &room, cache_bytes(&self.parts));
         let (budget, needs) = (allowed.bytes, self.needs()?);
         let optimizer = self.optimizer.as_ref();
-        let (chosen, rows) = choose(&self.candidates, budget, |checkpointing| {
-            RunPlan::new(model, be, optimizer, needs, checkpointing)
+        let words = neighbours.map(|n| n.words_max(&self.data.train, settings.batch_size));
+        let words = words.transpose()?;
+        let union = neighbours.zip(words).map(|(neighbours, words)| {
+            let head = model.program.head.weight;
+            Union::bytes(neighbours, head, words, needs.limits.labelled)
+        });
+        let union = union.unwrap_or_default();
+        let (chosen, rows) = choose(self.ways()?, budget, |way: Candidate| {
+            let needs = Needs { apply_and_free: way.clipping.frees(settings.grad_accum), ..needs };
+            RunPlan { union, ..RunPlan::new(model, be, optimizer, needs, way.checkpointing) }
         });
         let leanest = rows.iter().min_by_key(|row| row.peak_bytes).cloned();
         let (smallest, leanest) =
             leanest.map_or((0, String::new()), |row| (row.peak_bytes, row.policy));
-        let Some(plan) = chosen else {
+        let Some((way, plan)) = chosen else {
             let budget = budget.unwrap_or(0);
             let from = allowed.source;
             return Err(TrainError::NoPlanFits { budget, smallest, policy: leanest, from });
@@ -142,7 +172,8 @@ impl<'s> Job<'s> {
             policy: plan.exec.checkpointing().policy.to_string(),
             store: plan.exec.checkpointing().store.name(),
             tile_rows: plan.exec.checkpointing().tile.map(NonZeroUsize::get),
-            apply_and_free: needs.apply_and_free,
+            apply_and_free: plan.needs.apply_and_free,
+            clipping: way.clipping.name(),
             steps: self.steps(),
             tokens_max: needs.limits.tokens,
             labelled_max: needs.limits.labelled,
@@ -157,6 +188,8 @@ impl<'s> Job<'s> {
             backend: format!("{}/{}", be.name(), be.caps().isa),
             precision: settings.precision()?.name(),
             compute: be.caps().compute,
+            softmax: settings.softmax.clone(),
+            union: neighbours.zip(words).map(|(n, w)| n.report(w, union.head + union.data)),
             threads,
             warnings: Warning::all(
                 settings,
@@ -165,10 +198,20 @@ impl<'s> Job<'s> {
                 self.data.valid.is_some(),
             ),
         };
-        Ok(Planned { plan, report })
+        let clip = way.clipping.clip(settings.max_grad_norm);
+        Ok(Planned { plan, clip, report })
     }
 
-    /// What every plan has to have room for.
+    /// Everything worth planning, fastest first. What computes a step twice comes last.
+    fn ways(&self) -> Result<impl Iterator<Item = Candidate>, SettingsError> {
+        let all = |clipping| {
+            let way = move |&checkpointing| Candidate { checkpointing, clipping };
+            self.candidates.iter().map(way)
+        };
+        Ok(self.settings.clippings()?.into_iter().flat_map(all))
+    }
+
+    /// What every plan has to have room for, gradients aside.
     fn needs(&self) -> Result<Needs, TrainError> {
         let settings = self.settings;
         let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
@@ -176,7 +219,7 @@ impl<'s> Job<'s> {
             limits: limits_of(datasets(), settings.batch_size)?,
             longest: datasets().map(|data| data.stats().longest).max().unwrap_or(0),
             data_bytes: datasets().map(|data| data.heap_bytes() as u64).sum(),
-            apply_and_free: settings.max_grad_norm == 0.0 && settings.grad_accum == 1,
+            apply_and_free: false,
             train: true,
         })
     }

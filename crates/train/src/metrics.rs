@@ -7,7 +7,7 @@ use lowtide_data::{Packing, Stats};
 use lowtide_memory::{ByCategory, Category};
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetSource, Evaluation, Warning};
+use crate::{BudgetSource, Evaluation, SoftmaxError, UnionReport, Warning};
 
 /// What takes long and is no update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -17,6 +17,8 @@ pub enum Phase {
     Evaluation,
     /// Held-out prompts are answered for the report, by the answer.
     Samples,
+    /// Words like each target are looked for, by the target.
+    Neighbours,
 }
 
 /// Something worth telling the user, in the order in which it happens: data, plan, evaluation
@@ -37,6 +39,9 @@ pub enum Event {
         /// Sequences or answers in all.
         total: usize,
     },
+    /// The softmax of training is approximate, and this is how far off it is on the first
+    /// micro-batch.
+    Softmax(SoftmaxError),
     /// Held-out loss was measured.
     Evaluation {
         /// Updates made before it.
@@ -124,6 +129,8 @@ pub struct PlanRow {
     pub store: &'static str,
     /// Rows that a block works on at a time; none for all.
     pub tile_rows: Option<usize>,
+    /// How gradients are clipped.
+    pub clipping: &'static str,
     /// Time of an update over that of the fastest row: predicted from the work there is to do, and
     /// right to some tenths.
     pub time: f64,
@@ -158,6 +165,8 @@ pub struct PlanReport {
     pub tile_rows: Option<usize>,
     /// Whether each block's gradients are applied as soon as they are complete.
     pub apply_and_free: bool,
+    /// How gradients are clipped: `off`, `whole`, `two-pass` or `per-block`.
+    pub clipping: &'static str,
     /// Updates the run will make.
     pub steps: u64,
     /// Rows of the largest micro-batch.
@@ -186,6 +195,11 @@ pub struct PlanReport {
     pub precision: &'static str,
     /// Arithmetic of products with packed weights.
     pub compute: &'static str,
+    /// Which words the softmax of the training loss runs over.
+    pub softmax: String,
+    /// How many those are, where they are not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub union: Option<UnionReport>,
     /// Threads it will use.
     pub threads: usize,
     /// What was asked for and will not come to anything.
@@ -206,7 +220,7 @@ pub struct StepReport {
     /// Learning rate.
     pub lr: f64,
     /// Norm of the whole gradient before clipping; `None` when gradients are applied and freed
-    /// block by block.
+    /// block by block without clipping.
     pub grad_norm: Option<f64>,
     /// Tokens of the update.
     pub tokens: u64,
@@ -264,6 +278,10 @@ pub struct Summary {
     pub precision: String,
     /// Arithmetic of products with packed weights.
     pub compute: String,
+    /// Which words the softmax of the training loss ran over.
+    pub softmax: String,
+    /// How far that is from the exact one, where it is not.
+    pub softmax_error: Option<SoftmaxError>,
     /// Threads used.
     pub threads: usize,
     /// Checkpoint policy.
@@ -274,6 +292,9 @@ pub struct Summary {
     /// Rows that a block worked on at a time; none for all.
     #[serde(default)]
     pub tile_rows: Option<usize>,
+    /// How gradients were clipped: `off`, `whole`, `two-pass` or `per-block`.
+    #[serde(default)]
+    pub clipping: String,
     /// Trainable numbers.
     pub trainable_parameters: usize,
     /// The run was asked to stop before its last update.

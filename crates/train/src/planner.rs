@@ -9,7 +9,8 @@ use lowtide_optim::Optimizer;
 use lowtide_tape::{Checkpointing, Limits, Plan, Policy};
 
 use crate::checkpoint_file::BUFFERS;
-use crate::{BatchBuffers, PlanRow};
+use crate::clipping::Clipping;
+use crate::{BatchBuffers, PlanRow, UnionBytes};
 
 /// What does not depend on the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct RunPlan {
     pub state_words: usize,
     /// Bytes of norms and biases that the model holds as floats.
     pub resident_bytes: u64,
+    /// What a softmax over some words takes; nothing for the exact one.
+    pub union: UnionBytes,
 }
 
 impl RunPlan {
@@ -63,7 +66,8 @@ impl RunPlan {
         };
         let exec = Plan::new(&model.program, be, needs.limits, checkpointing, needs.train);
         let resident_bytes = model.resident_bytes;
-        Self { exec, needs, parameters, gradients, state_words, resident_bytes }
+        let union = UnionBytes::default();
+        Self { exec, needs, parameters, gradients, state_words, resident_bytes, union }
     }
 
     /// Bytes at the peak, by category.
@@ -78,7 +82,8 @@ impl RunPlan {
             .with(Category::Gradient, words(self.gradients))
             .with(Category::Optimizer, words(self.state_words))
             .with(Category::Workspace, self.resident_bytes)
-            .with(Category::Data, self.batch_bytes())
+            .with(Category::Data, self.batch_bytes() + self.union.data)
+            .with(Category::Head, self.union.head)
     }
 
     /// Bytes of the buffers between the executor and its checkpoint file.
@@ -105,41 +110,56 @@ impl RunPlan {
     }
 }
 
+/// What a plan is made for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    pub(crate) checkpointing: Checkpointing,
+    pub(crate) clipping: Clipping,
+}
+
 /// Plans all `candidates` and takes the fastest that fits the budget; also how each of them fares,
-/// fastest first. `None` when none fits.
+/// in the order in which they are taken. `None` when none fits.
 pub(crate) fn choose(
-    candidates: &[Checkpointing],
+    candidates: impl Iterator<Item = Candidate>,
     budget: Option<u64>,
-    mut plan: impl FnMut(Checkpointing) -> RunPlan,
-) -> (Option<RunPlan>, Vec<PlanRow>) {
-    let mut plans: Vec<RunPlan> =
-        candidates.iter().map(|&candidate| fitted(candidate, budget, &mut plan)).collect();
+    mut plan: impl FnMut(Candidate) -> RunPlan,
+) -> (Option<(Candidate, RunPlan)>, Vec<PlanRow>) {
+    let mut plans: Vec<(Candidate, RunPlan)> =
+        candidates.map(|candidate| (candidate, fitted(candidate, budget, &mut plan))).collect();
     // With nothing but inputs kept, `selective` is `block`, which is a candidate of its own.
-    let is = |plan: &RunPlan, f: fn(Policy) -> bool| f(plan.exec.checkpointing().policy);
-    if plans.iter().any(|plan| is(plan, |policy| policy == Policy::Block)) {
-        let selective = |policy| matches!(policy, Policy::Selective { .. });
-        plans.retain(|plan| plan.exec.kept_columns() > 0 || !is(plan, selective));
+    if plans.iter().any(|(candidate, _)| candidate.checkpointing.policy == Policy::Block) {
+        let selective = |c: &Candidate| matches!(c.checkpointing.policy, Policy::Selective { .. });
+        plans.retain(|(c, plan)| plan.exec.kept_columns() > 0 || !selective(c));
     }
-    // A file costs disk traffic, and wears what it is written to: it comes last.
-    plans.sort_by_key(|plan| (plan.exec.file().is_some(), plan.exec.work()));
-    let least = plans.iter().map(|plan| plan.exec.work()).min().unwrap_or(1) as f64;
+    // A file costs disk traffic, and wears what it is written to; two passes take twice the time.
+    plans.sort_by_key(|(c, plan)| {
+        (c.clipping == Clipping::TwoPass, plan.exec.file().is_some(), plan.exec.work())
+    });
+    let least = plans.iter().map(|(_, plan)| plan.exec.work()).min().unwrap_or(1) as f64;
     let mut chosen = None;
     let mut rows = Vec::new();
-    for candidate in plans {
-        let peak_bytes = candidate.bytes().held();
+    for (candidate, planned) in plans {
+        let peak_bytes = planned.bytes().held();
         // What is slower and holds no less is no alternative.
         if rows.iter().any(|row: &PlanRow| row.peak_bytes <= peak_bytes) {
             continue;
         }
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
-        let Checkpointing { policy, store, tile } = candidate.exec.checkpointing();
-        let (policy, store) = (policy.to_string(), store.name());
-        let tile_rows = tile.map(NonZeroUsize::get);
-        let time = candidate.exec.work() as f64 / least;
-        rows.push(PlanRow { policy, store, tile_rows, time, peak_bytes, fits, chosen: take });
+        let Checkpointing { policy, store, tile } = candidate.checkpointing;
+        let passes = if candidate.clipping == Clipping::TwoPass { 2.0 } else { 1.0 };
+        rows.push(PlanRow {
+            policy: policy.to_string(),
+            store: store.name(),
+            tile_rows: tile.map(NonZeroUsize::get),
+            clipping: candidate.clipping.name(),
+            time: passes * planned.exec.work() as f64 / least,
+            peak_bytes,
+            fits,
+            chosen: take,
+        });
         if take {
-            chosen = Some(candidate);
+            chosen = Some((candidate, planned));
         }
     }
     (chosen, rows)
@@ -147,14 +167,18 @@ pub(crate) fn choose(
 
 /// The plan of a candidate. What `selective` keeps is as much as the budget leaves room for.
 fn fitted(
-    candidate: Checkpointing,
+    candidate: Candidate,
     budget: Option<u64>,
-    plan: &mut impl FnMut(Checkpointing) -> RunPlan,
+    plan: &mut impl FnMut(Candidate) -> RunPlan,
 ) -> RunPlan {
-    let (Policy::Selective { .. }, Some(budget)) = (candidate.policy, budget) else {
+    let Candidate { checkpointing, clipping } = candidate;
+    let (Policy::Selective { .. }, Some(budget)) = (checkpointing.policy, budget) else {
         return plan(candidate);
     };
-    let mut with = |bytes| plan(Checkpointing { policy: Policy::Selective { bytes }, ..candidate });
+    let mut with = |bytes| {
+        let policy = Policy::Selective { bytes };
+        plan(Candidate { checkpointing: Checkpointing { policy, ..checkpointing }, clipping })
+    };
     let (mut room, mut best) = (0, with(0));
     // Where more is kept, less is in the arena, which leaves room for more.
     for _ in 0..FITTINGS {

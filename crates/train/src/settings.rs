@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
-use crate::StreamWeights;
+use crate::{Softmax, StreamWeights};
 
 /// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +57,9 @@ pub struct Settings {
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm; 0 turns clipping off.
     pub max_grad_norm: f64,
+    /// How they are: `auto`, `whole`, `two-pass` or `per-block`. `auto` takes `two-pass`, which is
+    /// the same update in twice the time, where no plan with `whole` fits the budget.
+    pub clipping: String,
     /// Loss on responses only, for chat and completion data.
     pub mask_prompt: bool,
     /// Heap that may be held, such as `256MiB`; none for no limit.
@@ -67,6 +70,9 @@ pub struct Settings {
     /// Arithmetic of products with packed weights: `f32`, `int8x2` or `int8`; `auto` is the
     /// quickest that the precision allows and the backend has.
     pub compute: String,
+    /// Words that the softmax of the training loss runs over: `exact`, all of them, or `union:K`,
+    /// the targets of a micro-batch and K neighbours of each, which is approximate.
+    pub softmax: String,
     /// What is kept from forward to backward: `auto`, `store`, `block`, `every:N` or `sqrt`.
     pub checkpointing: String,
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
@@ -123,10 +129,12 @@ impl Default for Settings {
             optimizer: "adamw8bit".into(),
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+            clipping: "auto".into(),
             mask_prompt: true,
             memory_budget: None,
             precision: "exact".into(),
             compute: "auto".into(),
+            softmax: "exact".into(),
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
             tile_rows: "auto".into(),
@@ -263,7 +271,9 @@ impl Settings {
         self.precision()?.check(&self.compute)?;
         self.budget()?;
         self.candidates()?;
+        self.clippings()?;
         StreamWeights::named(&self.stream_weights)?;
+        Softmax::named(&self.softmax)?;
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! A reserved run: slabs, executor and optimizer, one update at a time.
 
+mod update;
+
 use std::ops::Range;
 use std::path::Path;
 
@@ -7,11 +9,12 @@ use lowtide_backend::Backend;
 use lowtide_data::{DataError, Dataset};
 use lowtide_memory::{ByCategory, Category, Charge, Ledger, ReserveError, Slab};
 use lowtide_model::Model;
-use lowtide_optim::{Optimizer, StepHyper, clip_factor};
-use lowtide_tape::{Accumulate, ApplyNow, Executor, LossSum};
+use lowtide_optim::Optimizer;
+use lowtide_tape::{Executor, LossSum};
 
 use crate::checkpoint_file::ScratchCheckpoints;
-use crate::{BatchBuffers, Needs, RunPlan, TrainError};
+use crate::softmax::{Neighbours, Union};
+use crate::{BatchBuffers, Clip, Needs, RunPlan, SoftmaxError, TrainError};
 
 /// What one update did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,7 +23,7 @@ pub struct Update {
     pub sum: LossSum,
     /// Tokens read.
     pub tokens: u64,
-    /// Norm of the gradient before clipping; `None` when it was applied block by block.
+    /// Norm of the gradient before clipping; `None` when it was applied block by block, unclipped.
     pub grad_norm: Option<f64>,
     /// Gradients that are infinite or NaN. Then no parameter was updated with them; where gradients
     /// are applied block by block, the blocks above were.
@@ -41,12 +44,17 @@ pub struct Trainer<'p, 'w> {
     /// Of each segment: where its tensors are in `tensor_lens`, and its state in the slab.
     segments: Vec<(Range<usize>, Range<usize>)>,
     apply_and_free: bool,
-    max_grad_norm: f64,
+    clip: Clip,
+    /// Of each segment, the sum of its gradients' squares.
+    squares: Vec<f64>,
     micro_batches: u64,
+    /// Which words the softmax of training runs over, where that is not all.
+    union: Option<Union<'p, 'w>>,
 }
 
 impl<'p, 'w> Trainer<'p, 'w> {
     /// Reserves everything the plan says. Parameters are zero and the optimizer's state is fresh.
+    /// `clip` is what gradients are scaled down to: a [`Clip`], or the norm of all together.
     ///
     /// # Errors
     /// [`ReserveError`] when the ledger or the system refuses; nothing stays reserved then.
@@ -55,7 +63,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         be: &'p dyn Backend<f32>,
         optimizer: &'p dyn Optimizer,
         plan: RunPlan,
-        max_grad_norm: f64,
+        clip: impl Into<Clip>,
         seed: u64,
         ledger: &mut Ledger,
     ) -> Result<Self, ReserveError> {
@@ -85,8 +93,10 @@ impl<'p, 'w> Trainer<'p, 'w> {
             ranges: model.program.param_ranges(),
             segments,
             apply_and_free,
-            max_grad_norm,
+            clip: clip.into(),
+            squares: vec![0.0; model.program.segments.len()],
             micro_batches: 0,
+            union: None,
         })
     }
 
@@ -103,8 +113,46 @@ impl<'p, 'w> Trainer<'p, 'w> {
         Ok(())
     }
 
+    /// Lets the softmax of training run over `neighbours` only, with up to `words` of them in a
+    /// micro-batch.
+    ///
+    /// # Errors
+    /// When the ledger or the system refuses.
+    pub(crate) fn set_neighbours(
+        &mut self,
+        neighbours: &'p Neighbours,
+        words: usize,
+        ledger: &mut Ledger,
+    ) -> Result<(), ReserveError> {
+        let (head, limits) = (self.model.program.head.weight, self.executor.plan().limits());
+        self.union = Some(Union::reserve(neighbours, head, words, limits.labelled, ledger)?);
+        Ok(())
+    }
+
+    /// How far the softmax of training is from the exact one on a micro-batch of some sequences;
+    /// `None` where it is exact.
+    ///
+    /// # Errors
+    /// When a temporary file cannot be read.
+    pub(crate) fn softmax_error(
+        &mut self,
+        data: &Dataset,
+        sequences: impl Iterator<Item = usize>,
+    ) -> Result<Option<SoftmaxError>, TrainError> {
+        let Some(union) = &mut self.union else { return Ok(None) };
+        let exact = self.batch.fill(data, sequences, 0)?;
+        let batch = union.over(exact)?;
+        let gap = self.executor.head_gap(self.held.params.get(), &batch, exact.targets);
+        let words = batch.words.map_or(0, |words| words.rows());
+        let vocabulary = self.model.program.head.weight.rows();
+        Ok(Some(SoftmaxError::of(&gap, words, vocabulary)))
+    }
+
     /// Gives everything back.
     pub fn release(self, ledger: &mut Ledger) {
+        if let Some(union) = self.union {
+            union.release(ledger);
+        }
         self.executor.release(ledger);
         self.held.release(ledger);
     }
@@ -185,86 +233,6 @@ impl<'p, 'w> Trainer<'p, 'w> {
     pub fn loss_of(&mut self, data: &Dataset, index: usize) -> Result<LossSum, DataError> {
         let batch = self.batch.fill(data, index..index + 1, 0)?;
         Ok(self.executor.loss(self.held.params.get(), &batch))
-    }
-
-    /// One update over the sequences that `examples` number, `sequences` of them in a micro-batch.
-    /// `hyper.grad_scale` is the caller's factor, usually 1; averaging over labelled tokens and
-    /// clipping come on top.
-    ///
-    /// # Errors
-    /// When the data's temporary file cannot be read, or the plan's checkpoint file fails; then
-    /// nothing was updated, or where gradients are applied block by block, the blocks above.
-    ///
-    /// # Panics
-    /// When the plan applies and frees but `examples` do not fit one micro-batch.
-    pub fn update(
-        &mut self,
-        data: &Dataset,
-        mut examples: impl ExactSizeIterator<Item = usize>,
-        sequences: usize,
-        labelled: usize,
-        hyper: StepHyper,
-    ) -> Result<Update, TrainError> {
-        let scale = 1.0 / labelled as f32;
-        if self.apply_and_free {
-            assert!(examples.len() <= sequences, "apply-and-free takes one micro-batch an update");
-            return self.update_and_free(data, examples, scale, hyper);
-        }
-        let mut update =
-            Update { sum: LossSum::default(), tokens: 0, grad_norm: None, non_finite: 0 };
-        self.held.grads.get_mut::<f32>().fill(0.0);
-        let ranges = &self.ranges;
-        while examples.len() > 0 {
-            let batch =
-                self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
-            self.micro_batches += 1;
-            let mut sink = Accumulate { grads: self.held.grads.get_mut(), ranges };
-            update.tokens += batch.ids.len() as u64;
-            update.sum +=
-                self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
-        }
-        let stats = self.be.stats(self.held.grads.get());
-        update.grad_norm = Some(stats.sum_squares.sqrt());
-        update.non_finite = stats.non_finite;
-        if stats.non_finite == 0 {
-            let factor = match self.max_grad_norm > 0.0 {
-                true => clip_factor(stats.sum_squares, self.max_grad_norm),
-                false => 1.0,
-            };
-            let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, ..hyper };
-            let (p, g, s) =
-                (self.held.params.get_mut(), self.held.grads.get(), self.held.state.get_mut());
-            self.optimizer.update(self.be, &self.tensor_lens, p, g, s, &hyper);
-        }
-        Ok(update)
-    }
-
-    fn update_and_free(
-        &mut self,
-        data: &Dataset,
-        examples: impl Iterator<Item = usize>,
-        scale: f32,
-        hyper: StepHyper,
-    ) -> Result<Update, TrainError> {
-        let batch = self.batch.fill(data, examples, self.micro_batches)?;
-        self.micro_batches += 1;
-        let tokens = batch.ids.len() as u64;
-        let (be, optimizer, lens) = (self.be, self.optimizer, &self.tensor_lens);
-        let (segments, state) = (&self.segments, self.held.state.get_mut::<f32>());
-        let mut non_finite = 0;
-        let ranges = &self.ranges;
-        let update = |segment: usize, p: &mut [f32], g: &[f32]| {
-            let bad = be.stats(g).non_finite;
-            non_finite += bad;
-            if bad == 0 {
-                let (tensors, words) = &segments[segment];
-                let state = &mut state[words.clone()];
-                optimizer.update(be, &lens[tensors.clone()], p, g, state, &hyper);
-            }
-        };
-        let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
-        let sum = self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
-        Ok(Update { sum, tokens, grad_norm: None, non_finite })
     }
 }
 

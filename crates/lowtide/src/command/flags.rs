@@ -20,6 +20,8 @@ pub(crate) struct RunFlags {
     adapter: AdapterFlags,
     #[command(flatten)]
     training: TrainingFlags,
+    #[command(flatten)]
+    loss: LossFlags,
     #[command(flatten, next_help_heading = "Training")]
     packing: PackingFlags,
     #[command(flatten, next_help_heading = "Training")]
@@ -126,10 +128,24 @@ struct TrainingFlags {
     #[arg(long, value_name = "X")]
     #[arg(allow_negative_numbers = true)]
     max_grad_norm: Option<f64>,
+    /// How: whole (all gradients are held), two-pass (none are; twice the time, the same update),
+    /// per-block (each block by itself); auto: whole, or two-pass to fit [default: auto]
+    #[arg(long, value_name = "WAY", value_parser = ["auto", "whole", "two-pass", "per-block"])]
+    clipping: Option<String>,
     /// Seed of shuffling, initialisation and dropout [default: 0]
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     seed: Option<u64>,
+}
+
+/// What is minimised.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Training")]
+struct LossFlags {
+    /// Words that the softmax of the loss runs over: exact (all), or union:K (the targets of a
+    /// micro-batch and K neighbours of each; approximate) [default: exact]
+    #[arg(long, value_name = "WORDS")]
+    softmax: Option<String>,
 }
 
 #[derive(Debug, Default, Args)]
@@ -188,7 +204,8 @@ impl RunFlags {
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;
-        let Self { paths, adapter, training, packing, mask, memory, arithmetic, rhythm } = self;
+        let Self { paths, adapter, training, loss, packing, mask, memory, arithmetic, rhythm } =
+            self;
         set(&mut s.model, &paths.model);
         set(&mut s.data, &paths.data);
         set(&mut s.output, &paths.output);
@@ -211,7 +228,9 @@ impl RunFlags {
         set(&mut s.optimizer, &training.optimizer);
         set(&mut s.weight_decay, &training.weight_decay);
         set(&mut s.max_grad_norm, &training.max_grad_norm);
+        set(&mut s.clipping, &training.clipping);
         set(&mut s.seed, &training.seed);
+        set(&mut s.softmax, &loss.softmax);
         set(&mut s.packing, &packing.given());
         set(&mut s.mask_prompt, &mask.given());
         set_option(&mut s.memory_budget, &memory.memory_budget);

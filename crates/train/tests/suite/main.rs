@@ -3,6 +3,7 @@
 
 mod bad_files;
 mod bad_settings;
+mod clipping;
 mod determinism;
 mod families;
 mod folders;
@@ -10,5 +11,6 @@ mod gguf_and_hf;
 mod packing;
 mod plan_is_ledger;
 mod refused;
+mod softmax;
 mod streaming;
 mod support;

@@ -21,11 +21,6 @@ fn run(report: &PlanReport) -> String {
     let numbers = counted(report.trainable_parameters as u64, "trainable number");
     let sites = counted(report.sites as u64, "linear");
     let (tokens, labelled) = (report.tokens_max as u64, report.labelled_max as u64);
-    let gradients = if report.apply_and_free {
-        "each block's are applied and freed at once"
-    } else {
-        "all blocks' are kept until the update"
-    };
     let mut facts = Facts::default();
     facts
         .add("base", format!("{} ({})", report.model.display(), report.architecture))
@@ -36,12 +31,30 @@ fn run(report: &PlanReport) -> String {
             "micro-batch",
             format!("up to {}, {} labelled", counted(tokens, "token"), count(labelled)),
         )
-        .add("gradients", gradients)
+        .add("gradients", gradients(report))
         .add("computing", computing(report));
+    if let Some(words) = softmax(report) {
+        facts.add("softmax", words);
+    }
     if let Some(source) = source(report) {
         facts.add("budget", source);
     }
     facts.under("Plan")
+}
+
+/// What is done with the gradients of an update.
+fn gradients(report: &PlanReport) -> &'static str {
+    match (report.apply_and_free, report.clipping) {
+        (true, "two-pass") => {
+            "each block's are applied and freed at once; to clip them, an update is computed twice"
+        }
+        (true, "per-block") => "each block's are clipped by themselves, applied and freed at once",
+        (true, _) => "each block's are applied and freed at once",
+        (false, "per-block") => {
+            "all blocks' are kept until the update, each block's clipped by themselves"
+        }
+        (false, _) => "all blocks' are kept until the update",
+    }
 }
 
 /// How the weights are kept.
@@ -51,6 +64,19 @@ fn kept(report: &PlanReport) -> String {
         None => format!("{mapped} mapped, which the system may evict"),
         Some(room) => format!("{mapped} mapped and streamed, {} in memory", bytes(room)),
     }
+}
+
+/// Which words the softmax runs over, where not all.
+fn softmax(report: &PlanReport) -> Option<String> {
+    report.union.as_ref().map(|union| {
+        format!(
+            "{}, approximate: up to {} of {} words, {} for their rows",
+            report.softmax,
+            count(union.words_max as u64),
+            count(union.vocabulary as u64),
+            bytes(union.bytes)
+        )
+    })
 }
 
 /// Where a budget comes from that was not asked for.
@@ -99,6 +125,9 @@ fn alternatives(report: &PlanReport) -> String {
             if let Some(rows) = row.tile_rows {
                 name = format!("{name}, {rows} rows");
             }
+            if row.clipping == "two-pass" {
+                name = format!("{name}, two passes");
+            }
             (name, bytes(row.peak_bytes), remark)
         })
         .collect();
@@ -122,7 +151,7 @@ fn warnings(report: &PlanReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lowtide::train::{PlanRow, Warning};
+    use lowtide::train::{PlanRow, UnionReport, Warning};
 
     use super::*;
 
@@ -132,6 +161,7 @@ mod tests {
             store,
             tile_rows,
             time,
+            clipping: "whole",
             peak_bytes,
             fits: peak_bytes <= 128 << 20,
             chosen,
@@ -147,6 +177,7 @@ mod tests {
             store: "f32",
             tile_rows: None,
             apply_and_free: false,
+            clipping: "whole",
             steps: 96,
             tokens_max: 512,
             labelled_max: 500,
@@ -165,6 +196,8 @@ mod tests {
             backend: "simd/avx2".into(),
             precision: "exact",
             compute: "f32",
+            softmax: "exact".into(),
+            union: None,
             threads: 2,
             warnings: Vec::new(),
         }
@@ -207,6 +240,21 @@ Ways to run it: what each would hold, and the predicted time of an update
     }
 
     #[test]
+    fn ways_to_clip_are_told() {
+        let told = |clipping, apply_and_free| {
+            let text = plan(&PlanReport { clipping, apply_and_free, ..report() });
+            text.lines().find_map(|line| line.strip_prefix("  gradients     ")).unwrap().to_owned()
+        };
+        assert!(told("two-pass", true).ends_with("to clip them, each update is computed twice"));
+        assert!(told("per-block", true).starts_with("each block's are clipped by themselves"));
+        assert!(told("per-block", false).starts_with("all blocks' are kept"));
+        assert_eq!(told("off", false), told("whole", false));
+        let mut twice = report();
+        twice.alternatives[2].clipping = "two-pass";
+        assert!(plan(&twice).contains("  every:12, bf16, 64 rows, two passes   60.00 MiB\n"));
+    }
+
+    #[test]
     fn a_budget_from_a_limit_and_streamed_weights_are_told() {
         let budget_source =
             BudgetSource::Group { limit: 512 << 20, held: 8 << 20, cache: 160 << 20 };
@@ -219,6 +267,23 @@ Ways to run it: what each would hold, and the predicted time of an update
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn an_approximate_softmax_is_called_so() {
+        let union = Some(UnionReport {
+            neighbours: 100,
+            targets: 3000,
+            words_max: 12_345,
+            vocabulary: 49_152,
+            bytes: 7 << 20,
+            file_bytes: 1_200_000,
+        });
+        let text = plan(&PlanReport { softmax: "union:100".into(), union, ..report() });
+        let line = "  softmax       union:100, approximate: up to 12,345 of 49,152 words, 7.00 MiB \
+                    for their rows\n";
+        assert!(text.contains(line), "{text}");
+        assert!(!plan(&report()).contains("softmax"));
     }
 
     #[test]
