@@ -133,6 +133,9 @@ pub struct PlanRow {
     pub clipping: &'static str,
     /// Sequences computed at once.
     pub micro_batch: usize,
+    /// Time of an update over that of the fastest row: predicted from the work there is to do, and
+    /// right to some tenths.
+    pub time: f64,
     /// Bytes it would hold at its peak.
     pub peak_bytes: u64,
     /// Whether that fits the budget.

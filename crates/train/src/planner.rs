@@ -1,12 +1,13 @@
 //! Every byte of a run, for each way to run it, and the choice among them.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Timeline};
 use lowtide_model::Model;
 use lowtide_optim::Optimizer;
-use lowtide_tape::{Checkpointing, Limits, Plan};
+use lowtide_tape::{Checkpointing, Limits, Plan, Policy};
 
 use crate::checkpoint_file::BUFFERS;
 use crate::clipping::Clipping;
@@ -117,19 +118,35 @@ pub(crate) struct Candidate {
     pub(crate) clipping: Clipping,
     /// Sequences at once.
     pub(crate) micro_batch: usize,
+    /// Comes after what is not, however fast.
+    pub(crate) late: bool,
 }
 
-/// Plans `candidates` in order (fastest first) and takes the first that fits the budget; also how
-/// each of them fares. `None` when none fits.
+impl Candidate {
+    /// How often a step is computed.
+    fn passes(&self) -> u64 {
+        if self.clipping == Clipping::TwoPass { 2 } else { 1 }
+    }
+}
+
+/// Plans all `candidates` and takes the fastest that fits the budget; also how each of them fares,
+/// in the order in which they are taken. `None` when none fits.
 pub(crate) fn choose(
     candidates: &[Candidate],
     budget: Option<u64>,
     mut plan: impl FnMut(Candidate) -> RunPlan,
 ) -> (Option<(Candidate, RunPlan)>, Vec<PlanRow>) {
+    let candidates = candidates.iter();
+    let mut plans: Vec<(Candidate, RunPlan)> =
+        candidates.map(|&candidate| (candidate, fitted(candidate, budget, &mut plan))).collect();
+    // With nothing but inputs kept, `selective` is `block`, which is a candidate of its own.
+    if plans.iter().any(|(candidate, _)| candidate.checkpointing.policy == Policy::Block) {
+        let selective = |c: &Candidate| matches!(c.checkpointing.policy, Policy::Selective { .. });
+        plans.retain(|(c, plan)| plan.exec.kept_columns() > 0 || !selective(c));
+    }
     let mut chosen = None;
     let mut rows = Vec::new();
-    for &candidate in candidates {
-        let planned = plan(candidate);
+    for (time, candidate, planned) in timed(plans) {
         let peak_bytes = planned.bytes().held();
         // What is slower and holds no less is no alternative.
         if rows.iter().any(|row: &PlanRow| row.peak_bytes <= peak_bytes) {
@@ -137,16 +154,14 @@ pub(crate) fn choose(
         }
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
-        let Candidate { checkpointing, clipping, micro_batch } = candidate;
-        let Checkpointing { policy, store, tile } = checkpointing;
-        let (policy, store, clipping) = (policy.to_string(), store.name(), clipping.name());
-        let tile_rows = tile.map(NonZeroUsize::get);
+        let Checkpointing { policy, store, tile } = candidate.checkpointing;
         rows.push(PlanRow {
-            policy,
-            store,
-            tile_rows,
-            clipping,
-            micro_batch,
+            policy: policy.to_string(),
+            store: store.name(),
+            tile_rows: tile.map(NonZeroUsize::get),
+            clipping: candidate.clipping.name(),
+            micro_batch: candidate.micro_batch,
+            time,
             peak_bytes,
             fits,
             chosen: take,
@@ -157,3 +172,60 @@ pub(crate) fn choose(
     }
     (chosen, rows)
 }
+
+/// Plans with their times over the fastest's, in the order in which they are taken.
+///
+/// A batch in parts takes the time of the whole under the same policy: the rows are the same, and
+/// reading weights once more for each part is made up for by parts that fit caches. So work is
+/// compared among plans of as many sequences at once.
+fn timed(plans: Vec<(Candidate, RunPlan)>) -> Vec<(f64, Candidate, RunPlan)> {
+    let mut least = BTreeMap::new();
+    for (candidate, plan) in &plans {
+        let work = least.entry(candidate.micro_batch).or_insert(u64::MAX);
+        *work = plan.exec.work().clamp(1, *work);
+    }
+    let time = |(candidate, plan): (Candidate, RunPlan)| {
+        let work = candidate.passes() * plan.exec.work();
+        (work as f64 / least[&candidate.micro_batch] as f64, candidate, plan)
+    };
+    let mut timed: Vec<_> = plans.into_iter().map(time).collect();
+    // A file costs disk traffic, and wears what it is written to.
+    let last = |(_, c, plan): &(f64, Candidate, RunPlan)| {
+        (c.clipping == Clipping::TwoPass, c.late, plan.exec.file().is_some())
+    };
+    timed.sort_by(|a, b| {
+        let sequences = b.1.micro_batch.cmp(&a.1.micro_batch);
+        last(a).cmp(&last(b)).then(a.0.total_cmp(&b.0)).then(sequences)
+    });
+    timed
+}
+
+/// The plan of a candidate. What `selective` keeps is as much as the budget leaves room for.
+fn fitted(
+    candidate: Candidate,
+    budget: Option<u64>,
+    plan: &mut impl FnMut(Candidate) -> RunPlan,
+) -> RunPlan {
+    let checkpointing = candidate.checkpointing;
+    let (Policy::Selective { .. }, Some(budget)) = (checkpointing.policy, budget) else {
+        return plan(candidate);
+    };
+    let mut with = |bytes| {
+        let policy = Policy::Selective { bytes };
+        plan(Candidate { checkpointing: Checkpointing { policy, ..checkpointing }, ..candidate })
+    };
+    let (mut room, mut best) = (0, with(0));
+    // Where more is kept, less is in the arena, which leaves room for more.
+    for _ in 0..FITTINGS {
+        let spare = budget.saturating_sub(best.bytes().held());
+        let next = with(room + spare);
+        if next.bytes().held() > budget || next.exec.work() >= best.exec.work() {
+            break;
+        }
+        (room, best) = (room + spare, next);
+    }
+    best
+}
+
+/// How often what a budget leaves is filled up.
+const FITTINGS: usize = 4;

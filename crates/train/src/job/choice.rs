@@ -76,29 +76,21 @@ impl Job<'_> {
         Ok((choice.ok_or_else(refused)?, smallest))
     }
 
-    /// Everything worth planning. What computes a step twice comes last.
+    /// Everything worth planning.
     ///
-    /// Smaller parts of a batch come before leaner policies: parts have the rows of the whole
-    /// between them and read weights once more each, while a policy computes rows again. But with
-    /// `fit`, the whole batch comes before all parts, so that bits change only where they must.
+    /// Parts of a batch under a fast policy are faster than the whole under a leaner one. But with
+    /// `fit`, the whole comes before all parts, so that bits change only where they must.
     fn ways(&self) -> Result<Vec<Candidate>, SettingsError> {
         let (clippings, sizes) = (self.settings.clippings()?, self.settings.micro_batches()?);
-        let (whole, parts) = sizes.split_at(1);
         let mut ways = Vec::new();
-        let mut with = |clipping, sizes: &[usize]| {
-            for &checkpointing in &self.candidates {
-                let way = |&micro_batch| Candidate { checkpointing, clipping, micro_batch };
-                ways.extend(sizes.iter().map(way));
-            }
-        };
         for clipping in clippings {
-            match self.settings.micro_batch.as_str() {
-                _ if clipping == Clipping::TwoPass => with(clipping, whole),
-                "fit" => {
-                    with(clipping, whole);
-                    with(clipping, parts);
-                }
-                _ => with(clipping, &sizes),
+            // Gradients of parts add up, so that all are held.
+            let sizes = if clipping == Clipping::TwoPass { &sizes[..1] } else { &sizes };
+            for &checkpointing in &self.candidates {
+                ways.extend(sizes.iter().map(|&micro_batch| {
+                    let late = self.settings.micro_batch == "fit" && micro_batch < sizes[0];
+                    Candidate { checkpointing, clipping, micro_batch, late }
+                }));
             }
         }
         Ok(ways)

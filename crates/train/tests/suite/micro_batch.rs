@@ -3,7 +3,7 @@
 use lowtide_simd::Simd;
 use lowtide_testkit::compare::assert_close;
 use lowtide_testkit::tiny::TinyLlama;
-use lowtide_train::{Settings, Summary, TrainError, finetune, plan};
+use lowtide_train::{PlanReport, PlanRow, Settings, Summary, TrainError, finetune, plan};
 
 use crate::support::Home;
 
@@ -15,6 +15,10 @@ fn run(home: &Home, name: &str, settings: Settings) -> Result<(Summary, Vec<f32>
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let floats = bytes[header..].chunks_exact(4);
     Ok((summary, floats.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()))
+}
+
+fn chosen(plan: &PlanReport) -> &PlanRow {
+    plan.alternatives.iter().find(|row| row.chosen).unwrap()
 }
 
 fn settings(home: &Home) -> Settings {
@@ -53,9 +57,11 @@ fn a_budget_too_small_for_a_batch_takes_it_in_parts() {
     let (mean, same) = (fits.loss_first.unwrap(), parts.loss_first.unwrap());
     assert!((mean - same).abs() < 1e-6, "{mean} and {same}");
     // What is fastest within the same budget: parts under a policy that computes less again.
+    let (_, first) = plan(&within(whole, "fit"), &Simd::new(2), 2).unwrap();
     let (_, quick) = plan(&within(whole, "auto"), &Simd::new(2), 2).unwrap();
-    assert_eq!((quick.micro_batch, quick.policy.as_str(), quick.tile_rows), (1, "block", None));
-    assert!(fits.tile_rows.is_some() && fits.planned_peak_bytes > quick.planned_peak_bytes);
+    assert!(quick.micro_batch < 4 && quick.tile_rows.is_none() && fits.tile_rows.is_some());
+    let (slow, fast) = (chosen(&first), chosen(&quick));
+    assert!(fast.time < slow.time && fast.peak_bytes <= whole, "{fast:?} and {slow:?}");
     let error = run(&home, "refused", within(whole - 1, "all")).unwrap_err();
     assert!(matches!(error, TrainError::NoPlanFits { .. }), "{error}");
 
