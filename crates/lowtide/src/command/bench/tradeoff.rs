@@ -67,8 +67,8 @@ pub(super) fn run(
             kind: Some(*kind),
             ..convert::Settings::default()
         };
-        let done = pool.install(|| convert::convert(&conversion, &mut |_| ()));
-        done.map_err(|error| Failure::Conversion(Box::new(error)))?;
+        let convert = || convert::convert(&conversion, &mut |_| ()).map(drop).map_err(Box::new);
+        pool.install(convert).map_err(Failure::Conversion)?;
         types.push((kind.name().to_owned(), output));
     }
     let trials: Vec<Trial> = suites::trials(&base, &types, layers, args.quick);
