@@ -14,3 +14,4 @@ mod refused;
 mod softmax;
 mod streaming;
 mod support;
+mod window;

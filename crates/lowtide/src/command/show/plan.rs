@@ -33,6 +33,9 @@ fn run(report: &PlanReport) -> String {
         )
         .add("gradients", gradients(report))
         .add("computing", computing(report));
+    if let Some(window) = report.sliding_window {
+        facts.add("attention", format!("to the last {} only", counted(window as u64, "token")));
+    }
     if let Some(words) = softmax(report) {
         facts.add("softmax", words);
     }
@@ -198,6 +201,7 @@ mod tests {
             compute: "f32",
             softmax: "exact".into(),
             union: None,
+            sliding_window: None,
             threads: 2,
             warnings: Vec::new(),
         }
@@ -245,7 +249,7 @@ Ways to run it: what each would hold, and the predicted time of an update
             let text = plan(&PlanReport { clipping, apply_and_free, ..report() });
             text.lines().find_map(|line| line.strip_prefix("  gradients     ")).unwrap().to_owned()
         };
-        assert!(told("two-pass", true).ends_with("to clip them, each update is computed twice"));
+        assert!(told("two-pass", true).ends_with("to clip them, an update is computed twice"));
         assert!(told("per-block", true).starts_with("each block's are clipped by themselves"));
         assert!(told("per-block", false).starts_with("all blocks' are kept"));
         assert_eq!(told("off", false), told("whole", false));
@@ -284,6 +288,8 @@ Ways to run it: what each would hold, and the predicted time of an update
                     for their rows\n";
         assert!(text.contains(line), "{text}");
         assert!(!plan(&report()).contains("softmax"));
+        let text = plan(&PlanReport { sliding_window: Some(128), ..report() });
+        assert!(text.contains("  attention     to the last 128 tokens only\n"), "{text}");
     }
 
     #[test]
