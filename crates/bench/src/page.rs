@@ -26,6 +26,7 @@ pub fn page(report: &Report) -> String {
             }
             @if !report.memory.is_empty() { (memory(&report.memory)) }
             @if !report.papers.is_empty() { (papers(&report.papers)) }
+            @if !report.tradeoff.is_empty() { (tradeoff::card_of(&report.tradeoff)) }
         }
         (footer(&report.lowtide))
     };
@@ -255,6 +256,8 @@ fn beyond(row: &MemoryRow) -> String {
         None => format!("−{}", bytes(row.planned_bytes - grown)),
     }
 }
+
+mod tradeoff;
 
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,8 @@ fn bad_usage_exits_2() {
         ("finetune", "--compute int8", "error: --compute is int8, expected auto or f32, because "),
         ("eval", "--precision balanced --compute int8", "expected auto, f32 or int8x2, because "),
         ("plan", "--precision quick", "[possible values: exact, balanced, fast]"),
+        ("plan", "--sliding-window 0", "error: --sliding-window is 0, expected at least 1"),
+        ("eval", "--sliding-window 0", "error: --sliding-window is 0, expected at least 1"),
         ("plan", "--softmax union:0", "error: --softmax is union:0, expected exact, or union:K"),
         ("eval", "--batch-size 0", "error: --batch-size is 0, expected at least 1\n"),
         ("eval", "--max-seq-len 1", "error: --max-seq-len is 1, expected at least 2\n"),

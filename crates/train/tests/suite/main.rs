@@ -17,3 +17,4 @@ mod refused;
 mod softmax;
 mod streaming;
 mod support;
+mod window;
