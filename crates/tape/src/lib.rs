@@ -105,7 +105,7 @@ mod state;
 mod weights;
 
 pub use decoder::{DecodePlan, Decoder};
-pub use executor::Executor;
+pub use executor::{Executor, Pair};
 pub use graph::{Graph, ValueId};
 pub use head::LossHead;
 pub use kept::{CheckpointError, CheckpointFile};

@@ -30,9 +30,26 @@ pub struct Plan {
     pub(crate) arena: usize,
     /// Elements of a segment input that is kept in memory in another form.
     pub(crate) lent: usize,
+    /// Segments that backward goes through in a step, at most.
+    pub(crate) most: usize,
+    /// Elements of the arena's third boundary value, which a pair needs.
+    pub(crate) spare: usize,
     bytes: ByCategory,
     library_bytes: u64,
     timeline: Timeline,
+}
+
+/// What a plan is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Train,
+    /// Training through so many segments at most.
+    Partial {
+        most: usize,
+    },
+    Evaluate,
+    /// Evaluation of two sets of parameters.
+    Pair,
 }
 
 impl Plan {
@@ -50,7 +67,52 @@ impl Plan {
         checkpointing: impl Into<Checkpointing>,
         train: bool,
     ) -> Self {
-        let checkpointing: Checkpointing = checkpointing.into();
+        let mode = if train { Mode::Train } else { Mode::Evaluate };
+        Self::of(program, be, limits, checkpointing.into(), mode)
+    }
+
+    /// Plans [`Executor::pair`](crate::Executor::pair), in tiles of rows if that is said. Beyond
+    /// evaluation it takes one value of what flows between segments.
+    ///
+    /// # Panics
+    /// As [`Plan::new`].
+    #[must_use]
+    pub fn pair<F: Float>(
+        program: &Program<'_, F>,
+        be: &dyn Backend<F>,
+        limits: Limits,
+        tile: Option<NonZeroUsize>,
+    ) -> Self {
+        let checkpointing = Checkpointing { tile, ..Policy::Block.into() };
+        Self::of(program, be, limits, checkpointing, Mode::Pair)
+    }
+
+    /// Plans training whose backward goes through at most `most` segments, which
+    /// [`Executor::choose`](crate::Executor::choose) names before each step; before it does, they
+    /// are the topmost. Only their inputs are kept, so there is one policy, [`Policy::Block`], with
+    /// any store.
+    ///
+    /// # Panics
+    /// As [`Plan::new`], and when no segment or more than are differentiated are asked for.
+    #[must_use]
+    pub fn partial<F: Float>(
+        program: &Program<'_, F>,
+        be: &dyn Backend<F>,
+        limits: Limits,
+        checkpointing: impl Into<Checkpointing>,
+        most: usize,
+    ) -> Self {
+        let checkpointing = Checkpointing { policy: Policy::Block, ..checkpointing.into() };
+        Self::of(program, be, limits, checkpointing, Mode::Partial { most })
+    }
+
+    fn of<F: Float>(
+        program: &Program<'_, F>,
+        be: &dyn Backend<F>,
+        limits: Limits,
+        checkpointing: Checkpointing,
+        mode: Mode,
+    ) -> Self {
         let Checkpointing { policy, store, tile } = checkpointing;
         // Any sum of sizes below fits an address space if this does.
         assert!(u32::try_from(limits.tokens).is_ok(), "{} tokens at once", limits.tokens);
@@ -61,7 +123,10 @@ impl Plan {
             tile >= limits.tokens || tile.is_multiple_of(QUANTUM),
             "tiles of {tile} rows are not of whole quanta of {QUANTUM}"
         );
-        let first = if train { program.first_trained().unwrap_or(count) } else { count };
+        let first = match mode {
+            Mode::Train | Mode::Partial { .. } => program.first_trained().unwrap_or(count),
+            Mode::Evaluate | Mode::Pair => count,
+        };
         let mut forward: Vec<Arc<Schedule>> = Vec::with_capacity(count);
         let mut backward: Vec<Arc<Schedule>> = Vec::with_capacity(count - first);
         for (i, segment) in program.segments.iter().enumerate() {
@@ -78,10 +143,19 @@ impl Plan {
         let element = size_of::<F>();
         let lent = kept::format(store)
             .map_or(0, |format| aligned(kept::bytes(format, boundary).div_ceil(element)));
+        let checkpoints = match mode {
+            Mode::Partial { most } => {
+                let through = count - first;
+                assert!((1..=through).contains(&most), "backward through {most} of {through}");
+                let topmost: Vec<usize> = (count - most..count).collect();
+                Checkpoints::sparse(&topmost, count, store)
+            }
+            _ => Checkpoints::new(first, count, policy, store, lent, boundary),
+        };
         let mut plan = Self {
             limits,
             checkpointing,
-            checkpoints: Checkpoints::new(first, count, policy, store, lent, boundary),
+            checkpoints,
             first,
             forward,
             backward,
@@ -89,6 +163,8 @@ impl Plan {
             boundary,
             arena: 0,
             lent,
+            most: if let Mode::Partial { most } = mode { most } else { count - first },
+            spare: if mode == Mode::Pair { boundary } else { 0 },
             bytes: ByCategory::new(),
             library_bytes: 0,
             timeline: Timeline::new(),
@@ -100,7 +176,7 @@ impl Plan {
     /// Finds the arena's extent, what is alive at its fullest, and the head's tile: the largest
     /// that does not make the arena larger.
     fn size_arena<F: Float>(&mut self, program: &Program<'_, F>, be: &dyn Backend<F>) {
-        let two = 2 * self.boundary;
+        let two = 2 * self.boundary + self.spare;
         let there = self.forward.iter().map(|s| two + s.arena);
         let back = self.backward.iter().map(|s| self.boundary + s.arena);
         let blocks = there.chain(back).max().unwrap_or(two);
@@ -122,7 +198,7 @@ impl Plan {
 
     fn record_timeline(&mut self, head: ByCategory, element: u64) {
         let count = self.forward.len();
-        let (one, two) = (self.boundary as u64, 2 * self.boundary as u64);
+        let (one, two) = (self.boundary as u64, (2 * self.boundary + self.spare) as u64);
         let arena = |live: ByCategory, boundaries: u64| live.with(Category::Workspace, boundaries);
         let mut course = Timeline::new();
         let mut fullest = ByCategory::new();
