@@ -102,9 +102,8 @@ mod tests {
     #[test]
     fn moments_are_those_of_the_normal_distribution() {
         let z = drawn(Noise::new(1, 1), 0, 40_000);
-        let moment = |power: i32| {
-            z.iter().map(|z| f64::from(*z).powi(power)).sum::<f64>() / z.len() as f64
-        };
+        let moment =
+            |power: i32| z.iter().map(|z| f64::from(*z).powi(power)).sum::<f64>() / z.len() as f64;
         let moments = [1, 2, 3, 4].map(moment);
         for (found, (want, within)) in
             moments.iter().zip([(0.0, 0.02), (1.0, 0.03), (0.0, 0.06), (3.0, 0.2)])

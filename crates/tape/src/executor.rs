@@ -17,11 +17,11 @@ use crate::boundary::{Apart, Boundary, Parts};
 use crate::head::Labelled;
 use crate::operands::Memory;
 use crate::reserved::Reserved;
-pub use approximate::Pair;
 use crate::{
     Batch, CheckpointError, CheckpointFile, Cx, GradSink, LossSum, Part, Plan, Program,
     WeightKeeper, kept,
 };
+pub use approximate::Pair;
 
 /// A program with the memory to run it.
 ///
@@ -229,7 +229,6 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     }
 
     /// Runs a segment with its own parameters.
-
     fn run_forward(
         &mut self,
         i: usize,

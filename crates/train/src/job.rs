@@ -16,8 +16,8 @@ use crate::planner::choose;
 use crate::prepare::limits_of;
 use crate::room::{Allowed, Room, cache_bytes};
 use crate::{
-    Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, StreamWeights,
-    TrainError, Warning,
+    Gradient, Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError,
+    StreamWeights, TrainError, Warning,
 };
 
 /// The inputs of a run, opened and understood.
@@ -118,7 +118,9 @@ impl<'s> Job<'s> {
         let settings = self.settings;
         let room = Room::now();
         let allowed = Allowed::of(settings.budget()?, &room, cache_bytes(&self.parts));
-        let (budget, needs) = (allowed.bytes, self.needs()?);
+        let trained = model.tensors_per_segment().iter().filter(|&&tensors| tensors > 0).count();
+        let gradient = settings.gradient_for(trained)?;
+        let (budget, needs) = (allowed.bytes, Needs { gradient, ..self.needs()? });
         let optimizer = self.optimizer.as_ref();
         let (chosen, rows) = choose(&self.candidates, budget, |checkpointing| {
             RunPlan::new(model, be, optimizer, needs, checkpointing)
@@ -139,7 +141,9 @@ impl<'s> Job<'s> {
             sites: model.sites.len(),
             trainable_parameters: plan.parameters,
             optimizer: optimizer.name().into(),
-            policy: plan.exec.checkpointing().policy.to_string(),
+            gradient: gradient.name(),
+            approximation: gradient.is_approximate().then(|| gradient.to_string()),
+            policy: plan.policy(),
             store: plan.exec.checkpointing().store.name(),
             tile_rows: plan.exec.checkpointing().tile.map(NonZeroUsize::get),
             apply_and_free: needs.apply_and_free,
@@ -178,6 +182,7 @@ impl<'s> Job<'s> {
             data_bytes: datasets().map(|data| data.heap_bytes() as u64).sum(),
             apply_and_free: settings.max_grad_norm == 0.0 && settings.grad_accum == 1,
             train: true,
+            gradient: Gradient::Backprop,
         })
     }
 }

@@ -15,6 +15,7 @@ mod checkpoint_file;
 mod checkpointing;
 mod error;
 mod evaluate;
+mod gradient;
 mod init;
 mod job;
 mod log;
@@ -37,6 +38,7 @@ pub use adapter_io::save_adapter;
 pub use batch::BatchBuffers;
 pub use error::TrainError;
 pub use evaluate::{EvalSettings, Evaluation, evaluate, evaluate_telling};
+pub use gradient::Gradient;
 pub use init::initialise;
 pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};
 pub use metrics::{

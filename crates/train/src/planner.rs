@@ -1,6 +1,8 @@
 //! Every byte of a run, for each way to run it, and the choice among them.
 
+use std::cmp::Reverse;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 
 use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Timeline};
@@ -9,10 +11,10 @@ use lowtide_optim::Optimizer;
 use lowtide_tape::{Checkpointing, Limits, Plan};
 
 use crate::checkpoint_file::BUFFERS;
-use crate::{BatchBuffers, PlanRow};
+use crate::{BatchBuffers, Gradient, PlanRow};
 
 /// What does not depend on the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Needs {
     /// The largest micro-batch.
     pub limits: Limits,
@@ -24,6 +26,8 @@ pub struct Needs {
     pub apply_and_free: bool,
     /// Training, or evaluation only.
     pub train: bool,
+    /// How gradients are come by in training.
+    pub gradient: Gradient,
 }
 
 /// A way to run, with every byte it will hold.
@@ -55,15 +59,36 @@ impl RunPlan {
     ) -> Self {
         let ranges = model.program.param_ranges();
         let parameters = model.program.params();
-        let widest = ranges.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-        let (gradients, state_words) = match (needs.train, needs.apply_and_free) {
+        let state = || optimizer.state_words(&model.tensor_lens());
+        let (gradients, state_words) = match (needs.train, needs.gradient) {
             (false, _) => (0, 0),
-            (true, true) => (widest, optimizer.state_words(&model.tensor_lens())),
-            (true, false) => (parameters, optimizer.state_words(&model.tensor_lens())),
+            (true, _) if needs.apply_and_free => (widest(&ranges, 1), state()),
+            (true, Gradient::Backprop) => (parameters, state()),
+            (true, Gradient::Mezo { .. }) => (widest(&ranges, 1), state()),
+            (true, Gradient::Partial { blocks }) => (widest(&ranges, blocks.get()), state()),
         };
-        let exec = Plan::new(&model.program, be, needs.limits, checkpointing, needs.train);
+        let (program, limits) = (&model.program, needs.limits);
+        let checkpointing: Checkpointing = checkpointing.into();
+        let exec = match needs.gradient {
+            Gradient::Mezo { .. } if needs.train => {
+                Plan::pair(program, be, limits, checkpointing.tile)
+            }
+            Gradient::Partial { blocks } if needs.train => {
+                Plan::partial(program, be, limits, checkpointing, blocks.get())
+            }
+            _ => Plan::new(program, be, limits, checkpointing, needs.train),
+        };
         let resident_bytes = model.resident_bytes;
         Self { exec, needs, parameters, gradients, state_words, resident_bytes }
+    }
+
+    /// What is kept between forward and backward: a policy's name, or `none`.
+    #[must_use]
+    pub fn policy(&self) -> String {
+        match self.needs.train && self.needs.gradient.keeps_nothing() {
+            true => "none".into(),
+            false => self.exec.checkpointing().policy.to_string(),
+        }
     }
 
     /// Bytes at the peak, by category.
@@ -105,6 +130,13 @@ impl RunPlan {
     }
 }
 
+/// Parameters of the `count` segments that have most.
+fn widest(ranges: &[Range<usize>], count: usize) -> usize {
+    let mut lens: Vec<usize> = ranges.iter().map(ExactSizeIterator::len).collect();
+    lens.sort_unstable_by_key(|&len| Reverse(len));
+    lens.iter().take(count).sum()
+}
+
 /// Plans `candidates` in order (fastest first) and takes the first that fits the budget; also how
 /// each of them fares. `None` when none fits.
 pub(crate) fn choose(
@@ -123,8 +155,8 @@ pub(crate) fn choose(
         }
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
-        let Checkpointing { policy, store, tile } = checkpointing;
-        let (policy, store) = (policy.to_string(), store.name());
+        let Checkpointing { store, tile, .. } = checkpointing;
+        let (policy, store) = (candidate.policy(), store.name());
         let tile_rows = tile.map(NonZeroUsize::get);
         rows.push(PlanRow { policy, store, tile_rows, peak_bytes, fits, chosen: take });
         if take {

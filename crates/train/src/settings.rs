@@ -67,6 +67,14 @@ pub struct Settings {
     /// Arithmetic of products with packed weights: `f32`, `int8x2` or `int8`; `auto` is the
     /// quickest that the precision allows and the backend has.
     pub compute: String,
+    /// How an update's gradient is come by: `backprop`, or approximately by `mezo` or `partial`.
+    pub gradient: String,
+    /// How far `mezo` looks to either side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mezo_eps: Option<f64>,
+    /// Blocks that `partial` goes through in an update; a quarter of those trained when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial_blocks: Option<usize>,
     /// What is kept from forward to backward: `auto`, `store`, `block`, `every:N` or `sqrt`.
     pub checkpointing: String,
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
@@ -127,6 +135,9 @@ impl Default for Settings {
             memory_budget: None,
             precision: "exact".into(),
             compute: "auto".into(),
+            gradient: "backprop".into(),
+            mezo_eps: None,
+            partial_blocks: None,
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
             tile_rows: "auto".into(),
@@ -259,6 +270,7 @@ impl Settings {
         if !(0.0..1.0).contains(&self.val_split) {
             return bad("val-split", self.val_split.to_string(), "a share from 0 to below 1");
         }
+        self.check_gradient()?;
         self.schedule_kind()?;
         self.precision()?.check(&self.compute)?;
         self.budget()?;

@@ -1,5 +1,8 @@
 //! A reserved run: slabs, executor and optimizer, one update at a time.
 
+mod drawn;
+mod mezo;
+
 use std::ops::Range;
 use std::path::Path;
 
@@ -10,8 +13,9 @@ use lowtide_model::Model;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
 use lowtide_tape::{Accumulate, ApplyNow, Executor, LossSum};
 
+use self::drawn::Drawn;
 use crate::checkpoint_file::ScratchCheckpoints;
-use crate::{BatchBuffers, Needs, RunPlan, TrainError};
+use crate::{BatchBuffers, Gradient, Needs, RunPlan, TrainError};
 
 /// What one update did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,6 +47,10 @@ pub struct Trainer<'p, 'w> {
     apply_and_free: bool,
     max_grad_norm: f64,
     micro_batches: u64,
+    gradient: Gradient,
+    /// Which blocks an update goes through, where it does not go through all.
+    drawn: Option<Drawn>,
+    seed: u64,
 }
 
 impl<'p, 'w> Trainer<'p, 'w> {
@@ -61,7 +69,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
     ) -> Result<Self, ReserveError> {
         let mut held = Held::reserve(&plan, ledger)?;
         let batch = BatchBuffers::new(plan.needs.limits, plan.needs.longest);
-        let Needs { apply_and_free, train, .. } = plan.needs;
+        let Needs { apply_and_free, train, gradient, .. } = plan.needs;
         let executor = match Executor::reserve(&model.program, be, plan.exec, seed, ledger) {
             Ok(executor) => executor,
             Err(error) => {
@@ -74,6 +82,11 @@ impl<'p, 'w> Trainer<'p, 'w> {
             optimizer.init(&tensor_lens, held.state.get_mut());
         }
         let segments = segments(model, optimizer, &tensor_lens);
+        let ranges = model.program.param_ranges();
+        let drawn = match gradient {
+            Gradient::Partial { blocks } => Some(Drawn::new(&ranges, blocks, seed)),
+            Gradient::Backprop | Gradient::Mezo { .. } => None,
+        };
         Ok(Self {
             model,
             be,
@@ -82,11 +95,14 @@ impl<'p, 'w> Trainer<'p, 'w> {
             held,
             batch,
             tensor_lens,
-            ranges: model.program.param_ranges(),
+            ranges,
             segments,
             apply_and_free,
             max_grad_norm,
             micro_batches: 0,
+            gradient,
+            drawn,
+            seed,
         })
     }
 
@@ -205,6 +221,13 @@ impl<'p, 'w> Trainer<'p, 'w> {
         labelled: usize,
         hyper: StepHyper,
     ) -> Result<Update, TrainError> {
+        if let Gradient::Mezo { eps } = self.gradient {
+            return self.update_mezo(data, examples, sequences, labelled, hyper, eps);
+        }
+        if let Some(drawn) = &mut self.drawn {
+            drawn.draw(hyper.step, &self.ranges);
+            self.executor.choose(drawn.chosen());
+        }
         let scale = 1.0 / labelled as f32;
         if self.apply_and_free {
             assert!(examples.len() <= sequences, "apply-and-free takes one micro-batch an update");
@@ -213,7 +236,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         let mut update =
             Update { sum: LossSum::default(), tokens: 0, grad_norm: None, non_finite: 0 };
         self.held.grads.get_mut::<f32>().fill(0.0);
-        let ranges = &self.ranges;
+        let ranges = self.drawn.as_ref().map_or(&self.ranges[..], Drawn::ranges);
         while examples.len() > 0 {
             let batch =
                 self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
@@ -231,12 +254,26 @@ impl<'p, 'w> Trainer<'p, 'w> {
                 true => clip_factor(stats.sum_squares, self.max_grad_norm),
                 false => 1.0,
             };
-            let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, ..hyper };
-            let (p, g, s) =
-                (self.held.params.get_mut(), self.held.grads.get(), self.held.state.get_mut());
-            self.optimizer.update(self.be, &self.tensor_lens, p, g, s, &hyper);
+            self.apply(StepHyper { grad_scale: hyper.grad_scale * factor, ..hyper });
         }
         Ok(update)
+    }
+
+    /// Hands the optimizer all gradients that are held.
+    fn apply(&mut self, hyper: StepHyper) {
+        let (p, g, s): (&mut [f32], &[f32], &mut [f32]) =
+            (self.held.params.get_mut(), self.held.grads.get(), self.held.state.get_mut());
+        let (be, optimizer, lens) = (self.be, self.optimizer, &self.tensor_lens);
+        let Some(drawn) = &self.drawn else {
+            return optimizer.update(be, lens, p, g, s, &hyper);
+        };
+        for &segment in drawn.chosen() {
+            let (tensors, words) = &self.segments[segment];
+            let hyper = StepHyper { step: drawn.update_of(segment), ..hyper };
+            let (p, g) =
+                (&mut p[self.ranges[segment].clone()], &g[drawn.ranges()[segment].clone()]);
+            optimizer.update(be, &lens[tensors.clone()], p, g, &mut s[words.clone()], &hyper);
+        }
     }
 
     fn update_and_free(
@@ -252,13 +289,15 @@ impl<'p, 'w> Trainer<'p, 'w> {
         let (be, optimizer, lens) = (self.be, self.optimizer, &self.tensor_lens);
         let (segments, state) = (&self.segments, self.held.state.get_mut::<f32>());
         let mut non_finite = 0;
-        let ranges = &self.ranges;
+        let (ranges, drawn) = (&self.ranges, &self.drawn);
         let update = |segment: usize, p: &mut [f32], g: &[f32]| {
             let bad = be.stats(g).non_finite;
             non_finite += bad;
             if bad == 0 {
                 let (tensors, words) = &segments[segment];
                 let state = &mut state[words.clone()];
+                let step = drawn.as_ref().map_or(hyper.step, |drawn| drawn.update_of(segment));
+                let hyper = StepHyper { step, ..hyper };
                 optimizer.update(be, &lens[tensors.clone()], p, g, state, &hyper);
             }
         };

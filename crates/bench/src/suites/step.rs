@@ -9,7 +9,7 @@ use lowtide_model::Model;
 use lowtide_optim::{AdamW, Optimizer, Sgd, StepHyper};
 use lowtide_tape::{Checkpointing, Limits, Policy};
 use lowtide_tensor::QUANTUM;
-use lowtide_train::{Needs, RunPlan, Trainer, initialise};
+use lowtide_train::{Gradient, Needs, RunPlan, Trainer, initialise};
 
 use super::{Base, cost};
 use crate::stand::Task;
@@ -186,5 +186,6 @@ pub(super) fn needs(data: &Dataset, tokens: usize, train: bool) -> Needs {
         data_bytes: data.heap_bytes() as u64,
         apply_and_free: false,
         train,
+        gradient: Gradient::Backprop,
     }
 }

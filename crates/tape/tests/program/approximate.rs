@@ -76,13 +76,16 @@ fn a_pair_takes_one_boundary_value_more_than_an_evaluation() {
     assert_eq!(pair.bytes()[Category::Checkpoint], 0);
 }
 
-/// Steps of the given choices, each from the same parameters: losses, gradients and who had them.
+/// What came of a step: the loss, and of each segment that was heard of the gradients.
+type Heard = (LossSum, Vec<(usize, Vec<f32>)>);
+
+/// Steps of the given choices, each from the same parameters.
 fn chosen(
     program: &Program<'_, f32>,
     data: &Data,
     how: Checkpointing,
     choices: &[&[usize]],
-) -> Vec<(LossSum, Vec<(usize, Vec<f32>)>)> {
+) -> Vec<Heard> {
     let most = choices.iter().map(|choice| choice.len()).max().unwrap();
     let plan = Plan::partial(program, &Scalar, data.limits(), how, most);
     let mut ledger = Ledger::new(Budget::of(plan.bytes().held() + plan.library_bytes()));

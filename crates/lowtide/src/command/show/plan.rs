@@ -21,11 +21,6 @@ fn run(report: &PlanReport) -> String {
     let numbers = counted(report.trainable_parameters as u64, "trainable number");
     let sites = counted(report.sites as u64, "linear");
     let (tokens, labelled) = (report.tokens_max as u64, report.labelled_max as u64);
-    let gradients = if report.apply_and_free {
-        "each block's are applied and freed at once"
-    } else {
-        "all blocks' are kept until the update"
-    };
     let mut facts = Facts::default();
     facts
         .add("base", format!("{} ({})", report.model.display(), report.architecture))
@@ -36,12 +31,25 @@ fn run(report: &PlanReport) -> String {
             "micro-batch",
             format!("up to {}, {} labelled", counted(tokens, "token"), count(labelled)),
         )
-        .add("gradients", gradients)
+        .add("gradients", gradients(report))
         .add("computing", computing(report));
+    if let Some(approximation) = &report.approximation {
+        facts.add("approximate", approximation);
+    }
     if let Some(source) = source(report) {
         facts.add("budget", source);
     }
     facts.under("Plan")
+}
+
+/// How long gradients live.
+fn gradients(report: &PlanReport) -> &'static str {
+    match (report.gradient, report.apply_and_free) {
+        ("mezo", _) => "made and freed block by block, from two losses an update",
+        (_, true) => "each block's are applied and freed at once",
+        ("partial", false) => "those of the blocks that are drawn are kept until the update",
+        (_, false) => "all blocks' are kept until the update",
+    }
 }
 
 /// How the weights are kept.
@@ -141,6 +149,8 @@ mod tests {
             sites: 210,
             trainable_parameters: 2_442_240,
             optimizer: "adamw8bit".into(),
+            gradient: "backprop",
+            approximation: None,
             policy: "block".into(),
             store: "f32",
             tile_rows: None,
@@ -201,6 +211,23 @@ Checkpoint policies, fastest first, and what each would hold
         assert!(text.contains("  in all        65.00 MiB\n"), "{text}");
         assert!(text.contains("  store                    210.00 MiB\n"), "{text}");
         assert!(text.contains("applied and freed at once"), "{text}");
+    }
+
+    #[test]
+    fn an_approximate_gradient_is_called_so() {
+        let of = |gradient, words: &str| {
+            plan(&PlanReport { gradient, approximation: Some(words.into()), ..report() })
+        };
+        let mezo = of("mezo", "mezo, eps 0.01");
+        assert!(mezo.contains("  gradients     made and freed block by block, from two"), "{mezo}");
+        assert!(mezo.contains("\n  approximate   mezo, eps 0.01\n"), "{mezo}");
+        let partial = of("partial", "partial, 8 blocks an update");
+        assert!(
+            partial.contains("  gradients     those of the blocks that are drawn"),
+            "{partial}"
+        );
+        assert!(partial.contains("\n  approximate   partial, 8 blocks"), "{partial}");
+        assert!(!plan(&report()).contains("approximate"));
     }
 
     #[test]
