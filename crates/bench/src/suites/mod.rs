@@ -1,8 +1,9 @@
-//! The suites: single operations, steps, generation, memory, published tables.
+//! The suites: single operations, steps, generation, memory, gradients, published tables.
 
 mod base;
 mod cost;
 mod generate;
+mod gradients;
 mod kernels;
 mod memory;
 mod papers;
@@ -10,6 +11,7 @@ mod step;
 
 pub use base::{Base, SHAPES};
 pub use generate::generate;
+pub use gradients::gradients;
 pub use kernels::{check_filter, kernels};
 pub use memory::memory;
 pub use papers::papers;

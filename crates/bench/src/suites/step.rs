@@ -165,8 +165,13 @@ fn reserve<'p, 'w>(
 
 /// One sequence of ids without a pattern.
 pub(super) fn sequence(base: &Base, tokens: usize) -> Result<Dataset, BenchError> {
-    let options = DatasetOptions { max_seq_len: tokens, ..DatasetOptions::default() };
-    let record = serde_json::json!({ "input_ids": ids(base, tokens) }).to_string();
+    of_ids(&ids(base, tokens))
+}
+
+/// One sequence of these ids.
+pub(super) fn of_ids(ids: &[u32]) -> Result<Dataset, BenchError> {
+    let options = DatasetOptions { max_seq_len: ids.len(), ..DatasetOptions::default() };
+    let record = serde_json::json!({ "input_ids": ids }).to_string();
     let mut builder = DatasetBuilder::new(&options, None, None)?;
     builder.add_jsonl(Path::new("ids"), record.as_bytes())?;
     Ok(builder.finish()?)

@@ -179,6 +179,7 @@ fn the_summary_has_every_promised_field() {
         "precision",
         "compute",
         "threads",
+        "gradient",
         "policy",
         "store",
         "tile_rows",
