@@ -12,11 +12,11 @@ use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts};
 use lowtide_tape::Checkpointing;
 
 use crate::metrics::by_name;
-use crate::planner::choose;
+use crate::planner::{Candidate, choose};
 use crate::prepare::limits_of;
 use crate::room::{Allowed, Room, cache_bytes};
 use crate::{
-    Gradient, Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError,
+    Clip, Gradient, Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError,
     StreamWeights, TrainError, Warning,
 };
 
@@ -38,6 +38,7 @@ pub(crate) struct Job<'s> {
 /// The chosen plan, and what to tell the user of it.
 pub(crate) struct Planned {
     pub(crate) plan: RunPlan,
+    pub(crate) clip: Clip,
     pub(crate) report: PlanReport,
 }
 
@@ -122,13 +123,14 @@ impl<'s> Job<'s> {
         let gradient = settings.gradient_for(trained)?;
         let (budget, needs) = (allowed.bytes, Needs { gradient, ..self.needs()? });
         let optimizer = self.optimizer.as_ref();
-        let (chosen, rows) = choose(&self.candidates, budget, |checkpointing| {
-            RunPlan::new(model, be, optimizer, needs, checkpointing)
+        let (chosen, rows) = choose(self.ways()?, budget, |way: Candidate| {
+            let needs = Needs { apply_and_free: way.clipping.frees(settings.grad_accum), ..needs };
+            RunPlan::new(model, be, optimizer, needs, way.checkpointing)
         });
         let leanest = rows.iter().min_by_key(|row| row.peak_bytes).cloned();
         let (smallest, leanest) =
             leanest.map_or((0, String::new()), |row| (row.peak_bytes, row.policy));
-        let Some(plan) = chosen else {
+        let Some((way, plan)) = chosen else {
             let budget = budget.unwrap_or(0);
             let from = allowed.source;
             return Err(TrainError::NoPlanFits { budget, smallest, policy: leanest, from });
@@ -146,7 +148,8 @@ impl<'s> Job<'s> {
             policy: plan.policy(),
             store: plan.exec.checkpointing().store.name(),
             tile_rows: plan.exec.checkpointing().tile.map(NonZeroUsize::get),
-            apply_and_free: needs.apply_and_free,
+            apply_and_free: plan.needs.apply_and_free,
+            clipping: way.clipping.name(),
             steps: self.steps(),
             tokens_max: needs.limits.tokens,
             labelled_max: needs.limits.labelled,
@@ -169,10 +172,20 @@ impl<'s> Job<'s> {
                 self.data.valid.is_some(),
             ),
         };
-        Ok(Planned { plan, report })
+        let clip = way.clipping.clip(settings.max_grad_norm);
+        Ok(Planned { plan, clip, report })
     }
 
-    /// What every plan has to have room for.
+    /// Everything worth planning, fastest first. What computes a step twice comes last.
+    fn ways(&self) -> Result<impl Iterator<Item = Candidate>, SettingsError> {
+        let all = |clipping| {
+            let way = move |&checkpointing| Candidate { checkpointing, clipping };
+            self.candidates.iter().map(way)
+        };
+        Ok(self.settings.clippings()?.into_iter().flat_map(all))
+    }
+
+    /// What every plan has to have room for, gradients aside.
     fn needs(&self) -> Result<Needs, TrainError> {
         let settings = self.settings;
         let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
@@ -180,7 +193,7 @@ impl<'s> Job<'s> {
             limits: limits_of(datasets(), settings.batch_size)?,
             longest: datasets().map(|data| data.stats().longest).max().unwrap_or(0),
             data_bytes: datasets().map(|data| data.heap_bytes() as u64).sum(),
-            apply_and_free: settings.max_grad_norm == 0.0 && settings.grad_accum == 1,
+            apply_and_free: false,
             train: true,
             gradient: Gradient::Backprop,
         })

@@ -13,6 +13,7 @@ mod adapter_io;
 mod batch;
 mod checkpoint_file;
 mod checkpointing;
+mod clipping;
 mod error;
 mod evaluate;
 mod gradient;
@@ -36,6 +37,7 @@ mod warning;
 
 pub use adapter_io::save_adapter;
 pub use batch::BatchBuffers;
+pub use clipping::Clip;
 pub use error::TrainError;
 pub use evaluate::{EvalSettings, Evaluation, evaluate, evaluate_telling};
 pub use gradient::Gradient;

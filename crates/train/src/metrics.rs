@@ -124,6 +124,8 @@ pub struct PlanRow {
     pub store: &'static str,
     /// Rows that a block works on at a time; none for all.
     pub tile_rows: Option<usize>,
+    /// How gradients are clipped.
+    pub clipping: &'static str,
     /// Bytes it would hold at its peak.
     pub peak_bytes: u64,
     /// Whether that fits the budget.
@@ -160,6 +162,8 @@ pub struct PlanReport {
     pub tile_rows: Option<usize>,
     /// Whether each block's gradients are applied as soon as they are complete.
     pub apply_and_free: bool,
+    /// How gradients are clipped: `off`, `whole`, `two-pass` or `per-block`.
+    pub clipping: &'static str,
     /// Updates the run will make.
     pub steps: u64,
     /// Rows of the largest micro-batch.
@@ -208,7 +212,7 @@ pub struct StepReport {
     /// Learning rate.
     pub lr: f64,
     /// Norm of the whole gradient before clipping; `None` when gradients are applied and freed
-    /// block by block.
+    /// block by block without clipping.
     pub grad_norm: Option<f64>,
     /// Tokens of the update.
     pub tokens: u64,
@@ -281,6 +285,9 @@ pub struct Summary {
     /// Rows that a block worked on at a time; none for all.
     #[serde(default)]
     pub tile_rows: Option<usize>,
+    /// How gradients were clipped: `off`, `whole`, `two-pass` or `per-block`.
+    #[serde(default)]
+    pub clipping: String,
     /// Trainable numbers.
     pub trainable_parameters: usize,
     /// The run was asked to stop before its last update.

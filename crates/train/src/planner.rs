@@ -11,6 +11,7 @@ use lowtide_optim::Optimizer;
 use lowtide_tape::{Checkpointing, Limits, Plan};
 
 use crate::checkpoint_file::BUFFERS;
+use crate::clipping::Clipping;
 use crate::{BatchBuffers, Gradient, PlanRow};
 
 /// What does not depend on the policy.
@@ -137,30 +138,37 @@ fn widest(ranges: &[Range<usize>], count: usize) -> usize {
     lens.iter().take(count).sum()
 }
 
+/// What a plan is made for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    pub(crate) checkpointing: Checkpointing,
+    pub(crate) clipping: Clipping,
+}
+
 /// Plans `candidates` in order (fastest first) and takes the first that fits the budget; also how
 /// each of them fares. `None` when none fits.
 pub(crate) fn choose(
-    candidates: &[Checkpointing],
+    candidates: impl Iterator<Item = Candidate>,
     budget: Option<u64>,
-    mut plan: impl FnMut(Checkpointing) -> RunPlan,
-) -> (Option<RunPlan>, Vec<PlanRow>) {
+    mut plan: impl FnMut(Candidate) -> RunPlan,
+) -> (Option<(Candidate, RunPlan)>, Vec<PlanRow>) {
     let mut chosen = None;
     let mut rows = Vec::new();
-    for &checkpointing in candidates {
-        let candidate = plan(checkpointing);
-        let peak_bytes = candidate.bytes().held();
+    for candidate in candidates {
+        let planned = plan(candidate);
+        let peak_bytes = planned.bytes().held();
         // What is slower and holds no less is no alternative.
         if rows.iter().any(|row: &PlanRow| row.peak_bytes <= peak_bytes) {
             continue;
         }
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
-        let Checkpointing { store, tile, .. } = checkpointing;
-        let (policy, store) = (candidate.policy(), store.name());
+        let Candidate { checkpointing: Checkpointing { store, tile, .. }, clipping } = candidate;
+        let (policy, store, clipping) = (planned.policy(), store.name(), clipping.name());
         let tile_rows = tile.map(NonZeroUsize::get);
-        rows.push(PlanRow { policy, store, tile_rows, peak_bytes, fits, chosen: take });
+        rows.push(PlanRow { policy, store, tile_rows, clipping, peak_bytes, fits, chosen: take });
         if take {
-            chosen = Some(candidate);
+            chosen = Some((candidate, planned));
         }
     }
     (chosen, rows)

@@ -73,20 +73,20 @@ pub fn finetune_until(
     on_event(&Event::Data(job.data.report.clone()));
     let methods = registry();
     let model = job.build(&methods)?;
-    let Planned { plan, report } = job.plan(&model, be, threads)?;
+    let Planned { plan, clip, report } = job.plan(&model, be, threads)?;
     on_event(&Event::Plan(Box::new(report.clone())));
     let course = report::course(&plan.timeline());
     tracing::debug!(
         policy = report.policy,
         store = report.store,
         tile_rows = report.tile_rows,
+        clipping = report.clipping,
         bytes = report.planned_peak_bytes,
         "plan chosen"
     );
 
     let mut ledger = Ledger::new(report.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
     let (optimizer, seed) = (job.optimizer.as_ref(), settings.seed);
-    let clip = settings.max_grad_norm;
     let mut trainer = Trainer::reserve(&model, be, optimizer, plan, clip, seed, &mut ledger)?;
     trainer.open_scratch(&settings.scratch_dir(), &mut ledger)?;
     let room = report.streamed_bytes;
@@ -110,12 +110,17 @@ pub fn finetune_until(
     };
     let tile_rows = report.tile_rows.map_or_else(|| "all".into(), |rows| rows.to_string());
     let compute = report.compute.to_owned();
+    let clipping = match report.clipping {
+        "off" => settings.clipping.clone(),
+        way => way.to_owned(),
+    };
     let resolved = Settings {
         warmup_steps: Some(warmup_steps),
         checkpointing,
         checkpoint_store,
         tile_rows,
         compute,
+        clipping,
         ..settings.clone()
     };
     let mut run = Run {
@@ -168,6 +173,7 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.policy.clone_from(&plan.policy);
     summary.store = plan.store.into();
     summary.tile_rows = plan.tile_rows;
+    summary.clipping = plan.clipping.into();
     summary.trainable_parameters = plan.trainable_parameters;
 }
 

@@ -57,6 +57,9 @@ pub struct Settings {
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm; 0 turns clipping off.
     pub max_grad_norm: f64,
+    /// How they are: `auto`, `whole`, `two-pass` or `per-block`. `auto` takes `two-pass`, which is
+    /// the same update in twice the time, where no plan with `whole` fits the budget.
+    pub clipping: String,
     /// Loss on responses only, for chat and completion data.
     pub mask_prompt: bool,
     /// Heap that may be held, such as `256MiB`; none for no limit.
@@ -131,6 +134,7 @@ impl Default for Settings {
             optimizer: "adamw8bit".into(),
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+            clipping: "auto".into(),
             mask_prompt: true,
             memory_budget: None,
             precision: "exact".into(),
@@ -275,6 +279,7 @@ impl Settings {
         self.precision()?.check(&self.compute)?;
         self.budget()?;
         self.candidates()?;
+        self.clippings()?;
         StreamWeights::named(&self.stream_weights)?;
         Ok(())
     }

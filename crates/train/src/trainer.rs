@@ -2,6 +2,7 @@
 
 mod drawn;
 mod mezo;
+mod update;
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,12 +11,12 @@ use lowtide_backend::Backend;
 use lowtide_data::{DataError, Dataset};
 use lowtide_memory::{ByCategory, Category, Charge, Ledger, ReserveError, Slab};
 use lowtide_model::Model;
-use lowtide_optim::{Optimizer, StepHyper, clip_factor};
-use lowtide_tape::{Accumulate, ApplyNow, Executor, LossSum};
+use lowtide_optim::Optimizer;
+use lowtide_tape::{Executor, LossSum};
 
 use self::drawn::Drawn;
 use crate::checkpoint_file::ScratchCheckpoints;
-use crate::{BatchBuffers, Gradient, Needs, RunPlan, TrainError};
+use crate::{BatchBuffers, Clip, Gradient, Needs, RunPlan, TrainError};
 
 /// What one update did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,7 +25,7 @@ pub struct Update {
     pub sum: LossSum,
     /// Tokens read.
     pub tokens: u64,
-    /// Norm of the gradient before clipping; `None` when it was applied block by block.
+    /// Norm of the gradient before clipping; `None` when it was applied block by block, unclipped.
     pub grad_norm: Option<f64>,
     /// Gradients that are infinite or NaN. Then no parameter was updated with them; where gradients
     /// are applied block by block, the blocks above were.
@@ -45,7 +46,9 @@ pub struct Trainer<'p, 'w> {
     /// Of each segment: where its tensors are in `tensor_lens`, and its state in the slab.
     segments: Vec<(Range<usize>, Range<usize>)>,
     apply_and_free: bool,
-    max_grad_norm: f64,
+    clip: Clip,
+    /// Of each segment, the sum of its gradients' squares.
+    squares: Vec<f64>,
     micro_batches: u64,
     gradient: Gradient,
     /// Which blocks an update goes through, where it does not go through all.
@@ -55,6 +58,7 @@ pub struct Trainer<'p, 'w> {
 
 impl<'p, 'w> Trainer<'p, 'w> {
     /// Reserves everything the plan says. Parameters are zero and the optimizer's state is fresh.
+    /// `clip` is what gradients are scaled down to: a [`Clip`], or the norm of all together.
     ///
     /// # Errors
     /// [`ReserveError`] when the ledger or the system refuses; nothing stays reserved then.
@@ -63,7 +67,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         be: &'p dyn Backend<f32>,
         optimizer: &'p dyn Optimizer,
         plan: RunPlan,
-        max_grad_norm: f64,
+        clip: impl Into<Clip>,
         seed: u64,
         ledger: &mut Ledger,
     ) -> Result<Self, ReserveError> {
@@ -98,7 +102,8 @@ impl<'p, 'w> Trainer<'p, 'w> {
             ranges,
             segments,
             apply_and_free,
-            max_grad_norm,
+            clip: clip.into(),
+            squares: vec![0.0; model.program.segments.len()],
             micro_batches: 0,
             gradient,
             drawn,
@@ -201,109 +206,6 @@ impl<'p, 'w> Trainer<'p, 'w> {
     pub fn loss_of(&mut self, data: &Dataset, index: usize) -> Result<LossSum, DataError> {
         let batch = self.batch.fill(data, index..index + 1, 0)?;
         Ok(self.executor.loss(self.held.params.get(), &batch))
-    }
-
-    /// One update over the sequences that `examples` number, `sequences` of them in a micro-batch.
-    /// `hyper.grad_scale` is the caller's factor, usually 1; averaging over labelled tokens and
-    /// clipping come on top.
-    ///
-    /// # Errors
-    /// When the data's temporary file cannot be read, or the plan's checkpoint file fails; then
-    /// nothing was updated, or where gradients are applied block by block, the blocks above.
-    ///
-    /// # Panics
-    /// When the plan applies and frees but `examples` do not fit one micro-batch.
-    pub fn update(
-        &mut self,
-        data: &Dataset,
-        mut examples: impl ExactSizeIterator<Item = usize>,
-        sequences: usize,
-        labelled: usize,
-        hyper: StepHyper,
-    ) -> Result<Update, TrainError> {
-        if let Gradient::Mezo { eps } = self.gradient {
-            return self.update_mezo(data, examples, sequences, labelled, hyper, eps);
-        }
-        if let Some(drawn) = &mut self.drawn {
-            drawn.draw(hyper.step, &self.ranges);
-            self.executor.choose(drawn.chosen());
-        }
-        let scale = 1.0 / labelled as f32;
-        if self.apply_and_free {
-            assert!(examples.len() <= sequences, "apply-and-free takes one micro-batch an update");
-            return self.update_and_free(data, examples, scale, hyper);
-        }
-        let mut update =
-            Update { sum: LossSum::default(), tokens: 0, grad_norm: None, non_finite: 0 };
-        self.held.grads.get_mut::<f32>().fill(0.0);
-        let ranges = self.drawn.as_ref().map_or(&self.ranges[..], Drawn::ranges);
-        while examples.len() > 0 {
-            let batch =
-                self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
-            self.micro_batches += 1;
-            let mut sink = Accumulate { grads: self.held.grads.get_mut(), ranges };
-            update.tokens += batch.ids.len() as u64;
-            update.sum +=
-                self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
-        }
-        let stats = self.be.stats(self.held.grads.get());
-        update.grad_norm = Some(stats.sum_squares.sqrt());
-        update.non_finite = stats.non_finite;
-        if stats.non_finite == 0 {
-            let factor = match self.max_grad_norm > 0.0 {
-                true => clip_factor(stats.sum_squares, self.max_grad_norm),
-                false => 1.0,
-            };
-            self.apply(StepHyper { grad_scale: hyper.grad_scale * factor, ..hyper });
-        }
-        Ok(update)
-    }
-
-    /// Hands the optimizer all gradients that are held.
-    fn apply(&mut self, hyper: StepHyper) {
-        let (p, g, s): (&mut [f32], &[f32], &mut [f32]) =
-            (self.held.params.get_mut(), self.held.grads.get(), self.held.state.get_mut());
-        let (be, optimizer, lens) = (self.be, self.optimizer, &self.tensor_lens);
-        let Some(drawn) = &self.drawn else {
-            return optimizer.update(be, lens, p, g, s, &hyper);
-        };
-        for &segment in drawn.chosen() {
-            let (tensors, words) = &self.segments[segment];
-            let hyper = StepHyper { step: drawn.update_of(segment), ..hyper };
-            let (p, g) =
-                (&mut p[self.ranges[segment].clone()], &g[drawn.ranges()[segment].clone()]);
-            optimizer.update(be, &lens[tensors.clone()], p, g, &mut s[words.clone()], &hyper);
-        }
-    }
-
-    fn update_and_free(
-        &mut self,
-        data: &Dataset,
-        examples: impl Iterator<Item = usize>,
-        scale: f32,
-        hyper: StepHyper,
-    ) -> Result<Update, TrainError> {
-        let batch = self.batch.fill(data, examples, self.micro_batches)?;
-        self.micro_batches += 1;
-        let tokens = batch.ids.len() as u64;
-        let (be, optimizer, lens) = (self.be, self.optimizer, &self.tensor_lens);
-        let (segments, state) = (&self.segments, self.held.state.get_mut::<f32>());
-        let mut non_finite = 0;
-        let (ranges, drawn) = (&self.ranges, &self.drawn);
-        let update = |segment: usize, p: &mut [f32], g: &[f32]| {
-            let bad = be.stats(g).non_finite;
-            non_finite += bad;
-            if bad == 0 {
-                let (tensors, words) = &segments[segment];
-                let state = &mut state[words.clone()];
-                let step = drawn.as_ref().map_or(hyper.step, |drawn| drawn.update_of(segment));
-                let hyper = StepHyper { step, ..hyper };
-                optimizer.update(be, &lens[tensors.clone()], p, g, state, &hyper);
-            }
-        };
-        let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
-        let sum = self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
-        Ok(Update { sum, tokens, grad_norm: None, non_finite })
     }
 }
 

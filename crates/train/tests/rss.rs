@@ -11,7 +11,7 @@ use lowtide_tape::{Checkpointing, Policy, Store};
 use lowtide_testkit::golden::golden_dir;
 use lowtide_testkit::rss::{self, Sampler};
 use lowtide_testkit::tiny::TinyLlama;
-use lowtide_train::OpenBase;
+use lowtide_train::{Clip, OpenBase};
 
 use support::{Home, Kind, Setup, dataset, in_pool, say, write_data};
 
@@ -56,9 +56,8 @@ fn growth_is_the_plan(
     let checkpointing = checkpointing.into();
     let Checkpointing { policy, store, tile } = checkpointing;
     kind.in_pool(2, |be| {
-        let max_grad_norm = if apply_and_free { 0.0 } else { 1.0 };
-        let setup =
-            Setup { policy, store, tile, rank: 8, apply_and_free, max_grad_norm, ..Setup::new(be) };
+        let clip = if apply_and_free { Clip::Off } else { Clip::Whole(1.0) };
+        let setup = Setup { policy, store, tile, rank: 8, apply_and_free, clip, ..Setup::new(be) };
         warm_up(&setup);
         let file = base.file_name().unwrap().display();
         let name = format!("{}, {file}, {checkpointing:?}", be.name());

@@ -126,6 +126,10 @@ struct TrainingFlags {
     #[arg(long, value_name = "X")]
     #[arg(allow_negative_numbers = true)]
     max_grad_norm: Option<f64>,
+    /// How: whole (all gradients are held), two-pass (none are; twice the time, the same update),
+    /// per-block (each block by itself); auto: whole, or two-pass to fit [default: auto]
+    #[arg(long, value_name = "WAY", value_parser = ["auto", "whole", "two-pass", "per-block"])]
+    clipping: Option<String>,
     /// How an update's gradient is come by; mezo (two losses in a random direction) and partial
     /// (backward through some blocks) are approximate, and take less memory [default: backprop]
     #[arg(long, value_name = "NAME", value_parser = Gradient::NAMES)]
@@ -222,6 +226,7 @@ impl RunFlags {
         set(&mut s.optimizer, &training.optimizer);
         set(&mut s.weight_decay, &training.weight_decay);
         set(&mut s.max_grad_norm, &training.max_grad_norm);
+        set(&mut s.clipping, &training.clipping);
         set(&mut s.gradient, &training.gradient);
         set_option(&mut s.mezo_eps, &training.mezo_eps);
         set_option(&mut s.partial_blocks, &training.partial_blocks);

@@ -183,6 +183,7 @@ fn the_summary_has_every_promised_field() {
         "policy",
         "store",
         "tile_rows",
+        "clipping",
         "trainable_parameters",
     ];
     assert_eq!(keys, expected);

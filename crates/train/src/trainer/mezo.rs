@@ -7,7 +7,7 @@ use lowtide_optim::{Noise, StepHyper, clip_factor};
 use lowtide_tape::{LossSum, Pair};
 
 use super::{Trainer, Update};
-use crate::TrainError;
+use crate::{Clip, TrainError};
 
 /// A trainer's parameters a way to either side in a direction.
 struct Sides<'a> {
@@ -84,9 +84,10 @@ impl Trainer<'_, '_> {
         if finite {
             let (params, room) = (self.held.params.get_mut::<f32>(), self.held.grads.get_mut());
             let state = self.held.state.get_mut::<f32>();
-            let squares = slope * slope;
-            let clip = self.max_grad_norm;
-            let factor = if clip > 0.0 { clip_factor(squares, clip) } else { 1.0 };
+            let factor = match self.clip {
+                Clip::Off => 1.0,
+                Clip::Whole(most) | Clip::PerBlock(most) => clip_factor(slope * slope, most),
+            };
             let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, ..hyper };
             let slope = slope as f32;
             for (range, (tensors, words)) in self.ranges.iter().zip(&self.segments) {

@@ -4,6 +4,7 @@
 mod approximate;
 mod bad_files;
 mod bad_settings;
+mod clipping;
 mod determinism;
 mod families;
 mod folders;

@@ -18,7 +18,8 @@ use lowtide_tape::{Checkpointing, Limits, Policy, Store};
 use lowtide_testkit::rng::Rng;
 use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
 use lowtide_train::{
-    Gradient, Needs, OpenBase, Prepared, RunPlan, Settings, Trainer, Update, initialise, registry,
+    Clip, Gradient, Needs, OpenBase, Prepared, RunPlan, Settings, Trainer, Update, initialise,
+    registry,
 };
 
 /// Tokens that every tiny base here knows.
@@ -117,7 +118,7 @@ pub(crate) struct Setup<'s> {
     /// Micro-batches in an update.
     pub(crate) accum: usize,
     pub(crate) apply_and_free: bool,
-    pub(crate) max_grad_norm: f64,
+    pub(crate) clip: Clip,
     pub(crate) seed: u64,
     pub(crate) gradient: Gradient,
 }
@@ -141,7 +142,7 @@ impl<'s> Setup<'s> {
             sequences: 1,
             accum: 1,
             apply_and_free: false,
-            max_grad_norm: 0.0,
+            clip: Clip::Off,
             seed: 0,
             gradient: Gradient::Backprop,
         }
@@ -183,7 +184,7 @@ impl<'s> Setup<'s> {
         ledger: &mut Ledger,
     ) -> Trainer<'p, 'w> {
         let plan = self.plan(model, data);
-        let (be, optimizer, clip) = (self.be, self.optimizer, self.max_grad_norm);
+        let (be, optimizer, clip) = (self.be, self.optimizer, self.clip);
         let mut trainer =
             Trainer::reserve(model, be, optimizer, plan, clip, self.seed, ledger).unwrap();
         trainer.open_scratch(&std::env::temp_dir(), ledger).unwrap();

@@ -42,13 +42,22 @@ fn run(report: &PlanReport) -> String {
     facts.under("Plan")
 }
 
-/// How long gradients live.
+/// What is done with the gradients of an update.
 fn gradients(report: &PlanReport) -> &'static str {
-    match (report.gradient, report.apply_and_free) {
-        ("mezo", _) => "made and freed block by block, from two losses an update",
-        (_, true) => "each block's are applied and freed at once",
-        ("partial", false) => "those of the blocks that are drawn are kept until the update",
-        (_, false) => "all blocks' are kept until the update",
+    match (report.gradient, report.apply_and_free, report.clipping) {
+        ("mezo", ..) => "made and freed block by block, from two losses an update",
+        (_, true, "two-pass") => {
+            "each block's are applied and freed at once; to clip them, each update is computed twice"
+        }
+        (_, true, "per-block") => {
+            "each block's are clipped by themselves, applied and freed at once"
+        }
+        (_, true, _) => "each block's are applied and freed at once",
+        ("partial", false, _) => "those of the blocks that are drawn are kept until the update",
+        (_, false, "per-block") => {
+            "all blocks' are kept until the update, each block's clipped by themselves"
+        }
+        (_, false, _) => "all blocks' are kept until the update",
     }
 }
 
@@ -106,6 +115,9 @@ fn alternatives(report: &PlanReport) -> String {
             if let Some(rows) = row.tile_rows {
                 name = format!("{name}, {rows} rows");
             }
+            if row.clipping == "two-pass" {
+                name = format!("{name}, two passes");
+            }
             (name, bytes(row.peak_bytes), remark.to_owned())
         })
         .collect();
@@ -138,6 +150,7 @@ mod tests {
             policy: policy.into(),
             store,
             tile_rows,
+            clipping: "whole",
             peak_bytes,
             fits,
             chosen,
@@ -155,6 +168,7 @@ mod tests {
             store: "f32",
             tile_rows: None,
             apply_and_free: false,
+            clipping: "whole",
             steps: 96,
             tokens_max: 512,
             labelled_max: 500,
@@ -228,6 +242,21 @@ Checkpoint policies, fastest first, and what each would hold
         );
         assert!(partial.contains("\n  approximate   partial, 8 blocks"), "{partial}");
         assert!(!plan(&report()).contains("approximate"));
+    }
+
+    #[test]
+    fn ways_to_clip_are_told() {
+        let told = |clipping, apply_and_free| {
+            let text = plan(&PlanReport { clipping, apply_and_free, ..report() });
+            text.lines().find_map(|line| line.strip_prefix("  gradients     ")).unwrap().to_owned()
+        };
+        assert!(told("two-pass", true).ends_with("to clip them, each update is computed twice"));
+        assert!(told("per-block", true).starts_with("each block's are clipped by themselves"));
+        assert!(told("per-block", false).starts_with("all blocks' are kept"));
+        assert_eq!(told("off", false), told("whole", false));
+        let mut twice = report();
+        twice.alternatives[2].clipping = "two-pass";
+        assert!(plan(&twice).contains("  every:12, bf16, 64 rows, two passes   60.00 MiB\n"));
     }
 
     #[test]

@@ -1,0 +1,220 @@
+//! One update: gradients measured, clipped and applied, all at once or block by block.
+
+use std::ops::Range;
+
+use lowtide_backend::Backend;
+use lowtide_data::Dataset;
+use lowtide_optim::{Optimizer, StepHyper, clip_factor};
+use lowtide_tape::{Accumulate, ApplyNow, LossSum};
+
+use super::drawn::Drawn;
+use super::{Trainer, Update};
+use crate::{Clip, Gradient, TrainError};
+
+impl Trainer<'_, '_> {
+    /// One update over the sequences that `examples` number, `sequences` of them in a micro-batch.
+    /// `hyper.grad_scale` is the caller's factor, usually 1; averaging over labelled tokens and
+    /// clipping come on top.
+    ///
+    /// Where the plan applies and frees and all gradients together are clipped, the step is
+    /// computed twice: first for their norm, then to apply them.
+    ///
+    /// # Errors
+    /// When the data's temporary file cannot be read, or the plan's checkpoint file fails; then
+    /// nothing was updated, or where gradients are applied block by block, the blocks above.
+    ///
+    /// # Panics
+    /// When the plan applies and frees but `examples` do not fit one micro-batch.
+    pub fn update(
+        &mut self,
+        data: &Dataset,
+        examples: impl ExactSizeIterator<Item = usize>,
+        sequences: usize,
+        labelled: usize,
+        hyper: StepHyper,
+    ) -> Result<Update, TrainError> {
+        if let Gradient::Mezo { eps } = self.gradient {
+            return self.update_mezo(data, examples, sequences, labelled, hyper, eps);
+        }
+        if let Some(drawn) = &mut self.drawn {
+            drawn.draw(hyper.step, &self.ranges);
+            self.executor.choose(drawn.chosen());
+        }
+        let scale = 1.0 / labelled as f32;
+        if self.apply_and_free {
+            assert!(examples.len() <= sequences, "apply-and-free takes one micro-batch an update");
+            self.update_and_free(data, examples, scale, hyper)
+        } else {
+            self.update_at_once(data, examples, sequences, scale, hyper)
+        }
+    }
+
+    /// Adds up the gradients of all micro-batches, then applies them.
+    fn update_at_once(
+        &mut self,
+        data: &Dataset,
+        mut examples: impl ExactSizeIterator<Item = usize>,
+        sequences: usize,
+        scale: f32,
+        hyper: StepHyper,
+    ) -> Result<Update, TrainError> {
+        let (mut sum, mut tokens) = (LossSum::default(), 0);
+        self.held.grads.get_mut::<f32>().fill(0.0);
+        let ranges = self.drawn.as_ref().map_or(&self.ranges[..], Drawn::ranges);
+        while examples.len() > 0 {
+            let batch =
+                self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
+            self.micro_batches += 1;
+            let mut sink = Accumulate { grads: self.held.grads.get_mut(), ranges };
+            tokens += batch.ids.len() as u64;
+            sum += self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
+        }
+        let grads = self.held.grads.get::<f32>();
+        let mut measured = Measured::of(&mut self.squares);
+        for (segment, range) in ranges.iter().enumerate() {
+            measured.add(self.be, segment, &grads[range.clone()]);
+        }
+        let (sum_squares, non_finite) = (measured.sum_squares(), measured.non_finite);
+        if non_finite == 0 {
+            let block_norm = block_norm(self.clip, ranges);
+            let hyper = clipped(hyper, self.clip, sum_squares);
+            let params = self.held.params.get_mut::<f32>();
+            let mut blocks = Blocks {
+                be: self.be,
+                optimizer: self.optimizer,
+                lens: &self.tensor_lens,
+                segments: &self.segments,
+                state: self.held.state.get_mut(),
+                drawn: self.drawn.as_ref(),
+                block_norm,
+            };
+            for (segment, range) in ranges.iter().enumerate().filter(|(_, r)| !r.is_empty()) {
+                let squares = self.squares[segment];
+                let (p, g) = (&mut params[self.ranges[segment].clone()], &grads[range.clone()]);
+                blocks.apply(segment, p, g, squares, hyper);
+            }
+        }
+        Ok(Update { sum, tokens, grad_norm: Some(sum_squares.sqrt()), non_finite })
+    }
+
+    /// Applies the gradients of each block as soon as they are complete.
+    fn update_and_free(
+        &mut self,
+        data: &Dataset,
+        examples: impl Iterator<Item = usize>,
+        scale: f32,
+        hyper: StepHyper,
+    ) -> Result<Update, TrainError> {
+        let batch = self.batch.fill(data, examples, self.micro_batches)?;
+        self.micro_batches += 1;
+        let tokens = batch.ids.len() as u64;
+        let (be, ranges, params) = (self.be, &self.ranges, self.held.params.get_mut::<f32>());
+        let mut hyper = hyper;
+        if let Clip::Whole(_) = self.clip {
+            let mut measured = Measured::of(&mut self.squares);
+            let update = |segment, _: &mut [f32], g: &[f32]| {
+                measured.add(be, segment, g);
+            };
+            let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
+            let sum = self.executor.step(params, &batch, scale, &mut sink)?;
+            let (sum_squares, non_finite) = (measured.sum_squares(), measured.non_finite);
+            if non_finite > 0 {
+                let grad_norm = Some(sum_squares.sqrt());
+                return Ok(Update { sum, tokens, grad_norm, non_finite });
+            }
+            hyper = clipped(hyper, self.clip, sum_squares);
+        }
+        let mut blocks = Blocks {
+            be,
+            optimizer: self.optimizer,
+            lens: &self.tensor_lens,
+            segments: &self.segments,
+            state: self.held.state.get_mut(),
+            drawn: self.drawn.as_ref(),
+            block_norm: block_norm(
+                self.clip,
+                self.drawn.as_ref().map_or(&self.ranges[..], Drawn::ranges),
+            ),
+        };
+        let mut measured = Measured::of(&mut self.squares);
+        let update = |segment, p: &mut [f32], g: &[f32]| {
+            if let Some(squares) = measured.add(be, segment, g) {
+                blocks.apply(segment, p, g, squares, hyper);
+            }
+        };
+        let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
+        let sum = self.executor.step(params, &batch, scale, &mut sink)?;
+        let grad_norm = (self.clip != Clip::Off).then(|| measured.sum_squares().sqrt());
+        let non_finite = measured.non_finite;
+        Ok(Update { sum, tokens, grad_norm, non_finite })
+    }
+}
+
+/// The sums of squares of each segment's gradients, in whatever order segments come.
+struct Measured<'a> {
+    squares: &'a mut [f64],
+    non_finite: usize,
+}
+
+impl<'a> Measured<'a> {
+    fn of(squares: &'a mut [f64]) -> Self {
+        squares.fill(0.0);
+        Self { squares, non_finite: 0 }
+    }
+
+    /// Takes note of a segment's gradients; the sum of their squares, if all are finite.
+    fn add(&mut self, be: &dyn Backend<f32>, segment: usize, g: &[f32]) -> Option<f64> {
+        let stats = be.stats(g);
+        self.squares[segment] = stats.sum_squares;
+        self.non_finite += stats.non_finite;
+        (stats.non_finite == 0).then_some(stats.sum_squares)
+    }
+
+    /// Of all: segments add up from the lowest, so that it has the same bits however they came.
+    fn sum_squares(&self) -> f64 {
+        self.squares.iter().sum()
+    }
+}
+
+/// `hyper` for gradients whose squares sum to `sum_squares`.
+fn clipped(hyper: StepHyper, clip: Clip, sum_squares: f64) -> StepHyper {
+    match clip {
+        Clip::Whole(most) => {
+            StepHyper { grad_scale: hyper.grad_scale * clip_factor(sum_squares, most), ..hyper }
+        }
+        Clip::Off | Clip::PerBlock(_) => hyper,
+    }
+}
+
+/// The norm that each block's gradients are scaled down to, if they are.
+fn block_norm(clip: Clip, ranges: &[Range<usize>]) -> Option<f64> {
+    let trained = ranges.iter().filter(|range| !range.is_empty()).count();
+    match clip {
+        Clip::PerBlock(norm) => Some(norm / (trained as f64).sqrt()),
+        Clip::Off | Clip::Whole(_) => None,
+    }
+}
+
+/// Updates one segment after another.
+struct Blocks<'a> {
+    be: &'a dyn Backend<f32>,
+    optimizer: &'a dyn Optimizer,
+    lens: &'a [usize],
+    segments: &'a [(Range<usize>, Range<usize>)],
+    state: &'a mut [f32],
+    /// Which they are, where they are not all.
+    drawn: Option<&'a Drawn>,
+    /// Norm that the gradients of each are scaled down to.
+    block_norm: Option<f64>,
+}
+
+impl Blocks<'_> {
+    fn apply(&mut self, segment: usize, p: &mut [f32], g: &[f32], squares: f64, hyper: StepHyper) {
+        let factor = self.block_norm.map_or(1.0, |most| clip_factor(squares, most));
+        let step = self.drawn.map_or(hyper.step, |drawn| drawn.update_of(segment));
+        let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, step, ..hyper };
+        let (tensors, words) = &self.segments[segment];
+        let (lens, state) = (&self.lens[tensors.clone()], &mut self.state[words.clone()]);
+        self.optimizer.update(self.be, lens, p, g, state, &hyper);
+    }
+}
