@@ -50,7 +50,7 @@ impl Gradient {
         self != Self::Backprop
     }
 
-    /// What is kept from forward to backward, where that is not the checkpoint policy's to say.
+    /// Whether there is no backward that something would have to be kept for.
     #[must_use]
     pub fn keeps_nothing(self) -> bool {
         matches!(self, Self::Mezo { .. })
@@ -63,6 +63,7 @@ impl fmt::Display for Gradient {
         match self {
             Self::Backprop => write!(f, "backprop"),
             Self::Mezo { eps } => write!(f, "mezo, eps {eps}"),
+            Self::Partial { blocks: NonZeroUsize::MIN } => write!(f, "partial, 1 block an update"),
             Self::Partial { blocks } => write!(f, "partial, {blocks} blocks an update"),
         }
     }
