@@ -32,9 +32,16 @@ fn run(base: &Path, adapter: &Path) -> (Vec<f32>, Vec<f32>) {
     let mut ledger = Ledger::new(Budget::UNLIMITED);
     let mut executor = Executor::reserve(&model.program, be, plan, 0, &mut ledger).unwrap();
     let spans = [Span { start: 0, prompt_end: 12, end: 12 }];
-    let (labelled, targets, counter) = (&[][..], &[][..], 0);
-    let batch =
-        Batch { ids: &ids, positions: &positions, spans: &spans, labelled, targets, counter };
+    let (labelled, targets, words, counter) = (&[][..], &[][..], None, 0);
+    let batch = Batch {
+        ids: &ids,
+        positions: &positions,
+        spans: &spans,
+        labelled,
+        targets,
+        words,
+        counter,
+    };
     let vocab = model.program.head.weight.rows();
     let mut logits = vec![0.0; 12 * vocab];
     executor.logits(&params, &batch, &positions, MatMut::new(&mut logits, 12, vocab));

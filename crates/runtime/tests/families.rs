@@ -36,6 +36,7 @@ fn at_once(
         spans: &spans,
         labelled: &[],
         targets: &[],
+        words: None,
         counter: 0,
     };
     let vocab = model.program.head.weight.rows();

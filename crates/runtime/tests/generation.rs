@@ -92,6 +92,7 @@ fn likeliest(model: &Path, adapter: Option<&Path>, be: &dyn Backend<f32>, ids: &
         spans: &spans,
         labelled: &[],
         targets: &[],
+        words: None,
         counter: 0,
     };
     let vocab = model.program.head.weight.rows();

@@ -18,7 +18,7 @@ use crate::head::Labelled;
 use crate::operands::Memory;
 use crate::reserved::Reserved;
 use crate::{
-    Batch, CheckpointError, CheckpointFile, Cx, GradSink, LossSum, Part, Plan, Program,
+    Batch, CheckpointError, CheckpointFile, Cx, GradSink, HeadGap, LossSum, Part, Plan, Program,
     WeightKeeper, kept,
 };
 pub use approximate::Pair;
@@ -189,7 +189,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         'p: 'a,
     {
         let limits = self.plan.limits;
-        let Batch { ids, positions, spans, labelled, targets, counter } = *batch;
+        let Batch { ids, positions, spans, labelled, targets, words, counter } = *batch;
         assert!(
             ids.len() <= limits.tokens && spans.len() <= limits.sequences,
             "{} tokens in {} sequences exceed {limits:?}",
@@ -208,6 +208,14 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             labelled.len(),
             targets.len()
         );
+        let head = self.program.head.weight;
+        if let Some(words) = words {
+            let (width, most) = (head.cols(), head.rows());
+            assert!(
+                words.cols() == width && (1..=most).contains(&words.rows()),
+                "{words:?} are no rows of a head of {most} rows of {width}"
+            );
+        }
         let ascend = labelled.windows(2).all(|pair| pair[0] < pair[1]);
         let inside = labelled.last().is_none_or(|&row| (row as usize) < ids.len());
         assert!(ascend && inside, "labelled rows ascend below {}, not {labelled:?}", ids.len());
@@ -302,19 +310,55 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// Loss at the top; with `scale`, also the gradient of the topmost output.
     fn run_head(&mut self, cx: &Cx<'_, F>, batch: &Batch<'_>, scale: Option<F>) -> LossSum {
         let (program, be) = (self.program, self.be);
-        let (rows, hidden, tile) = (cx.rows(), program.hidden(), self.plan.head_tile);
+        let (rows, hidden) = (cx.rows(), program.hidden());
         let poison = self.poison;
         let back = if scale.is_some() { self.plan.checkpoints.read_first() } else { 0 };
         self.enter(Part::Head, self.part(back));
-        let labelled = Labelled { rows: batch.labelled, targets: batch.targets, tile };
+        let labelled = self.labelled(batch);
         let Parts { gradient, top, work, .. } = Parts::of(&mut self.reserved, &self.plan);
         if poison {
             gradient.fill(F::NAN);
             work.fill(F::NAN);
         }
         let x = rows_of(top, rows, hidden);
-        let dx = MatMut::new(&mut gradient[..rows * hidden], rows, hidden);
-        program.head.run(be, x, labelled, scale.map(|scale| (scale, dx)), work)
+        let Some(scale) = scale else { return program.head.run(be, x, labelled, None, work) };
+        let mut dx = MatMut::new(&mut gradient[..rows * hidden], rows, hidden);
+        dx.fill(F::ZERO);
+        let mut put = |row: usize, d: &[F]| dx.row_mut(row).copy_from_slice(d);
+        program.head.run(be, x, labelled, Some((scale, &mut put)), work)
+    }
+
+    /// How far the loss of `batch`, whose softmax runs over some words, and the gradient of the
+    /// topmost output are from the exact ones, with `targets` numbering rows of the whole head.
+    /// Nothing is dropped out.
+    ///
+    /// # Panics
+    /// As [`Executor::step`].
+    pub fn head_gap(&mut self, params: &[F], batch: &Batch<'_>, targets: &[u32]) -> HeadGap {
+        let trains = self.plan.first < self.program.segments.len() || self.plan.spare > 0;
+        assert!(trains, "this plan is for evaluation");
+        let exact = Batch { words: None, targets, ..*batch };
+        let cx = self.context(&exact, Phase::Prefill);
+        self.forward(&cx, params, &exact, false);
+        let exact = self.run_head(&cx, &exact, Some(F::ONE));
+        let (labelled, program) = (self.labelled(batch), self.program);
+        let (rows, hidden) = (cx.rows(), program.hidden());
+        let Parts { gradient, top, work, .. } = Parts::of(&mut self.reserved, &self.plan);
+        let mut gap = HeadGap::over(exact);
+        let dx = rows_of(gradient, rows, hidden);
+        let mut compare = |row: usize, d: &[F]| gap.take(dx.row(row), d);
+        let x = rows_of(top, rows, hidden);
+        let sum = program.head.run(self.be, x, labelled, Some((F::ONE, &mut compare)), work);
+        gap.approximate = sum;
+        gap
+    }
+
+    fn labelled<'b>(&self, batch: &Batch<'b>) -> Labelled<'b>
+    where
+        'w: 'b,
+    {
+        let words = batch.words.unwrap_or(self.program.head.weight);
+        Labelled { rows: batch.labelled, targets: batch.targets, words, tile: self.plan.head_tile }
     }
 
     fn backward(&mut self, segment: usize, cx: &Cx<'_, F>, params: &[F], grads: &mut [F]) {

@@ -21,19 +21,25 @@ pub struct LossHead<'w, F> {
     pub weight: QMat<'w>,
 }
 
+/// Takes the gradient of a row, by the row's number.
+pub(crate) type RowTaker<'a, F> = dyn FnMut(usize, &[F]) + 'a;
+
 /// Rows of one call and the tile they are worked on in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Labelled<'a> {
     pub(crate) rows: &'a [u32],
+    /// Rows of `words`.
     pub(crate) targets: &'a [u32],
+    /// The words that the softmax runs over, `[N, D]`: the head, or some rows of it.
+    pub(crate) words: QMat<'a>,
     /// Rows of a tile, a multiple of the quantum.
     pub(crate) tile: usize,
 }
 
 impl<F: Float> LossHead<'_, F> {
-    /// What backends need for a tile of `rows`.
-    fn req(&self, be: &dyn Backend<F>, rows: usize) -> Req {
-        let (vocab_size, hidden_size) = (self.weight.rows(), self.weight.cols());
+    /// What backends need for a tile of `rows` over so many words.
+    fn req(&self, be: &dyn Backend<F>, rows: usize, words: usize) -> Req {
+        let (vocab_size, hidden_size) = (words, self.weight.cols());
         let (out_features, in_features) = (vocab_size, hidden_size);
         be.req(OpShape::XentHead { rows, vocab_size, hidden_size })
             .max(be.req(OpShape::XentHeadGrad { rows, vocab_size, hidden_size }))
@@ -42,7 +48,11 @@ impl<F: Float> LossHead<'_, F> {
 
     /// Elements of the arena a tile of `rows` takes, and the library's bytes.
     pub(crate) fn elements(&self, be: &dyn Backend<F>, rows: usize) -> (ByCategory, usize) {
-        let Req { scratch, library_bytes } = self.req(be, rows);
+        self.elements_over(be, rows, self.weight.rows())
+    }
+
+    fn elements_over(&self, be: &dyn Backend<F>, rows: usize, words: usize) -> (ByCategory, usize) {
+        let Req { scratch, library_bytes } = self.req(be, rows, words);
         let working = 3 * aligned(rows * self.weight.cols()) + 4 * aligned(rows);
         let elements = ByCategory::of(Category::Head, working as u64)
             .with(Category::Scratch, aligned(scratch) as u64);
@@ -66,22 +76,32 @@ impl<F: Float> LossHead<'_, F> {
         labelled.next_multiple_of(QUANTUM).clamp(QUANTUM, 8 * QUANTUM)
     }
 
-    /// Loss over the labelled rows of `x [T, D]`; with `grad`, also `scale` times its gradient,
-    /// written to every row of `dx [T, D]`.
+    /// The tile that fits into `len` elements where the softmax runs over `words`. Over all of them
+    /// it is the one planned; over fewer a backend may take more rows at once and want more scratch
+    /// for it. No result depends on it.
+    fn tile(&self, be: &dyn Backend<F>, planned: usize, words: usize, len: usize) -> usize {
+        let fits = |rows| self.elements_over(be, rows, words).0.held() <= len as u64;
+        let mut tile = planned;
+        while words < self.weight.rows() && tile > 1 && !fits(tile) {
+            tile /= 2;
+        }
+        tile
+    }
+
+    /// Loss over the labelled rows of `x [T, D]`; with `grad`, also `scale` times its gradient: a
+    /// row `[D]` for each labelled row, handed over with that row's number.
     pub(crate) fn run(
         &self,
         be: &dyn Backend<F>,
         x: Mat<'_, F>,
         labelled: Labelled<'_>,
-        mut grad: Option<(F, MatMut<'_, F>)>,
+        mut grad: Option<(F, &mut RowTaker<'_, F>)>,
         memory: &mut [F],
     ) -> LossSum {
-        let hidden = self.weight.cols();
+        let (hidden, words) = (self.weight.cols(), labelled.words);
         let mut sum = LossSum::default();
-        if let Some((_, dx)) = &mut grad {
-            dx.fill(F::ZERO);
-        }
-        let tiles = labelled.rows.chunks(labelled.tile).zip(labelled.targets.chunks(labelled.tile));
+        let tile = self.tile(be, labelled.tile, words.rows(), memory.len());
+        let tiles = labelled.rows.chunks(tile).zip(labelled.targets.chunks(tile));
         for (rows, targets) in tiles {
             let n = rows.len();
             let mut arena = Scratch::new(memory);
@@ -100,21 +120,20 @@ impl<F: Float> LossHead<'_, F> {
             let normed = h.as_ref();
             match (&grad, &mut dh) {
                 (Some((scale, _)), Some(dh)) => {
-                    let dh = dh.rb();
-                    let w = self.weight;
+                    let (dh, w) = (dh.rb(), words);
                     be.xent_head_grad(normed, w, targets, *scale, loss, lse, argmax, dh, scratch);
                 }
-                _ => be.xent_head(normed, self.weight, targets, loss, lse, argmax, scratch),
+                _ => be.xent_head(normed, words, targets, loss, lse, argmax, scratch),
             }
             sum.labelled += n;
             sum.loss += loss.iter().map(|l| l.to_f64()).sum::<f64>();
             sum.correct += argmax.iter().zip(targets).filter(|(a, b)| a == b).count();
-            let (Some((_, dx)), Some(dh)) = (&mut grad, &dh) else { continue };
+            let (Some((_, take)), Some(dh)) = (&mut grad, &dh) else { continue };
             // The normalised rows are done with; their room takes the gradient of the picked ones.
             h.fill(F::ZERO);
             be.rmsnorm_vjp(picked, &self.norm, rstd, dh.as_ref(), h.rb());
             for (i, &row) in rows.iter().enumerate() {
-                dx.row_mut(row as usize).copy_from_slice(h.row(i));
+                take(row as usize, h.row(i));
             }
         }
         sum

@@ -54,6 +54,7 @@
 //!     spans: &[Span { start: 0, prompt_end: 1, end: 3 }],
 //!     labelled: &[1, 2],
 //!     targets: &[2, 3],
+//!     words: None,
 //!     counter: 0,
 //! };
 //! let ranges = program.param_ranges();
@@ -110,7 +111,7 @@ pub use graph::{Graph, ValueId};
 pub use head::LossHead;
 pub use kept::{CheckpointError, CheckpointFile};
 pub use limits::{Batch, Cx, DecodeLimits, Limits};
-pub use loss::LossSum;
+pub use loss::{HeadGap, LossSum};
 pub use op::{Facts, Forward, GradRule, MAX_INPUTS, MAX_OUTPUTS, Op, Vjp};
 pub use plan::Plan;
 pub use policy::{Checkpointing, Policy, Store};

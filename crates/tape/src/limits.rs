@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use lowtide_adapter::Phase;
 use lowtide_backend::{Backend, Span};
+use lowtide_quant::QMat;
 use lowtide_tensor::Float;
 
 /// The largest batch a plan is made for. Any batch within the limits runs in the plan.
@@ -47,6 +48,9 @@ pub struct Batch<'a> {
     pub labelled: &'a [u32],
     /// The token each labelled row should predict, `[N]`.
     pub targets: &'a [u32],
+    /// Rows of the head that the softmax of the loss runs over, packed `[N, D]`; `targets` number
+    /// them then. `None` for the whole head, which is the exact loss.
+    pub words: Option<QMat<'a>>,
     /// Counter of the micro-batch in the run: the dropout stream.
     pub counter: u64,
 }

@@ -73,6 +73,7 @@ impl BatchBuffers {
             spans: &self.spans,
             labelled: &self.labelled,
             targets: &self.targets,
+            words: None,
             counter,
         })
     }

@@ -15,9 +15,10 @@ use crate::metrics::by_name;
 use crate::planner::{Candidate, choose};
 use crate::prepare::limits_of;
 use crate::room::{Allowed, Room, cache_bytes};
+use crate::softmax::{Neighbours, Union};
 use crate::{
     Clip, Gradient, Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError,
-    StreamWeights, TrainError, Warning,
+    Softmax, StreamWeights, TrainError, Warning,
 };
 
 /// The inputs of a run, opened and understood.
@@ -109,12 +110,32 @@ impl<'s> Job<'s> {
         self.settings.max_steps.unwrap_or(epochs.saturating_mul(self.steps_per_epoch()))
     }
 
+    /// Finds the neighbours of all targets, where the softmax of training runs over those only;
+    /// `tell` hears how many targets are done, of how many.
+    pub(crate) fn neighbours(
+        &self,
+        model: &Model<'_, f32>,
+        be: &dyn Backend<f32>,
+        tell: &mut dyn FnMut(usize, usize),
+    ) -> Result<Option<Neighbours>, TrainError> {
+        let Softmax::Union(count) = Softmax::named(&self.settings.softmax)? else {
+            return Ok(None);
+        };
+        let (head, data, folder) =
+            (model.program.head.weight, &self.data.train, self.settings.scratch_dir());
+        let found = Neighbours::find(head, be, data, count, &folder, tell)?;
+        // What the search took would otherwise stay with the allocator and count as held.
+        lowtide_memory::release_free_heap();
+        Ok(Some(found))
+    }
+
     /// Chooses a plan within the budget.
     pub(crate) fn plan(
         &self,
         model: &Model<'_, f32>,
         be: &dyn Backend<f32>,
         threads: usize,
+        neighbours: Option<&Neighbours>,
     ) -> Result<Planned, TrainError> {
         let settings = self.settings;
         let room = Room::now();
@@ -123,9 +144,16 @@ impl<'s> Job<'s> {
         let gradient = settings.gradient_for(trained)?;
         let (budget, needs) = (allowed.bytes, Needs { gradient, ..self.needs()? });
         let optimizer = self.optimizer.as_ref();
+        let words = neighbours.map(|n| n.words_max(&self.data.train, settings.batch_size));
+        let words = words.transpose()?;
+        let union = neighbours.zip(words).map(|(neighbours, words)| {
+            let head = model.program.head.weight;
+            Union::bytes(neighbours, head, words, needs.limits.labelled)
+        });
+        let union = union.unwrap_or_default();
         let (chosen, rows) = choose(self.ways()?, budget, |way: Candidate| {
             let needs = Needs { apply_and_free: way.clipping.frees(settings.grad_accum), ..needs };
-            RunPlan::new(model, be, optimizer, needs, way.checkpointing)
+            RunPlan { union, ..RunPlan::new(model, be, optimizer, needs, way.checkpointing) }
         });
         let leanest = rows.iter().min_by_key(|row| row.peak_bytes).cloned();
         let (smallest, leanest) =
@@ -164,6 +192,8 @@ impl<'s> Job<'s> {
             backend: format!("{}/{}", be.name(), be.caps().isa),
             precision: settings.precision()?.name(),
             compute: be.caps().compute,
+            softmax: settings.softmax.clone(),
+            union: neighbours.zip(words).map(|(n, w)| n.report(w, union.head + union.data)),
             threads,
             warnings: Warning::all(
                 settings,

@@ -7,7 +7,7 @@ use lowtide_data::{Packing, Stats};
 use lowtide_memory::{ByCategory, Category};
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetSource, Evaluation, Warning};
+use crate::{BudgetSource, Evaluation, SoftmaxError, UnionReport, Warning};
 
 /// What takes long and is no update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -17,6 +17,8 @@ pub enum Phase {
     Evaluation,
     /// Held-out prompts are answered for the report, by the answer.
     Samples,
+    /// Words like each target are looked for, by the target.
+    Neighbours,
 }
 
 /// Something worth telling the user, in the order in which it happens: data, plan, evaluation
@@ -37,6 +39,9 @@ pub enum Event {
         /// Sequences or answers in all.
         total: usize,
     },
+    /// The softmax of training is approximate, and this is how far off it is on the first
+    /// micro-batch.
+    Softmax(SoftmaxError),
     /// Held-out loss was measured.
     Evaluation {
         /// Updates made before it.
@@ -192,6 +197,11 @@ pub struct PlanReport {
     pub precision: &'static str,
     /// Arithmetic of products with packed weights.
     pub compute: &'static str,
+    /// Which words the softmax of the training loss runs over.
+    pub softmax: String,
+    /// How many those are, where they are not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub union: Option<UnionReport>,
     /// Threads it will use.
     pub threads: usize,
     /// What was asked for and will not come to anything.
@@ -272,6 +282,10 @@ pub struct Summary {
     pub precision: String,
     /// Arithmetic of products with packed weights.
     pub compute: String,
+    /// Which words the softmax of the training loss ran over.
+    pub softmax: String,
+    /// How far that is from the exact one, where it is not.
+    pub softmax_error: Option<SoftmaxError>,
     /// Threads used.
     pub threads: usize,
     /// How gradients were come by: `backprop`, or approximately by `mezo` or `partial`.

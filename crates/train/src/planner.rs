@@ -12,7 +12,7 @@ use lowtide_tape::{Checkpointing, Limits, Plan};
 
 use crate::checkpoint_file::BUFFERS;
 use crate::clipping::Clipping;
-use crate::{BatchBuffers, Gradient, PlanRow};
+use crate::{BatchBuffers, Gradient, PlanRow, UnionBytes};
 
 /// What does not depend on the policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +46,8 @@ pub struct RunPlan {
     pub state_words: usize,
     /// Bytes of norms and biases that the model holds as floats.
     pub resident_bytes: u64,
+    /// What a softmax over some words takes; nothing for the exact one.
+    pub union: UnionBytes,
 }
 
 impl RunPlan {
@@ -80,7 +82,8 @@ impl RunPlan {
             _ => Plan::new(program, be, limits, checkpointing, needs.train),
         };
         let resident_bytes = model.resident_bytes;
-        Self { exec, needs, parameters, gradients, state_words, resident_bytes }
+        let union = UnionBytes::default();
+        Self { exec, needs, parameters, gradients, state_words, resident_bytes, union }
     }
 
     /// What is kept between forward and backward: a policy's name, or `none`.
@@ -104,7 +107,8 @@ impl RunPlan {
             .with(Category::Gradient, words(self.gradients))
             .with(Category::Optimizer, words(self.state_words))
             .with(Category::Workspace, self.resident_bytes)
-            .with(Category::Data, self.batch_bytes())
+            .with(Category::Data, self.batch_bytes() + self.union.data)
+            .with(Category::Head, self.union.head)
     }
 
     /// Bytes of the buffers between the executor and its checkpoint file.

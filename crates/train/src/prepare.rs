@@ -161,24 +161,24 @@ pub(crate) fn limits_of<'d>(
 }
 
 /// The largest numbers of a list that is never held as a whole.
-struct Largest {
+pub(crate) struct Largest {
     count: usize,
     numbers: BinaryHeap<Reverse<usize>>,
 }
 
 impl Largest {
-    fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { count, numbers: BinaryHeap::with_capacity(count + 1) }
     }
 
-    fn push(&mut self, number: usize) {
+    pub(crate) fn push(&mut self, number: usize) {
         self.numbers.push(Reverse(number));
         if self.numbers.len() > self.count {
             self.numbers.pop();
         }
     }
 
-    fn sum(&self) -> usize {
+    pub(crate) fn sum(&self) -> usize {
         self.numbers.iter().map(|number| number.0).sum()
     }
 }

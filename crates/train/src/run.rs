@@ -36,7 +36,8 @@ pub fn plan(
     let job = Job::open(settings, be)?;
     let methods = registry();
     let model = job.build(&methods)?;
-    let planned = job.plan(&model, be, threads)?;
+    let neighbours = job.neighbours(&model, be, &mut |_, _| ())?;
+    let planned = job.plan(&model, be, threads, neighbours.as_ref())?;
     Ok((job.data.report.clone(), planned.report))
 }
 
@@ -73,7 +74,10 @@ pub fn finetune_until(
     on_event(&Event::Data(job.data.report.clone()));
     let methods = registry();
     let model = job.build(&methods)?;
-    let Planned { plan, clip, report } = job.plan(&model, be, threads)?;
+    let neighbours = job.neighbours(&model, be, &mut |done, total| {
+        on_event(&Event::Progress { phase: Phase::Neighbours, done, total });
+    })?;
+    let Planned { plan, clip, report } = job.plan(&model, be, threads, neighbours.as_ref())?;
     on_event(&Event::Plan(Box::new(report.clone())));
     let course = report::course(&plan.timeline());
     tracing::debug!(
@@ -89,6 +93,9 @@ pub fn finetune_until(
     let (optimizer, seed) = (job.optimizer.as_ref(), settings.seed);
     let mut trainer = Trainer::reserve(&model, be, optimizer, plan, clip, seed, &mut ledger)?;
     trainer.open_scratch(&settings.scratch_dir(), &mut ledger)?;
+    if let (Some(neighbours), Some(union)) = (&neighbours, &report.union) {
+        trainer.set_neighbours(neighbours, union.words_max, &mut ledger)?;
+    }
     let room = report.streamed_bytes;
     let streams = room.is_some_and(|room| trainer.stream_weights(job.parts.clone(), room));
     match &job.init_adapter {
@@ -170,6 +177,7 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.precision = plan.precision.into();
     summary.compute = plan.compute.into();
     summary.gradient = plan.gradient.into();
+    summary.softmax.clone_from(&plan.softmax);
     summary.policy.clone_from(&plan.policy);
     summary.store = plan.store.into();
     summary.tile_rows = plan.tile_rows;
@@ -234,6 +242,7 @@ impl Run<'_> {
     fn train(&mut self, trainer: &mut Trainer<'_, '_>, steps: u64) -> Result<(), TrainError> {
         let settings = self.job.settings;
         self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
+        self.compare_softmax(trainer)?;
         let warmup_steps = self.resolved.warmup_steps.unwrap_or(0);
         let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
         for step in 1..=steps {
@@ -320,6 +329,17 @@ impl Run<'_> {
             self.log.write(&line)?;
         }
         (self.on_event)(&Event::Step(line));
+        Ok(())
+    }
+
+    /// Tells how far an approximate softmax is from the exact one on the first micro-batch.
+    fn compare_softmax(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
+        let (data, settings) = (&self.job.data.train, self.job.settings);
+        let order = permutation(data.len(), settings.seed, 0);
+        let first = (0..settings.batch_size.min(data.len())).map(|position| order.at(position));
+        let Some(error) = trainer.softmax_error(data, first)? else { return Ok(()) };
+        self.summary.softmax_error = Some(error);
+        (self.on_event)(&Event::Softmax(error));
         Ok(())
     }
 

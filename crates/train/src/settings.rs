@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
-use crate::StreamWeights;
+use crate::{Softmax, StreamWeights};
 
 /// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +78,9 @@ pub struct Settings {
     /// Blocks that `partial` goes through in an update; a quarter of those trained when not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partial_blocks: Option<usize>,
+    /// Words that the softmax of the training loss runs over: `exact`, all of them, or `union:K`,
+    /// the targets of a micro-batch and K neighbours of each, which is approximate.
+    pub softmax: String,
     /// What is kept from forward to backward: `auto`, `store`, `block`, `every:N` or `sqrt`.
     pub checkpointing: String,
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
@@ -142,6 +145,7 @@ impl Default for Settings {
             gradient: "backprop".into(),
             mezo_eps: None,
             partial_blocks: None,
+            softmax: "exact".into(),
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
             tile_rows: "auto".into(),
@@ -281,6 +285,7 @@ impl Settings {
         self.candidates()?;
         self.clippings()?;
         StreamWeights::named(&self.stream_weights)?;
+        Softmax::named(&self.softmax)?;
         Ok(())
     }
 

@@ -16,7 +16,8 @@ use lowtide_tape::{Executor, LossSum};
 
 use self::drawn::Drawn;
 use crate::checkpoint_file::ScratchCheckpoints;
-use crate::{BatchBuffers, Clip, Gradient, Needs, RunPlan, TrainError};
+use crate::softmax::{Neighbours, Union};
+use crate::{BatchBuffers, Clip, Gradient, Needs, RunPlan, SoftmaxError, TrainError};
 
 /// What one update did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,6 +55,8 @@ pub struct Trainer<'p, 'w> {
     /// Which blocks an update goes through, where it does not go through all.
     drawn: Option<Drawn>,
     seed: u64,
+    /// Which words the softmax of training runs over, where that is not all.
+    union: Option<Union<'p, 'w>>,
 }
 
 impl<'p, 'w> Trainer<'p, 'w> {
@@ -108,6 +111,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
             gradient,
             drawn,
             seed,
+            union: None,
         })
     }
 
@@ -124,8 +128,46 @@ impl<'p, 'w> Trainer<'p, 'w> {
         Ok(())
     }
 
+    /// Lets the softmax of training run over `neighbours` only, with up to `words` of them in a
+    /// micro-batch.
+    ///
+    /// # Errors
+    /// When the ledger or the system refuses.
+    pub(crate) fn set_neighbours(
+        &mut self,
+        neighbours: &'p Neighbours,
+        words: usize,
+        ledger: &mut Ledger,
+    ) -> Result<(), ReserveError> {
+        let (head, limits) = (self.model.program.head.weight, self.executor.plan().limits());
+        self.union = Some(Union::reserve(neighbours, head, words, limits.labelled, ledger)?);
+        Ok(())
+    }
+
+    /// How far the softmax of training is from the exact one on a micro-batch of some sequences;
+    /// `None` where it is exact.
+    ///
+    /// # Errors
+    /// When a temporary file cannot be read.
+    pub(crate) fn softmax_error(
+        &mut self,
+        data: &Dataset,
+        sequences: impl Iterator<Item = usize>,
+    ) -> Result<Option<SoftmaxError>, TrainError> {
+        let Some(union) = &mut self.union else { return Ok(None) };
+        let exact = self.batch.fill(data, sequences, 0)?;
+        let batch = union.over(exact)?;
+        let gap = self.executor.head_gap(self.held.params.get(), &batch, exact.targets);
+        let words = batch.words.map_or(0, |words| words.rows());
+        let vocabulary = self.model.program.head.weight.rows();
+        Ok(Some(SoftmaxError::of(&gap, words, vocabulary)))
+    }
+
     /// Gives everything back.
     pub fn release(self, ledger: &mut Ledger) {
+        if let Some(union) = self.union {
+            union.release(ledger);
+        }
         self.executor.release(ledger);
         self.held.release(ledger);
     }

@@ -178,6 +178,7 @@ fn check_logits(
         spans: &spans,
         labelled: &[],
         targets: &[],
+        words: None,
         counter: 0,
     };
     let mut logits = vec![0.0; rows * vocab];

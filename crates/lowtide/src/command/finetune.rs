@@ -88,6 +88,10 @@ impl<'a> Teller<'a> {
                 let words = show::evaluation::progress(*phase, *done, *total);
                 self.console.advance(*done as u64, *total as u64, words, String::new());
             }
+            Event::Softmax(error) => {
+                self.console.settle();
+                self.console.text(&format!("{}\n", show::evaluation::softmax(error)));
+            }
             Event::Evaluation { step, result } => {
                 self.console.settle();
                 self.console.text(&format!("{}\n", show::evaluation::line(*step, result)));

@@ -20,6 +20,8 @@ pub(crate) struct RunFlags {
     adapter: AdapterFlags,
     #[command(flatten)]
     training: TrainingFlags,
+    #[command(flatten)]
+    loss: LossFlags,
     #[command(flatten, next_help_heading = "Training")]
     packing: PackingFlags,
     #[command(flatten, next_help_heading = "Training")]
@@ -148,6 +150,16 @@ struct TrainingFlags {
     seed: Option<u64>,
 }
 
+/// What is minimised.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Training")]
+struct LossFlags {
+    /// Words that the softmax of the loss runs over: exact (all), or union:K (the targets of a
+    /// micro-batch and K neighbours of each; approximate) [default: exact]
+    #[arg(long, value_name = "WORDS")]
+    softmax: Option<String>,
+}
+
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Memory")]
 struct MemoryFlags {
@@ -203,7 +215,8 @@ impl RunFlags {
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;
-        let Self { paths, adapter, training, packing, mask, memory, arithmetic, rhythm } = self;
+        let Self { paths, adapter, training, loss, packing, mask, memory, arithmetic, rhythm } =
+            self;
         set(&mut s.model, &paths.model);
         set(&mut s.data, &paths.data);
         set(&mut s.output, &paths.output);
@@ -231,6 +244,7 @@ impl RunFlags {
         set_option(&mut s.mezo_eps, &training.mezo_eps);
         set_option(&mut s.partial_blocks, &training.partial_blocks);
         set(&mut s.seed, &training.seed);
+        set(&mut s.softmax, &loss.softmax);
         set(&mut s.packing, &packing.given());
         set(&mut s.mask_prompt, &mask.given());
         set_option(&mut s.memory_budget, &memory.memory_budget);

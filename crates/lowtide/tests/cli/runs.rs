@@ -178,6 +178,8 @@ fn the_summary_has_every_promised_field() {
         "backend",
         "precision",
         "compute",
+        "softmax",
+        "softmax_error",
         "threads",
         "gradient",
         "policy",
@@ -331,4 +333,34 @@ fn threads_and_policy_change_no_byte_of_the_adapter() {
         adapters.push(fs::read(place.path("adapter/adapter_model.safetensors")).unwrap());
     }
     assert!(adapters[0] == adapters[1]);
+}
+
+#[test]
+fn an_approximate_softmax_is_told_wherever_it_shows() {
+    let place = Place::new();
+    let run = "--max-steps 2 --softmax union:5";
+    let out = place.on_model(&format!("plan {run}")).done();
+    assert!(out.contains("  softmax       union:5, approximate: up to "), "{out}");
+    let plan = place.on_model(&format!("plan --json {run}")).done();
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!((&plan["softmax"], &plan["union"]["neighbours"]), (&"union:5".into(), &5.into()));
+    let out = place.on_model(&format!("finetune {run} --val-split 0.25")).done();
+    for part in [
+        "approximate softmax over ",
+        " where the exact one is ",
+        "; of the topmost gradient, cosine 0.",
+        "\n  softmax       union:5, approximate: gradient cosine 0.",
+    ] {
+        assert!(out.contains(part), "`{part}` in {out}");
+    }
+    let summary = place.json("adapter/summary.json");
+    assert_eq!(summary["peak_bytes"], summary["planned_peak_bytes"]);
+    let error = &summary["softmax_error"];
+    assert!(error["loss"].as_f64() < error["exact_loss"].as_f64(), "{error}");
+    let page = fs::read_to_string(place.path("adapter/report.html")).unwrap();
+    assert!(page.contains("union:5, approximate"), "the report says so");
+    let events = place.on_model(&format!("finetune --json {run} --val-split 0.25")).done();
+    let told = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let told = told.filter(|event| event["event"] == "softmax").collect::<Vec<_>>();
+    assert_eq!((told.len(), &told[0]["words"]), (1, &error["words"]));
 }

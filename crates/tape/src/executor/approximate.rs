@@ -6,7 +6,6 @@ use lowtide_tensor::{Float, MatMut};
 
 use super::{Executor, rows_of};
 use crate::boundary::{Boundary, Parts};
-use crate::head::Labelled;
 use crate::{Batch, Cx, LossSum, Part};
 
 /// Two sets of parameters whose losses are wanted beside each other.
@@ -75,8 +74,7 @@ impl<F: Float> Executor<'_, '_, F> {
 
     /// Loss of what lies at a boundary.
     fn loss_at(&mut self, at: Boundary, cx: &Cx<'_, F>, batch: &Batch<'_>) -> LossSum {
-        let (program, rows, tile) = (self.program, cx.rows(), self.plan.head_tile);
-        let labelled = Labelled { rows: batch.labelled, targets: batch.targets, tile };
+        let (program, rows, labelled) = (self.program, cx.rows(), self.labelled(batch));
         let Parts { gradient, top, spare, work, .. } = Parts::of(&mut self.reserved, &self.plan);
         if self.poison {
             work.fill(F::NAN);

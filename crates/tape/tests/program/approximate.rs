@@ -206,6 +206,7 @@ fn a_segment_that_is_passed_over_counts_as_the_identity() {
         spans: &[Span { start: 0, prompt_end: 0, end: 3 }],
         labelled: &[0, 1, 2],
         targets: &[1, 2, 0],
+        words: None,
         counter: 0,
     };
     let limits = Limits { tokens: 3, sequences: 1, labelled: 3 };

@@ -8,6 +8,7 @@ mod model;
 mod plans;
 mod policies;
 mod sinks;
+mod some_words;
 mod stores;
 mod weights;
 

@@ -244,6 +244,7 @@ impl Data {
             spans: &self.spans,
             labelled: &self.labelled,
             targets: &self.targets,
+            words: None,
             counter: 5,
         }
     }

@@ -89,6 +89,10 @@ fn tiles(run: &Run) -> Markup {
             (change_tile("Held-out loss", s.eval_loss_before, s.eval_loss_after))
         }
         (change_tile("Training loss", s.loss_first, s.loss_last))
+        @if let Some(error) = &s.softmax_error {
+            @let off = format!("gradient cosine {:.6} to the exact one", error.gradient_cosine);
+            (tile("Softmax", &format!("{}, approximate", s.softmax), &off))
+        }
         (tile("Peak memory held", &bytes(s.peak_bytes), &as_planned))
         @if let (Some(anon), Some(over)) = (s.rss_anon_peak_bytes, over) {
             @let beyond = format!("{} beyond the plan", bytes(over));

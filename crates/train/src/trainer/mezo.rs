@@ -6,6 +6,7 @@ use lowtide_data::Dataset;
 use lowtide_optim::{Noise, StepHyper, clip_factor};
 use lowtide_tape::{LossSum, Pair};
 
+use super::update::among;
 use super::{Trainer, Update};
 use crate::{Clip, TrainError};
 
@@ -45,6 +46,7 @@ impl Trainer<'_, '_> {
         while examples.len() > 0 {
             let batch =
                 self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
+            let batch = among(&mut self.union, batch)?;
             self.micro_batches += 1;
             tokens += batch.ids.len() as u64;
             let mut sides = Sides {

@@ -5,10 +5,11 @@ use std::ops::Range;
 use lowtide_backend::Backend;
 use lowtide_data::Dataset;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
-use lowtide_tape::{Accumulate, ApplyNow, LossSum};
+use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum};
 
 use super::drawn::Drawn;
 use super::{Trainer, Update};
+use crate::softmax::Union;
 use crate::{Clip, Gradient, TrainError};
 
 impl Trainer<'_, '_> {
@@ -64,6 +65,7 @@ impl Trainer<'_, '_> {
         while examples.len() > 0 {
             let batch =
                 self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
+            let batch = among(&mut self.union, batch)?;
             self.micro_batches += 1;
             let mut sink = Accumulate { grads: self.held.grads.get_mut(), ranges };
             tokens += batch.ids.len() as u64;
@@ -106,6 +108,7 @@ impl Trainer<'_, '_> {
         hyper: StepHyper,
     ) -> Result<Update, TrainError> {
         let batch = self.batch.fill(data, examples, self.micro_batches)?;
+        let batch = among(&mut self.union, batch)?;
         self.micro_batches += 1;
         let tokens = batch.ids.len() as u64;
         let (be, ranges, params) = (self.be, &self.ranges, self.held.params.get_mut::<f32>());
@@ -216,5 +219,16 @@ impl Blocks<'_> {
         let (tensors, words) = &self.segments[segment];
         let (lens, state) = (&self.lens[tensors.clone()], &mut self.state[words.clone()]);
         self.optimizer.update(self.be, lens, p, g, state, &hyper);
+    }
+}
+
+/// The batch with the softmax of training.
+pub(super) fn among<'b>(
+    union: &'b mut Option<Union<'_, '_>>,
+    batch: Batch<'b>,
+) -> Result<Batch<'b>, TrainError> {
+    match union {
+        Some(union) => union.over(batch),
+        None => Ok(batch),
     }
 }

@@ -1,4 +1,4 @@
-//! Ways to clip: two passes give the bits of one with all gradients, blocks stay within their share.
+//! Clipping: two passes give the bits of one with all gradients, and blocks keep to their share.
 
 use lowtide_optim::{AdamW8, Optimizer, Sgd};
 use lowtide_simd::Simd;

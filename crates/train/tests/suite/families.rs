@@ -88,6 +88,7 @@ fn logits(base: &Path) -> Vec<f32> {
         spans: &spans,
         labelled: &[],
         targets: &[],
+        words: None,
         counter: 0,
     };
     let dir = tempfile::tempdir().unwrap();

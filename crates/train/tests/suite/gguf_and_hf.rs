@@ -154,7 +154,9 @@ fn logits(base: &Path, adapter: &Path, setup: &Setup<'_>, data: &Path, rows: &[u
     let positions: Vec<u32> = (0..ids.len() as u32).collect();
     let spans = [Span { start: 0, prompt_end: ids.len(), end: ids.len() }];
     let (labelled, targets) = (&[][..], &[][..]);
-    let batch = Batch { ids, positions: &positions, spans: &spans, labelled, targets, counter: 0 };
+    let words = None;
+    let batch =
+        Batch { ids, positions: &positions, spans: &spans, labelled, targets, words, counter: 0 };
     let vocab = base.config().vocab_size;
     let mut out = vec![0.0; rows.len() * vocab];
     let params = trainer.params().to_vec();

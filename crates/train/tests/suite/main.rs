@@ -12,5 +12,6 @@ mod gguf_and_hf;
 mod packing;
 mod plan_is_ledger;
 mod refused;
+mod softmax;
 mod streaming;
 mod support;

@@ -264,7 +264,10 @@ fn whole_jobs_report_what_they_planned() {
         Settings { packing: true, batch_size: 2, grad_accum: 2, max_steps: None, ..base() },
         Settings { packing: true, max_seq_len: 40, val_split: 0.3, ..base() },
         Settings { gradient: "mezo".into(), grad_accum: 2, optimizer: "sgd".into(), ..base() },
+        Settings { gradient: "mezo".into(), softmax: "union:9".into(), ..base() },
         Settings { gradient: "partial".into(), partial_blocks: Some(2), ..base() },
+        Settings { softmax: "union:9".into(), max_grad_norm: 0.0, ..base() },
+        Settings { softmax: "union:2".into(), packing: true, batch_size: 2, ..base() },
         Settings { max_seq_len: 33, save_every: 1, eval_every: 1, val_split: 0.25, ..base() },
     ] {
         for kind in [Kind::Ndarray, Kind::fastest()] {

@@ -1,7 +1,7 @@
 //! What an evaluation measured.
 
 use lowtide::Evaluation;
-use lowtide::train::Phase;
+use lowtide::train::{Phase, SoftmaxError};
 
 use super::Facts;
 use super::number::{count, percent, seconds};
@@ -34,7 +34,20 @@ pub(crate) fn progress(phase: Phase, done: usize, total: usize) -> String {
     match phase {
         Phase::Evaluation => format!("loss: {done}/{total} sequences"),
         Phase::Samples => format!("samples for the report: {done}/{total} answers"),
+        Phase::Neighbours => format!("neighbours: {done}/{total} target words"),
     }
+}
+
+/// How far an approximate softmax is from the exact one.
+pub(crate) fn softmax(error: &SoftmaxError) -> String {
+    let SoftmaxError { exact_loss, loss, gradient_cosine, gradient_error, .. } = *error;
+    let words = format!("{} of {}", count(error.words as u64), count(error.vocabulary as u64));
+    format!(
+        "approximate softmax over {words} words: loss {loss:.4} where the exact one is \
+         {exact_loss:.4}; of the topmost gradient, cosine {gradient_cosine:.6} and error {} \
+         (first micro-batch)",
+        percent(gradient_error, 1.0)
+    )
 }
 
 fn accuracy(result: &Evaluation) -> String {
@@ -70,6 +83,23 @@ Evaluation
         assert_eq!(progress(Phase::Evaluation, 12, 60), "loss: 12/60 sequences");
         let words = "samples for the report: 1/6 answers";
         assert_eq!(progress(Phase::Samples, 1, 6), words);
+        assert_eq!(progress(Phase::Neighbours, 64, 300), "neighbours: 64/300 target words");
         assert_eq!(line(1, &RESULT), format!("held-out loss 2.4135 after 1 update {tail}"));
+    }
+
+    #[test]
+    fn an_approximate_softmax_is_told_beside_the_exact_one() {
+        let error = SoftmaxError {
+            words: 12_345,
+            vocabulary: 49_152,
+            exact_loss: 2.5,
+            loss: 2.4375,
+            gradient_cosine: 0.99876,
+            gradient_error: 0.0512,
+        };
+        let expected = "approximate softmax over 12,345 of 49,152 words: loss 2.4375 where the \
+                        exact one is 2.5000; of the topmost gradient, cosine 0.998760 and error \
+                        5.1 % (first micro-batch)";
+        assert_eq!(softmax(&error), expected);
     }
 }

@@ -36,6 +36,9 @@ fn run(report: &PlanReport) -> String {
     if let Some(approximation) = &report.approximation {
         facts.add("approximate", approximation);
     }
+    if let Some(words) = softmax(report) {
+        facts.add("softmax", words);
+    }
     if let Some(source) = source(report) {
         facts.add("budget", source);
     }
@@ -47,7 +50,7 @@ fn gradients(report: &PlanReport) -> &'static str {
     match (report.gradient, report.apply_and_free, report.clipping) {
         ("mezo", ..) => "made and freed block by block, from two losses an update",
         (_, true, "two-pass") => {
-            "each block's are applied and freed at once; to clip them, each update is computed twice"
+            "each block's are applied and freed at once; to clip them, an update is computed twice"
         }
         (_, true, "per-block") => {
             "each block's are clipped by themselves, applied and freed at once"
@@ -68,6 +71,19 @@ fn kept(report: &PlanReport) -> String {
         None => format!("{mapped} mapped, which the system may evict"),
         Some(room) => format!("{mapped} mapped and streamed, {} in memory", bytes(room)),
     }
+}
+
+/// Which words the softmax runs over, where not all.
+fn softmax(report: &PlanReport) -> Option<String> {
+    report.union.as_ref().map(|union| {
+        format!(
+            "{}, approximate: up to {} of {} words, {} for their rows",
+            report.softmax,
+            count(union.words_max as u64),
+            count(union.vocabulary as u64),
+            bytes(union.bytes)
+        )
+    })
 }
 
 /// Where a budget comes from that was not asked for.
@@ -141,7 +157,7 @@ fn warnings(report: &PlanReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lowtide::train::{PlanRow, Warning};
+    use lowtide::train::{PlanRow, UnionReport, Warning};
 
     use super::*;
 
@@ -187,6 +203,8 @@ mod tests {
             backend: "simd/avx2".into(),
             precision: "exact",
             compute: "f32",
+            softmax: "exact".into(),
+            union: None,
             threads: 2,
             warnings: Vec::new(),
         }
@@ -272,6 +290,23 @@ Checkpoint policies, fastest first, and what each would hold
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn an_approximate_softmax_is_called_so() {
+        let union = Some(UnionReport {
+            neighbours: 100,
+            targets: 3000,
+            words_max: 12_345,
+            vocabulary: 49_152,
+            bytes: 7 << 20,
+            file_bytes: 1_200_000,
+        });
+        let text = plan(&PlanReport { softmax: "union:100".into(), union, ..report() });
+        let line = "  softmax       union:100, approximate: up to 12,345 of 49,152 words, 7.00 MiB \
+                    for their rows\n";
+        assert!(text.contains(line), "{text}");
+        assert!(!plan(&report()).contains("softmax"));
     }
 
     #[test]

@@ -43,6 +43,11 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
     if let Some(read) = summary.storage_read_bytes.filter(|_| summary.stream_weights) {
         facts.add("weights", format!("streamed, {} read from storage", bytes(read)));
     }
+    if let Some(error) = &summary.softmax_error {
+        let name = &summary.softmax;
+        let cosine = error.gradient_cosine;
+        facts.add("softmax", format!("{name}, approximate: gradient cosine {cosine:.6} at first"));
+    }
     facts.add("adapter", &output);
     facts.add("report", settings.output.join(FILE).display().to_string());
     let mut text = facts.under(if summary.interrupted { "Stopped" } else { "Done" });
