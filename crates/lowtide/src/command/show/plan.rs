@@ -268,7 +268,7 @@ Checkpoint policies, fastest first, and what each would hold
             let text = plan(&PlanReport { clipping, apply_and_free, ..report() });
             text.lines().find_map(|line| line.strip_prefix("  gradients     ")).unwrap().to_owned()
         };
-        assert!(told("two-pass", true).ends_with("to clip them, each update is computed twice"));
+        assert!(told("two-pass", true).ends_with("to clip them, an update is computed twice"));
         assert!(told("per-block", true).starts_with("each block's are clipped by themselves"));
         assert!(told("per-block", false).starts_with("all blocks' are kept"));
         assert_eq!(told("off", false), told("whole", false));
