@@ -22,6 +22,8 @@ pub struct Kernels {
     pub(crate) functions: Functions,
     int: [IntFunctions; 2],
     pub(crate) few: Option<Few>,
+    /// What unpacks some formats by hand.
+    unpack: Option<Unpack>,
     pub(crate) int8_peak: Option<Int8Peak>,
     pub(crate) softmax: Softmax,
 }
@@ -33,7 +35,7 @@ pub(crate) struct Functions {
     pub(crate) gemm: unsafe fn(f32, Mat<'_, f32>, Rhs<'_>, bool, MatMut<'_, f32>),
     pub(crate) pack_rows: unsafe fn(Mat<'_, f32>, usize, usize, usize, *mut f32),
     pub(crate) pack_transposed: unsafe fn(Mat<'_, f32>, usize, usize, usize, *mut f32),
-    pub(crate) decode: unsafe fn(&'static dyn BlockFormat, &[u8], &mut [f32]) -> bool,
+    pub(crate) decode: Unpack,
     pub(crate) rows: Rows,
     pub(crate) fma_peak: FmaPeak,
     pub(crate) decode_integers: DecodeIntegers,
@@ -52,13 +54,22 @@ pub(crate) const fn new(
     int: [IntFunctions; 2],
     softmax: Softmax,
 ) -> Kernels {
-    Kernels { isa, lanes, group, functions, int, few: None, int8_peak: None, softmax }
+    Kernels { isa, lanes, group, functions, int, few: None, unpack: None, int8_peak: None, softmax }
 }
+
+/// Unpacks whole blocks, and says whether the format is known.
+type Unpack = unsafe fn(&'static dyn BlockFormat, &[u8], &mut [f32]) -> bool;
 
 /// The same table with functions for one row.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const fn with_few(kernels: Kernels, few: Few) -> Kernels {
     Kernels { few: Some(few), ..kernels }
+}
+
+/// The same table with formats unpacked by hand.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const fn with_unpack(kernels: Kernels, unpack: Unpack) -> Kernels {
+    Kernels { unpack: Some(unpack), ..kernels }
 }
 
 /// The same table with a peak of products of bytes.
@@ -238,8 +249,9 @@ impl Kernels {
     /// As [`BlockFormat::decode`].
     pub fn decode(&self, format: &'static dyn BlockFormat, bytes: &[u8], out: &mut [f32]) {
         // SAFETY: the instruction set was detected.
-        let known = unsafe { (self.functions.decode)(format, bytes, out) };
-        if !known {
+        let by_hand = self.unpack.is_some_and(|unpack| unsafe { unpack(format, bytes, out) });
+        // SAFETY: as above.
+        if !by_hand && !unsafe { (self.functions.decode)(format, bytes, out) } {
             format.decode(bytes, out);
         }
     }

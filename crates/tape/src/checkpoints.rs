@@ -38,7 +38,7 @@ impl Checkpoints {
     ) -> Self {
         let every = |n: usize| (first..count).step_by(n).collect();
         let starts = match (policy, store) {
-            (Policy::Store | Policy::Block, _) => every(1),
+            (Policy::Store | Policy::Selective { .. } | Policy::Block, _) => every(1),
             (Policy::Every(n), _) => every(n.get()),
             (Policy::Sqrt, Store::F32) => shrinking(first, count),
             (Policy::Sqrt, _) => {

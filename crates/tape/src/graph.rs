@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use lowtide_tensor::Float;
 
-use crate::{GradRule, MAX_INPUTS, MAX_OUTPUTS, Op};
+use crate::{GradRule, MAX_INPUTS, MAX_OUTPUTS, Op, Work};
 
 /// A value of a [`Graph`]: `[T, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +77,13 @@ impl<'w, F: Float> Graph<'w, F> {
     #[must_use]
     pub fn params(&self) -> usize {
         self.params
+    }
+
+    /// Roughly the work of an operation over `rows` rows, the last of `keys`.
+    pub(crate) fn work(&self, node: usize, rows: usize, keys: usize) -> Work {
+        let Node { op, inputs, outputs, .. } = &self.nodes[node];
+        let cols = inputs.iter().chain(outputs).map(|v| self.cols[v.0]).sum();
+        op.work(rows, keys, cols)
     }
 
     /// Output 0 of the last operation.

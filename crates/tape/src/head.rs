@@ -7,8 +7,8 @@ use lowtide_memory::{ByCategory, Category, Scratch};
 use lowtide_quant::QMat;
 use lowtide_tensor::{Float, Mat, MatMut, QUANTUM};
 
-use crate::LossSum;
 use crate::schedule::aligned;
+use crate::{LossSum, Work};
 
 /// Final norm and head. Only labelled rows are normalised and scored; neither all rows' logits nor
 /// even a tile's over the whole vocabulary need exist.
@@ -68,6 +68,15 @@ impl<F: Float> LossHead<'_, F> {
         let elements = ByCategory::of(Category::Head, working as u64)
             .with(Category::Scratch, req.scratch as u64);
         (elements, req.library_bytes)
+    }
+
+    /// Work over so many labelled rows, roughly. With gradients there are three products with the
+    /// head for each tile.
+    pub(crate) fn work(&self, labelled: usize, train: bool) -> u64 {
+        let tiles = labelled.div_ceil(Self::largest_tile(labelled));
+        let one =
+            Work::packed(labelled.div_ceil(tiles.max(1)), self.weight.cols(), self.weight.rows());
+        one.forward * tiles as u64 * if train { 3 } else { 1 }
     }
 
     /// The largest tile worth having for `labelled` rows: the head's weights are decoded once a

@@ -85,6 +85,7 @@ extern crate std;
 
 mod boundary;
 mod checkpoints;
+mod compiler;
 mod decoder;
 mod executor;
 mod graph;
@@ -101,9 +102,11 @@ mod program;
 mod reserved;
 mod schedule;
 mod segment;
+mod selection;
 mod sink;
 mod state;
 mod weights;
+mod work;
 
 pub use decoder::{DecodePlan, Decoder};
 pub use executor::{Executor, Pair};
@@ -120,3 +123,4 @@ pub use segment::Segment;
 pub use sink::{Accumulate, ApplyNow, GradSink};
 pub use state::State;
 pub use weights::{Part, WeightKeeper};
+pub use work::Work;

@@ -6,7 +6,7 @@ use lowtide_backend::{Backend, Req};
 use lowtide_memory::Category;
 use lowtide_tensor::{Float, Mat, MatMut};
 
-use crate::{Cx, DecodeLimits, Limits, State};
+use crate::{Cx, DecodeLimits, Limits, State, Work};
 
 /// The most inputs an operation can have.
 pub const MAX_INPUTS: usize = 4;
@@ -128,6 +128,12 @@ pub trait Op<F: Float>: Send + Sync {
     /// segment works on whole batches.
     fn whole_sequence(&self) -> bool {
         false
+    }
+
+    /// Roughly the work of a call over `rows` rows, the last of `keys`; inputs and outputs have
+    /// `cols` columns in all.
+    fn work(&self, rows: usize, _keys: usize, cols: usize) -> Work {
+        Work::elementwise(rows * cols)
     }
 
     /// Scratch that a call in either direction needs, over at most `rows` rows of any batch within

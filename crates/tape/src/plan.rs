@@ -9,6 +9,7 @@ use lowtide_memory::{ByCategory, Category, Span, Timeline};
 use lowtide_tensor::{Float, QUANTUM};
 
 use crate::checkpoints::Checkpoints;
+use crate::compiler::{Compiled, Compiler};
 use crate::schedule::{Schedule, aligned};
 use crate::{Checkpointing, Limits, LossHead, Policy, Program, Store, kept};
 
@@ -37,6 +38,7 @@ pub struct Plan {
     bytes: ByCategory,
     library_bytes: u64,
     timeline: Timeline,
+    work: u64,
 }
 
 /// What a plan is for.
@@ -127,18 +129,8 @@ impl Plan {
             Mode::Train | Mode::Partial { .. } => program.first_trained().unwrap_or(count),
             Mode::Evaluate | Mode::Pair => count,
         };
-        let mut forward: Vec<Arc<Schedule>> = Vec::with_capacity(count);
-        let mut backward: Vec<Arc<Schedule>> = Vec::with_capacity(count - first);
-        for (i, segment) in program.segments.iter().enumerate() {
-            let needs = (i >= first).then(|| segment.needs(i > first));
-            let keep = needs.as_ref().filter(|_| policy == Policy::Store);
-            let there = segment.plan_forward(keep, be, limits, tile);
-            if let Some(needs) = &needs {
-                let back = segment.plan_backward(needs, keep.map(|_| &there), be, limits, tile);
-                share(&mut backward, back);
-            }
-            share(&mut forward, there);
-        }
+        let compiled = Compiler::new(program, be, limits, first).compile(policy, tile);
+        let Compiled { forward, backward } = compiled;
         let boundary = aligned(limits.tokens * program.hidden());
         let element = size_of::<F>();
         let lent = kept::format(store)
@@ -168,8 +160,10 @@ impl Plan {
             bytes: ByCategory::new(),
             library_bytes: 0,
             timeline: Timeline::new(),
+            work: 0,
         };
         plan.size_arena(program, be);
+        plan.work = plan.count_work(program.head.work(limits.labelled, first < count));
         plan
     }
 
@@ -237,6 +231,16 @@ impl Plan {
         self.timeline = course;
     }
 
+    /// Work of forward, of what backward computes again, of backward itself, and of the head.
+    fn count_work(&self, head: u64) -> u64 {
+        let of = |schedules: &[Arc<Schedule>]| schedules.iter().map(|s| s.work).sum::<u64>();
+        let groups = self.checkpoints.groups().rev().skip(1);
+        let again = groups.map(|group| of(&self.forward[group.start..group.end - 1]));
+        let back = self.checkpoints.groups().flatten().map(|i| self.backward[i - self.first].work);
+        let sides = if self.spare > 0 { 2 } else { 1 };
+        sides * (of(&self.forward) + head) + again.sum::<u64>() + back.sum::<u64>()
+    }
+
     /// Numbers of slots, and of segment inputs kept in another form.
     pub(crate) fn apart(&self) -> (usize, usize) {
         (self.checkpoints.slots(), self.checkpoints.lent_count())
@@ -282,6 +286,20 @@ impl Plan {
         self.checkpointing
     }
 
+    /// Roughly the work of a step with the largest batch, in multiply-adds: a measure to compare
+    /// plans of one program by. What an operation costs besides arithmetic is in it as the
+    /// arithmetic that takes as long; see [`Work`](crate::Work).
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        self.work
+    }
+
+    /// Columns of all values that are kept besides segment inputs.
+    #[must_use]
+    pub fn kept_columns(&self) -> usize {
+        self.forward.iter().skip(self.first).map(|s| s.kept).sum::<usize>() / self.limits.tokens
+    }
+
     /// Labelled rows the head works on at a time.
     #[must_use]
     pub fn head_tile(&self) -> usize {
@@ -294,15 +312,6 @@ impl Plan {
     pub fn timeline(&self) -> &Timeline {
         &self.timeline
     }
-}
-
-/// Appends a schedule; blocks of one shape share one.
-fn share(schedules: &mut Vec<Arc<Schedule>>, schedule: Schedule) {
-    let shared = match schedules.last() {
-        Some(last) if **last == schedule => Arc::clone(last),
-        _ => Arc::new(schedule),
-    };
-    schedules.push(shared);
 }
 
 fn scaled(elements: ByCategory, element: u64) -> ByCategory {

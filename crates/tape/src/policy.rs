@@ -8,6 +8,12 @@ use core::num::NonZeroUsize;
 pub enum Policy {
     /// Everything that backward reads: fastest, largest.
     Store,
+    /// The input of every segment, and of what else backward reads as much as fits into so many
+    /// bytes: that first which saves the most work for its room. Backward computes the rest again.
+    Selective {
+        /// Room for what is kept besides inputs.
+        bytes: u64,
+    },
     /// The input of every segment: backward computes each segment's forward again.
     Block,
     /// The input of every `n`-th segment: backward first computes the inputs of the others again, a
@@ -24,13 +30,20 @@ pub enum Policy {
 
 impl Policy {
     /// One policy of each kind, fastest first.
-    pub const ALL: [Self; 4] = [Self::Store, Self::Block, Self::Every(TWO), Self::Sqrt];
+    pub const ALL: [Self; 5] = [
+        Self::Store,
+        Self::Selective { bytes: 1 << 14 },
+        Self::Block,
+        Self::Every(TWO),
+        Self::Sqrt,
+    ];
 
-    /// The policy that is displayed as `name`.
+    /// The policy that is displayed as `name`; `selective` without a bound.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "store" => Some(Self::Store),
+            "selective" => Some(Self::Selective { bytes: u64::MAX }),
             "block" => Some(Self::Block),
             "sqrt" => Some(Self::Sqrt),
             _ => name.strip_prefix("every:")?.parse().ok().map(Self::Every),
@@ -44,6 +57,7 @@ impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store => f.pad("store"),
+            Self::Selective { .. } => f.pad("selective"),
             Self::Block => f.pad("block"),
             Self::Sqrt => f.pad("sqrt"),
             Self::Every(n) => f.pad(&alloc::format!("every:{n}")),

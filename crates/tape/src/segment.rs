@@ -10,7 +10,7 @@ use crate::graph::{Graph, Node};
 use crate::op::{Forward, Vjp};
 use crate::operands::{Lent, Memory};
 use crate::schedule::{
-    Action, Demands, Needs, Operands, Schedule, Slot, aligned, backward, forward,
+    Action, Demands, Keep, Needs, Operands, Schedule, Slot, aligned, backward, forward,
 };
 use crate::state::States;
 use crate::{Cx, DecodeLimits, Limits, MAX_INPUTS, MAX_OUTPUTS, State};
@@ -50,11 +50,11 @@ impl<'w, F: Float> Segment<'w, F> {
         Needs::of(&self.graph, want_dx)
     }
 
-    /// Compiles forward over tiles of at most `tile` rows. What backward reads is kept for all rows
-    /// at once, so with `keep`, and where an operation needs whole sequences, there is one tile.
+    /// Compiles forward over tiles of at most `tile` rows. Values are kept for all rows at once, so
+    /// with `keep`, and where an operation needs whole sequences, there is one tile.
     pub(crate) fn plan_forward(
         &self,
-        keep: Option<&Needs>,
+        keep: Option<&Keep>,
         be: &dyn Backend<F>,
         limits: Limits,
         tile: usize,
@@ -98,7 +98,7 @@ impl<'w, F: Float> Segment<'w, F> {
     pub(crate) fn plan_backward(
         &self,
         needs: &Needs,
-        kept: Option<&Schedule>,
+        kept: Option<(&Keep, &Schedule)>,
         be: &dyn Backend<F>,
         limits: Limits,
         tile: usize,

@@ -30,7 +30,7 @@ impl Settings {
             name => vec![Policy::named(name).ok_or_else(|| SettingsError::BadValue {
                 field: "checkpointing",
                 found: name.into(),
-                expected: "auto, store, block, every:N (such as every:2) or sqrt",
+                expected: "auto, store, selective, block, every:N (such as every:2) or sqrt",
             })?],
         };
         let (stores, auto) = match self.checkpoint_store.as_str() {
@@ -48,13 +48,15 @@ impl Settings {
         let mut candidates = Vec::new();
         let mut with_tiles = |policy: Policy, store| {
             let all = Checkpointing::new(policy, store);
-            // What `store` keeps, it keeps for all rows at once.
-            let tiles = if policy == Policy::Store { &[None][..] } else { &tiles[..] };
+            // Intermediates are kept for all rows at once.
+            let whole = matches!(policy, Policy::Store | Policy::Selective { .. });
+            let tiles = if whole { &[None][..] } else { &tiles[..] };
             candidates.extend(tiles.iter().map(|&tile| Checkpointing { tile, ..all }));
         };
         for policy in &policies {
-            // Beside all that `store` keeps, what it keeps segment inputs in makes no difference.
-            let stores = if *policy == Policy::Store { &stores[..1] } else { &stores[..] };
+            // Beside all that these keep, what they keep segment inputs in makes no difference.
+            let much = matches!(policy, Policy::Store | Policy::Selective { .. });
+            let stores = if much { &stores[..1] } else { &stores[..] };
             stores.iter().for_each(|&store| with_tiles(*policy, store));
         }
         let leanest = if policies.len() == 1 { policies[0] } else { Policy::Block };
@@ -85,7 +87,8 @@ impl Settings {
 /// Every policy worth planning, fastest first.
 fn policies() -> Vec<Policy> {
     let groups = (2..=EVERY_MAX).filter_map(NonZeroUsize::new).map(Policy::Every);
-    [Policy::Store, Policy::Block].into_iter().chain(groups).chain([Policy::Sqrt]).collect()
+    let intermediates = [Policy::Store, Policy::Selective { bytes: u64::MAX }, Policy::Block];
+    intermediates.into_iter().chain(groups).chain([Policy::Sqrt]).collect()
 }
 
 /// Stores that round no more than a precision allows, the most exact first.
@@ -116,13 +119,14 @@ mod tests {
     #[test]
     fn candidates_stay_within_the_precision_and_what_was_asked_for() {
         let exact = names("auto", "auto", "exact");
-        let all =
-            ["store f32", "block f32", "every:2 f32", "every:3 f32", "sqrt f32", "block file"];
-        assert_eq!(exact, all);
+        let kept = ["store f32", "selective f32"];
+        let inputs = ["block f32", "every:2 f32", "every:3 f32", "sqrt f32", "block file"];
+        assert_eq!(exact, [&kept[..], &inputs].concat());
         let balanced = names("auto", "auto", "balanced");
-        assert_eq!(balanced[..3], ["store f32", "block f32", "block bf16"]);
+        assert_eq!(balanced[..4], [&kept[..], &["block f32", "block bf16"]].concat());
         assert!(balanced.iter().all(|name| !name.ends_with("int8")));
         assert!(names("auto", "auto", "fast").contains(&"sqrt int8".to_owned()));
+        assert_eq!(names("selective", "auto", "exact"), ["selective f32", "selective file"]);
         assert_eq!(names("every:5", "auto", "exact"), ["every:5 f32", "every:5 file"]);
         assert_eq!(names("store", "auto", "fast"), ["store f32"]);
         assert_eq!(names("block", "int8", "exact"), ["block int8"]);

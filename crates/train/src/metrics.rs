@@ -131,6 +131,9 @@ pub struct PlanRow {
     pub tile_rows: Option<usize>,
     /// How gradients are clipped.
     pub clipping: &'static str,
+    /// Time of an update over that of the fastest row: predicted from the work there is to do, and
+    /// right to some tenths.
+    pub time: f64,
     /// Bytes it would hold at its peak.
     pub peak_bytes: u64,
     /// Whether that fits the budget.

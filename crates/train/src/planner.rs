@@ -8,7 +8,7 @@ use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Timeline};
 use lowtide_model::Model;
 use lowtide_optim::Optimizer;
-use lowtide_tape::{Checkpointing, Limits, Plan};
+use lowtide_tape::{Checkpointing, Limits, Plan, Policy};
 
 use crate::checkpoint_file::BUFFERS;
 use crate::clipping::Clipping;
@@ -149,17 +149,28 @@ pub(crate) struct Candidate {
     pub(crate) clipping: Clipping,
 }
 
-/// Plans `candidates` in order (fastest first) and takes the first that fits the budget; also how
-/// each of them fares. `None` when none fits.
+/// Plans all `candidates` and takes the fastest that fits the budget; also how each of them fares,
+/// in the order in which they are taken. `None` when none fits.
 pub(crate) fn choose(
     candidates: impl Iterator<Item = Candidate>,
     budget: Option<u64>,
     mut plan: impl FnMut(Candidate) -> RunPlan,
 ) -> (Option<(Candidate, RunPlan)>, Vec<PlanRow>) {
+    let mut plans: Vec<(Candidate, RunPlan)> =
+        candidates.map(|candidate| (candidate, fitted(candidate, budget, &mut plan))).collect();
+    // With nothing but inputs kept, `selective` is `block`, which is a candidate of its own.
+    if plans.iter().any(|(candidate, _)| candidate.checkpointing.policy == Policy::Block) {
+        let selective = |c: &Candidate| matches!(c.checkpointing.policy, Policy::Selective { .. });
+        plans.retain(|(c, plan)| plan.exec.kept_columns() > 0 || !selective(c));
+    }
+    // A file costs disk traffic, and wears what it is written to; two passes take twice the time.
+    plans.sort_by_key(|(c, plan)| {
+        (c.clipping == Clipping::TwoPass, plan.exec.file().is_some(), plan.exec.work())
+    });
+    let least = plans.iter().map(|(_, plan)| plan.exec.work()).min().unwrap_or(1) as f64;
     let mut chosen = None;
     let mut rows = Vec::new();
-    for candidate in candidates {
-        let planned = plan(candidate);
+    for (candidate, planned) in plans {
         let peak_bytes = planned.bytes().held();
         // What is slower and holds no less is no alternative.
         if rows.iter().any(|row: &PlanRow| row.peak_bytes <= peak_bytes) {
@@ -167,13 +178,51 @@ pub(crate) fn choose(
         }
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
-        let Candidate { checkpointing: Checkpointing { store, tile, .. }, clipping } = candidate;
-        let (policy, store, clipping) = (planned.policy(), store.name(), clipping.name());
-        let tile_rows = tile.map(NonZeroUsize::get);
-        rows.push(PlanRow { policy, store, tile_rows, clipping, peak_bytes, fits, chosen: take });
+        let Checkpointing { store, tile, .. } = candidate.checkpointing;
+        let passes = if candidate.clipping == Clipping::TwoPass { 2.0 } else { 1.0 };
+        rows.push(PlanRow {
+            policy: planned.policy(),
+            store: store.name(),
+            tile_rows: tile.map(NonZeroUsize::get),
+            clipping: candidate.clipping.name(),
+            time: passes * planned.exec.work() as f64 / least,
+            peak_bytes,
+            fits,
+            chosen: take,
+        });
         if take {
             chosen = Some((candidate, planned));
         }
     }
     (chosen, rows)
 }
+
+/// The plan of a candidate. What `selective` keeps is as much as the budget leaves room for.
+fn fitted(
+    candidate: Candidate,
+    budget: Option<u64>,
+    plan: &mut impl FnMut(Candidate) -> RunPlan,
+) -> RunPlan {
+    let Candidate { checkpointing, clipping } = candidate;
+    let (Policy::Selective { .. }, Some(budget)) = (checkpointing.policy, budget) else {
+        return plan(candidate);
+    };
+    let mut with = |bytes| {
+        let policy = Policy::Selective { bytes };
+        plan(Candidate { checkpointing: Checkpointing { policy, ..checkpointing }, clipping })
+    };
+    let (mut room, mut best) = (0, with(0));
+    // Where more is kept, less is in the arena, which leaves room for more.
+    for _ in 0..FITTINGS {
+        let spare = budget.saturating_sub(best.bytes().held());
+        let next = with(room + spare);
+        if next.bytes().held() > budget || next.exec.work() >= best.exec.work() {
+            break;
+        }
+        (room, best) = (room + spare, next);
+    }
+    best
+}
+
+/// How often what a budget leaves is filled up.
+const FITTINGS: usize = 4;

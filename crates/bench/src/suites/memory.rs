@@ -36,7 +36,9 @@ pub fn memory(stand: &Stand<'_>, base: &Base, tokens: usize) -> Result<Vec<Memor
                 Ok(run.trainer.loss_of(&data, 0)?.mean())
             })?,
         );
-        for policy in Policy::ALL {
+        // What `selective` keeps depends on a budget; here is none.
+        let fixed = |policy: &Policy| !matches!(policy, Policy::Selective { .. });
+        for policy in Policy::ALL.into_iter().filter(fixed) {
             let name = format!("train {tokens} {policy}");
             label(&name);
             let needs = needs(&data, tokens, true);

@@ -167,7 +167,8 @@ struct MemoryFlags {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory_budget: Option<String>,
     /// What is kept from forward to backward; the rest is computed again: auto, store (everything),
-    /// block (each block's input), every:N (every N-th's), sqrt (the fewest) [default: auto]
+    /// selective (as much of it as fits the budget), block (each block's input), every:N (every
+    /// N-th's), sqrt (the fewest) [default: auto]
     #[arg(long, value_name = "POLICY")]
     checkpointing: Option<String>,
     /// How block inputs are kept; auto rounds no more than --precision allows [default: auto]

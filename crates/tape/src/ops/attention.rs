@@ -6,7 +6,7 @@ use lowtide_backend::{AttentionShape, Backend, OpShape, Req, Span};
 use lowtide_tensor::{Float, Mat, QUANTUM};
 
 use super::given;
-use crate::{Cx, DecodeLimits, Facts, Forward, GradRule, Limits, MAX_INPUTS, Op, State, Vjp};
+use crate::{Cx, DecodeLimits, Facts, Forward, GradRule, Limits, MAX_INPUTS, Op, State, Vjp, Work};
 
 /// `o = softmax(q kᵀ scale + mask) v` per head. Output 1 is `[T, H]`, the log-sum-exp of the
 /// scores: with it backward makes the probabilities again, tile by tile.
@@ -36,6 +36,11 @@ impl<F: Float> Op<F> for Attention {
             history: 0b110,
             grads: [GradRule::Accumulate; MAX_INPUTS],
         }
+    }
+
+    fn work(&self, rows: usize, keys: usize, _cols: usize) -> Work {
+        let AttentionShape { heads, head_dim, window, .. } = self.shape;
+        Work::attention(rows, keys, window, heads * head_dim)
     }
 
     fn req(&self, be: &dyn Backend<F>, rows: usize, limits: Limits) -> Req {

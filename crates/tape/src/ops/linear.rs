@@ -9,7 +9,7 @@ use lowtide_quant::QMat;
 use lowtide_tensor::Float;
 
 use super::given;
-use crate::{Cx, Facts, Forward, GradRule, Limits, MAX_INPUTS, Op, Vjp};
+use crate::{Cx, Facts, Forward, GradRule, Limits, MAX_INPUTS, Op, Vjp, Work};
 
 /// `y = adapted(x Wᵀ + b)`: `x [T, I]`, `y [T, O]`.
 pub struct AdaptedLinear<'w, F: Float> {
@@ -80,6 +80,13 @@ impl<F: Float> Op<F> for AdaptedLinear<'_, F> {
 
     fn whole_sequence(&self) -> bool {
         self.adapter.as_ref().is_some_and(|adapter| adapter.facts().whole_sequence)
+    }
+
+    fn work(&self, rows: usize, _keys: usize, _cols: usize) -> Work {
+        // An adapter's products are narrow, and take longer than their arithmetic says.
+        let adapter = 2 * rows as u64 * Op::<F>::params(self) as u64;
+        Work::packed(rows, self.weight.cols(), self.weight.rows())
+            + Work { forward: adapter, backward: 3 * adapter }
     }
 
     fn req(&self, be: &dyn Backend<F>, rows: usize, _limits: Limits) -> Req {

@@ -12,25 +12,24 @@ use lowtide_tensor::Float;
 
 use super::build::{Builder, Demands, Home};
 use super::forward::Values;
-use super::needs::making;
-use super::{Action, BufferId, Needs, Operands, Place, Schedule, Slot};
+use super::{Action, BufferId, Keep, Needs, Operands, Place, Schedule, Slot, making};
 use crate::GradRule;
 use crate::graph::{Graph, ValueId};
 
-/// Compiles the backward pass. With `kept`, the values it reads come from the segment's kept region
-/// (laid out as [`forward`](super::forward) with the same needs lays it out); without, they are
-/// computed again from the segment's input.
+/// Compiles the backward pass. With `kept`, the values named there come from the segment's kept
+/// region, laid out as that schedule of [`forward`](super::forward) lays it out; all others that it
+/// reads are computed again, from those and from the segment's input.
 pub(crate) fn backward<F: Float>(
     graph: &Graph<'_, F>,
     needs: &Needs,
-    kept: Option<&Schedule>,
+    kept: Option<(&Keep, &Schedule)>,
     demands: &Demands<'_, F>,
 ) -> Schedule {
     let mut builder = Builder::new(graph, demands);
     let mut values = Values::new(&mut builder);
-    if kept.is_some() {
+    if let Some((keep, _)) = kept {
         for (i, node) in graph.nodes.iter().enumerate() {
-            for (output, v) in node.outputs.iter().enumerate().filter(|(_, v)| needs.read[v.0]) {
+            for (output, v) in node.outputs.iter().enumerate().filter(|(_, v)| keep.has(v.0)) {
                 values.buffer[v.0] = Some(builder.value_buffer(i, output, Home::Kept));
             }
         }
@@ -60,10 +59,10 @@ pub(crate) fn backward<F: Float>(
         values.end(&builder);
     }
     let mut schedule = builder.finish();
-    if let Some(forward) = kept {
+    if let Some((keep, forward)) = kept {
         // Kept values lie where the forward schedule put them.
-        for (value, place) in kept_places(graph, needs, forward) {
-            let buffer = kept_buffers[value].expect("read values have a buffer");
+        for (value, place) in kept_places(graph, keep, forward) {
+            let buffer = kept_buffers[value].expect("kept values have a buffer");
             schedule.buffers[buffer].place = place;
         }
         schedule.kept = forward.kept;
@@ -71,10 +70,10 @@ pub(crate) fn backward<F: Float>(
     schedule
 }
 
-/// Where a forward schedule leaves each value that backward reads.
+/// Where a forward schedule leaves each value that it keeps.
 fn kept_places<'s, F: Float>(
     graph: &'s Graph<'_, F>,
-    needs: &'s Needs,
+    keep: &'s Keep,
     forward: &'s Schedule,
 ) -> impl Iterator<Item = (usize, Place)> + 's {
     forward.steps.iter().flat_map(move |action| {
@@ -83,7 +82,7 @@ fn kept_places<'s, F: Float>(
             _ => [].iter().zip(&[]),
         };
         outputs.filter_map(|(slot, v)| {
-            let slot = slot.filter(|_| needs.read[v.0])?;
+            let slot = slot.filter(|_| keep.has(v.0))?;
             Some((v.0, forward.buffers[slot.buffer].place))
         })
     })

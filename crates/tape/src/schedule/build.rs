@@ -10,7 +10,7 @@ use lowtide_tensor::Float;
 use super::pack::{Interval, aligned, pack};
 use super::{Action, Buffer, BufferId, Place, Schedule, Slot, View};
 use crate::graph::{Graph, ValueId};
-use crate::{DecodeLimits, Limits, Op};
+use crate::{DecodeLimits, Limits, Op, Work};
 
 /// Where a buffer under construction will lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,15 +214,35 @@ impl<'g, 'w, F: Float> Builder<'g, 'w, F> {
             kept += aligned(done[i].len);
         }
         let live_at_peak = live_at_peak(&done, steps.len());
+        let tokens = self.demands.limits.tokens;
+        let tiles = || (1..=tokens.div_ceil(tile.max(1))).map(|n| (n * tile).min(tokens));
+        let of = |action: &Action| -> u64 {
+            let rows = |keys: usize| keys - (keys - 1) / tile.max(1) * tile;
+            tiles().map(|keys| work(self.graph, action, rows(keys), keys)).sum()
+        };
+        let work = steps.iter().map(of).sum();
         Schedule {
             steps,
             loops,
             tile,
+            work,
             buffers: done,
             arena: extent,
             kept,
             live_at_peak,
             library_bytes,
+        }
+    }
+}
+
+/// Work of a step over `rows` rows, the last of `keys`.
+fn work<F: Float>(graph: &Graph<'_, F>, action: &Action, rows: usize, keys: usize) -> u64 {
+    match action {
+        Action::Forward(operands) => graph.work(operands.node, rows, keys).forward,
+        Action::Vjp(operands) => graph.work(operands.node, rows, keys).backward,
+        Action::Zero(slot) => Work::elementwise(rows * slot.cols).forward,
+        Action::Copy { to, .. } | Action::Add { to, .. } => {
+            Work::elementwise(2 * rows * to.cols).forward
         }
     }
 }

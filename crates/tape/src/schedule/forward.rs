@@ -8,17 +8,17 @@ use lowtide_tensor::Float;
 
 use super::build::{Builder, Demands, Home};
 use super::needs::reaching;
-use super::{Action, BufferId, Needs, Operands, Schedule};
+use super::{Action, BufferId, Keep, Operands, Schedule};
 use crate::graph::{Graph, ValueId};
 
-/// Compiles the forward pass; with `keep`, what backward reads is kept in a region of its own.
+/// Compiles the forward pass; what `keep` names is kept in a region of its own.
 /// One loop is enough for tiles: what a row reads of others lies in the tiles before.
 pub(crate) fn forward<F: Float>(
     graph: &Graph<'_, F>,
-    keep: Option<&Needs>,
+    keep: Option<&Keep>,
     demands: &Demands<'_, F>,
 ) -> Schedule {
-    let kept = |value: usize| value != 0 && keep.is_some_and(|needs| needs.read[value]);
+    let kept = |value: usize| keep.is_some_and(|keep| keep.has(value));
     let y = graph.output();
     let runs = reaching(graph);
     let mut builder = Builder::new(graph, demands);

@@ -13,6 +13,7 @@
 mod backward;
 mod build;
 mod forward;
+mod keep;
 mod needs;
 mod pack;
 #[cfg(test)]
@@ -27,7 +28,8 @@ use lowtide_tensor::Float;
 pub(crate) use backward::backward;
 pub(crate) use build::Demands;
 pub(crate) use forward::forward;
-pub(crate) use needs::Needs;
+pub(crate) use keep::Keep;
+pub(crate) use needs::{Needs, making};
 pub(crate) use pack::aligned;
 
 /// A buffer of a [`Schedule`].
@@ -133,6 +135,8 @@ pub(crate) struct Schedule {
     pub(crate) live_at_peak: ByCategory,
     /// Bytes libraries allocate during one operation.
     pub(crate) library_bytes: usize,
+    /// Work of a run over the largest batch, roughly.
+    pub(crate) work: u64,
 }
 
 impl Schedule {

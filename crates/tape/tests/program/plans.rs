@@ -80,7 +80,8 @@ fn the_fullest_moment_and_the_packing_loss_make_the_plan() {
         let forward = (0..3).map(|i| ("forward", i));
         // With two values at hand, or every second kept, blocks 0 and 1 are a group.
         let again = [("recompute", 0)];
-        let again = if matches!(policy, Policy::Store | Policy::Block) { &[][..] } else { &again };
+        let grouped = matches!(policy, Policy::Every(_) | Policy::Sqrt);
+        let again = if grouped { &again[..] } else { &[] };
         let back = [("backward", 1), ("backward", 0)];
         let top = [("head", 3), ("backward", 2)];
         let want: Vec<_> = forward.chain(top).chain(again.iter().copied()).chain(back).collect();
@@ -158,7 +159,9 @@ fn a_plan_grows_with_its_limits() {
         let limits = Limits { tokens, sequences: 1, labelled };
         plan(&program, limits, policy).bytes().held()
     };
-    for policy in Policy::ALL {
+    // With `selective`, less may fit into the same room when values are larger.
+    let fixed = |policy: &Policy| !matches!(policy, Policy::Selective { .. });
+    for policy in Policy::ALL.into_iter().filter(fixed) {
         for tokens in (1..260).step_by(3) {
             let (small, large) = (held(tokens, 1, policy), held(tokens + 3, 1, policy));
             assert!(small <= large, "{policy:?}: {tokens} tokens take {small}, more take {large}");
@@ -272,4 +275,27 @@ fn parts_of_different_widths_are_refused() {
 fn limits_beyond_what_positions_can_count_are_refused() {
     let model = Model::new(1);
     plan(&model.program(EVERY_SITE), Limits { tokens: (1 << 32) + 1, ..LIMITS }, Policy::Block);
+}
+
+#[test]
+fn what_is_selected_fits_its_room_and_spares_work() {
+    let model = Model::new(4);
+    let program = model.program::<f32>(EVERY_SITE);
+    let of = |policy: Policy| plan(&program, LIMITS, policy);
+    let selective = |bytes| of(Policy::Selective { bytes });
+    let (block, store) = (of(Policy::Block), of(Policy::Store));
+    assert_eq!(selective(0).bytes(), block.bytes());
+    assert_eq!(selective(u64::MAX).work(), store.work());
+    let inputs = block.bytes()[Category::Checkpoint];
+    let mut before = selective(0);
+    for bytes in [4_000, 20_000, 40_000, 80_000, 160_000] {
+        let plan = selective(bytes);
+        assert!(plan.bytes()[Category::Checkpoint] <= inputs + bytes, "{bytes}");
+        assert!(plan.bytes().held() <= block.bytes().held() + bytes, "{bytes}");
+        assert!(plan.kept_columns() > before.kept_columns(), "{bytes}");
+        assert!(plan.work() < before.work() && plan.work() >= store.work(), "{bytes}");
+        before = plan;
+    }
+    let of_all = [Policy::Store, Policy::Block, Policy::ALL[3], Policy::Sqrt].map(|p| of(p).work());
+    assert!(of_all.is_sorted(), "fastest first: {of_all:?}");
 }

@@ -52,7 +52,7 @@ const fn row(lengths: &'static [usize], rank: usize, policy: Policy) -> Row {
     }
 }
 
-const EVERY_TWO: Policy = Policy::ALL[2];
+const EVERY_TWO: Policy = Policy::ALL[3];
 
 const SHORT: &[usize] = &[9, 5];
 const ODD: &[usize] = &[63, 17, 40];

@@ -18,9 +18,10 @@ use crate::arch::stamp::stamp;
 use crate::arch::stamp_int::stamp_int;
 use crate::arch::x86_64::avx2::Avx2;
 use crate::arch::x86_64::few;
+use crate::arch::x86_64::unpack::unpack;
 use crate::generic::form::Pairs;
 use crate::simd::Simd;
-use crate::table::with_few;
+use crate::table::{with_few, with_unpack};
 
 stamp!(
     Isa::Avx512,
@@ -38,7 +39,7 @@ stamp_int!(
 );
 
 /// The functions of this instruction set.
-pub(crate) const TABLE: crate::Kernels = with_few(STAMPED, few::FLOATS);
+pub(crate) const TABLE: crate::Kernels = with_unpack(with_few(STAMPED, few::FLOATS), unpack);
 
 /// The token: this processor has AVX-512 F, BW, DQ and VL, and with `VNNI` dot products of small
 /// integers.

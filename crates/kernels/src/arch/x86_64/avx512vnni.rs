@@ -12,8 +12,9 @@ use crate::arch::stamp_int::stamp_int;
 use crate::arch::x86_64::avx512::Avx512;
 use crate::arch::x86_64::bytes::Bytes;
 use crate::arch::x86_64::few;
+use crate::arch::x86_64::unpack::unpack;
 use crate::generic::form::Pairs;
-use crate::table::{with_few, with_int8_peak};
+use crate::table::{with_few, with_int8_peak, with_unpack};
 
 stamp!(
     Isa::Avx512Vnni,
@@ -39,7 +40,7 @@ stamp_int!(
 
 /// The functions of this instruction set.
 pub(crate) const TABLE: crate::Kernels =
-    with_int8_peak(with_few(STAMPED, few::INTEGERS), int8_peak);
+    with_unpack(with_int8_peak(with_few(STAMPED, few::INTEGERS), int8_peak), unpack);
 
 /// `rounds` dot products of bytes on each of 24 registers: see `generic::peak`.
 ///

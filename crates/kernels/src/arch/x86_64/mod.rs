@@ -5,3 +5,4 @@ pub(crate) mod avx512;
 pub(crate) mod avx512vnni;
 mod bytes;
 mod few;
+mod unpack;

@@ -120,10 +120,11 @@ fn alternatives(report: &PlanReport) -> String {
         .iter()
         .map(|row| {
             let remark = match (row.chosen, row.fits) {
-                (true, _) => "chosen",
+                (true, _) => ", chosen",
                 (false, true) => "",
-                (false, false) => "over the budget",
+                (false, false) => ", over the budget",
             };
+            let remark = format!("{:.2} x the time{remark}", row.time);
             let mut name = row.policy.clone();
             if row.store != "f32" {
                 name = format!("{name}, {}", row.store);
@@ -134,14 +135,14 @@ fn alternatives(report: &PlanReport) -> String {
             if row.clipping == "two-pass" {
                 name = format!("{name}, two passes");
             }
-            (name, bytes(row.peak_bytes), remark.to_owned())
+            (name, bytes(row.peak_bytes), remark)
         })
         .collect();
     let rows: Vec<_> = rows
         .iter()
         .map(|(name, bytes, remark)| (name.as_str(), bytes.clone(), remark.clone()))
         .collect();
-    amounts("Checkpoint policies, fastest first, and what each would hold", &rows)
+    amounts("Ways to run it: what each would hold, and the predicted time of an update", &rows)
 }
 
 fn warnings(report: &PlanReport) -> String {
@@ -162,13 +163,14 @@ mod tests {
     use super::*;
 
     fn report() -> PlanReport {
-        let row = |policy: &str, store, tile_rows, peak_bytes, fits, chosen| PlanRow {
+        let row = |policy: &str, store, tile_rows, time, peak_bytes, chosen| PlanRow {
             policy: policy.into(),
             store,
             tile_rows,
+            time,
             clipping: "whole",
             peak_bytes,
-            fits,
+            fits: peak_bytes <= 128 << 20,
             chosen,
         };
         PlanReport {
@@ -196,9 +198,9 @@ mod tests {
             streamed_bytes: None,
             smallest_budget: 65 << 20,
             alternatives: vec![
-                row("store", "f32", None, 210 << 20, false, false),
-                row("block", "f32", None, 65 << 20, true, true),
-                row("every:12", "bf16", Some(64), 60 << 20, true, false),
+                row("store", "f32", None, 1.0, 210 << 20, false),
+                row("block", "f32", None, 1.377, 65 << 20, true),
+                row("every:12", "bf16", Some(64), 2.0, 60 << 20, false),
             ],
             backend: "simd/avx2".into(),
             precision: "exact",
@@ -227,10 +229,10 @@ Held at the peak
   adapter        9.00 MiB
   in all        65.00 MiB  of 128.00 MiB allowed
 
-Checkpoint policies, fastest first, and what each would hold
-  store                    210.00 MiB  over the budget
-  block                     65.00 MiB  chosen
-  every:12, bf16, 64 rows   60.00 MiB
+Ways to run it: what each would hold, and the predicted time of an update
+  store                    210.00 MiB  1.00 x the time, over the budget
+  block                     65.00 MiB  1.38 x the time, chosen
+  every:12, bf16, 64 rows   60.00 MiB  2.00 x the time
 ";
         assert_eq!(plan(&report()), expected);
     }
@@ -241,7 +243,8 @@ Checkpoint policies, fastest first, and what each would hold
         report.alternatives[0].fits = true;
         let text = plan(&report);
         assert!(text.contains("  in all        65.00 MiB\n"), "{text}");
-        assert!(text.contains("  store                    210.00 MiB\n"), "{text}");
+        let row = "  store                    210.00 MiB  1.00 x the time\n";
+        assert!(text.contains(row), "{text}");
         assert!(text.contains("applied and freed at once"), "{text}");
     }
 

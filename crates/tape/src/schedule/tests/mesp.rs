@@ -16,8 +16,9 @@ use lowtide_lora::Lora;
 use lowtide_quant::{QMat, formats::F32};
 
 use super::super::pack::aligned;
-use super::super::{Action, Place, Schedule};
+use super::super::{Action, Keep, Place, Schedule};
 use crate::ops::{AdaptedLinear, Add, Attention, Glu, RmsNorm, Rope};
+use crate::selection::{Pick, picks};
 use crate::{Graph, Limits, Segment};
 
 /// Widths of a block.
@@ -212,8 +213,10 @@ fn storing_keeps_what_backward_reads_and_nothing_else() {
         let zeros = block.zeros();
         let segment = block.segment(&zeros);
         let needs = segment.needs(true);
-        let there = segment.plan_forward(Some(&needs), &Scalar, LIMITS, LIMITS.tokens);
-        let back = segment.plan_backward(&needs, Some(&there), &Scalar, LIMITS, LIMITS.tokens);
+        let keep = Keep::everything(&needs);
+        let there = segment.plan_forward(Some(&keep), &Scalar, LIMITS, LIMITS.tokens);
+        let back =
+            segment.plan_backward(&needs, Some((&keep, &there)), &Scalar, LIMITS, LIMITS.tokens);
         assert!(back.steps.iter().all(|step| !matches!(step, Action::Forward(_))));
 
         let kept: Vec<usize> = (1..VALUES.len()).filter(|&v| needs.read[v]).collect();
@@ -223,5 +226,30 @@ fn storing_keeps_what_backward_reads_and_nothing_else() {
         for schedule in [&there, &back] {
             assert_eq!(schedule.arena as u64, schedule.live_at_peak.held());
         }
+    }
+}
+
+#[test]
+fn selecting_keeps_what_took_most_work_for_its_room_first() {
+    for block in BLOCKS {
+        let zeros = block.zeros();
+        let segment = block.segment(&zeros);
+        let needs = segment.needs(true);
+        let picks = picks(&segment.graph, &needs, LIMITS);
+        let mut kept: Vec<usize> = picks.iter().flat_map(|pick| pick.values.clone()).collect();
+        let last = [["act"].as_slice(), &["n1", "rstd1"], &["n2", "rstd2"]].concat();
+        assert_eq!(kept[kept.len() - 5..].iter().map(|&v| VALUES[v]).collect::<Vec<_>>(), last);
+        kept.sort_unstable();
+        assert_eq!(kept.iter().map(|&v| VALUES[v]).collect::<Vec<_>>(), KEPT);
+
+        let worth = |pick: &Pick| pick.saved as f64 / pick.elements as f64;
+        assert!(picks.windows(2).all(|two| worth(&two[0]) >= worth(&two[1])), "{picks:?}");
+        let again = segment.plan_backward(&needs, None, &Scalar, LIMITS, LIMITS.tokens);
+        let keep = Keep::everything(&needs);
+        let there = segment.plan_forward(Some(&keep), &Scalar, LIMITS, LIMITS.tokens);
+        let kept =
+            segment.plan_backward(&needs, Some((&keep, &there)), &Scalar, LIMITS, LIMITS.tokens);
+        let saved: u64 = picks.iter().map(|pick| pick.saved).sum();
+        assert_eq!(again.work - kept.work, saved);
     }
 }

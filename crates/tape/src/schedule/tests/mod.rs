@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use self::ops::{Kind, TestOp};
 use self::reference::Reference;
 use super::pack::aligned;
-use super::{Action, Operands, Place, Schedule, Slot};
+use super::{Action, Keep, Operands, Place, Schedule, Slot};
 use crate::operands::Memory;
 use crate::{Cx, Graph, Limits, Segment};
 
@@ -75,12 +75,16 @@ struct Outcome {
 }
 
 /// Runs both directions in memory that starts as NaN, on two rows fewer than the limit.
-fn run(recipes: &[Recipe], want_dx: bool, store: bool, poison: bool, tile: usize) -> Outcome {
+/// Of what backward reads, the values whose bits are set in `kept` are kept.
+fn run(recipes: &[Recipe], want_dx: bool, kept: u32, poison: bool, tile: usize) -> Outcome {
     let segment = segment(recipes);
     let needs = segment.needs(want_dx);
-    let keep = store.then_some(&needs);
-    let there = segment.plan_forward(keep, &Scalar, LIMITS, tile);
-    let back = segment.plan_backward(&needs, store.then_some(&there), &Scalar, LIMITS, tile);
+    let mut keep = Keep::nothing(needs.read.len());
+    let values = (0..needs.read.len()).filter(|&v| needs.read[v] && kept >> v & 1 == 1);
+    values.for_each(|v| keep.add(v));
+    let there = segment.plan_forward(keep.any().then_some(&keep), &Scalar, LIMITS, tile);
+    let kept = keep.any().then_some((&keep, &there));
+    let back = segment.plan_backward(&needs, kept, &Scalar, LIMITS, tile);
     check_schedule(&there);
     check_schedule(&back);
 
@@ -137,15 +141,22 @@ impl Inputs {
 /// All runs agree to the bit, whatever is kept and however rows are tiled, and with the reference
 /// up to rounding.
 fn check(recipes: &[Recipe], want_dx: bool) {
+    check_kept(recipes, want_dx, 0x5555_5555);
+}
+
+/// The same, with some of what backward reads kept besides all and nothing.
+fn check_kept(recipes: &[Recipe], want_dx: bool, some: u32) {
     let all = LIMITS.tokens;
-    let outcome = run(recipes, want_dx, false, false, all);
-    for (store, poison) in [(false, true), (true, false), (true, true)] {
-        let other = run(recipes, want_dx, store, poison, all);
-        assert_eq!(other, outcome, "store {store}, poison {poison}");
+    let outcome = run(recipes, want_dx, 0, false, all);
+    for (kept, poison) in
+        [(0, true), (u32::MAX, false), (u32::MAX, true), (some, false), (some, true), (!some, true)]
+    {
+        let other = run(recipes, want_dx, kept, poison, all);
+        assert_eq!(other, outcome, "kept {kept:b}, poison {poison}");
     }
     for tile in [1, 2, 3, all - 2] {
         for poison in [false, true] {
-            let other = run(recipes, want_dx, false, poison, tile);
+            let other = run(recipes, want_dx, 0, poison, tile);
             assert_eq!(other, outcome, "tiles of {tile}, poison {poison}");
         }
     }
@@ -221,8 +232,9 @@ proptest! {
     fn random_graphs_give_the_gradients_of_the_naive_reference(
         picks in prop::collection::vec((0..1000_usize, prop::array::uniform4(0..6_usize)), 1..14),
         want_dx: bool,
+        some: u32,
     ) {
-        check(&recipes(&picks), want_dx);
+        check_kept(&recipes(&picks), want_dx, some);
     }
 }
 
