@@ -52,6 +52,14 @@ pub enum BenchError {
     /// An update failed.
     #[error(transparent)]
     Update(#[from] TrainError),
+    /// A run with a lever moved failed.
+    #[error("{name}: {source}")]
+    Trial {
+        /// The lever, and where it was.
+        name: String,
+        /// Why.
+        source: Box<TrainError>,
+    },
     /// The loss is not a number: nothing that was timed would mean anything.
     #[error("{contender}: the loss is {loss}")]
     Loss {

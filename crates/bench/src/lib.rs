@@ -8,7 +8,8 @@
 //! The suites: [`suites::kernels`] times single operations ([`kernels::all`]), [`suites::step`]
 //! whole steps, [`suites::generate`] prompts and decoding; [`suites::memory`] compares what is
 //! planned, charged and really held; [`suites::gradients`] how far approximations are from the
-//! gradient; [`suites::papers`] puts plans beside published tables.
+//! gradient; [`suites::papers`] puts plans beside published tables; [`suites::tradeoff`] makes a
+//! short run again with one lever moved at a time.
 //!
 //! The crate knows no concrete backend and prints nothing.
 //!
@@ -54,7 +55,7 @@ pub use page::page;
 pub use peers::{Figure, Peer, PeersError, beside, parse_peers, read_peers};
 pub use report::{
     About, GradientRow, Machine, Measured, MemoryRow, PaperRow, PaperRun, Report, Row, SCHEMA,
-    check_writable, write,
+    TradeoffRow, check_writable, write,
 };
 pub use stand::Stand;
 pub use stats::Spread;

@@ -29,6 +29,7 @@ pub fn page(report: &Report) -> String {
             @if !report.memory.is_empty() { (memory(&report.memory)) }
             @if !report.gradients.is_empty() { (gradients(&report.gradients)) }
             @if !report.papers.is_empty() { (papers(&report.papers)) }
+            @if !report.tradeoff.is_empty() { (tradeoff::card_of(&report.tradeoff)) }
         }
         (footer(&report.lowtide))
     };
@@ -281,6 +282,8 @@ fn beyond(row: &MemoryRow) -> String {
         None => format!("−{}", bytes(row.planned_bytes - grown)),
     }
 }
+
+mod tradeoff;
 
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,9 @@ pub struct Report {
     /// What published tables say, and ours.
     #[serde(default)]
     pub papers: Vec<PaperRow>,
+    /// What short runs held and learned, with one lever moved at a time.
+    #[serde(default)]
+    pub tradeoff: Vec<TradeoffRow>,
     /// What others reached.
     pub peers: Vec<Peer>,
 }
@@ -178,6 +181,33 @@ pub struct PaperRun {
     pub grown_bytes: Option<u64>,
     /// Seconds, with all that is touched for the first time.
     pub seconds: f64,
+}
+
+/// A short run with one lever moved: what it held and what it learned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TradeoffRow {
+    /// What was changed; `base` where nothing was.
+    pub lever: String,
+    /// What it was changed to.
+    pub choice: String,
+    /// Checkpoint policy, store and tile.
+    pub plan: String,
+    /// Bytes that were planned.
+    pub planned_bytes: u64,
+    /// Bytes charged to the ledger at its peak.
+    pub charged_bytes: u64,
+    /// Bytes of the base, mapped and evictable.
+    pub mapped_bytes: u64,
+    /// Held-out loss before training.
+    pub loss_before: Option<f64>,
+    /// Held-out loss after it.
+    pub loss_after: Option<f64>,
+    /// Updates made.
+    pub updates: u64,
+    /// Median seconds of an update.
+    pub seconds: Option<f64>,
+    /// Cosine of the first gradient to the exact one, where the softmax is approximate.
+    pub gradient_cosine: Option<f64>,
 }
 
 impl Measured {

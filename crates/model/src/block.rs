@@ -191,7 +191,7 @@ impl<F: Float> Block<'_, '_, '_, F> {
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
             scale: config.attention_scale,
-            window: config.local(self.layer).map(|local| local.window),
+            window: config.window(self.layer),
         };
         let o = self.graph.push(Attention { shape }, &[q, k, v]);
         self.linear("self_attn.o_proj", o)

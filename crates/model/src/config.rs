@@ -48,6 +48,9 @@ pub struct Config {
     pub rope: Rope,
     /// Layers that attend to their neighbourhood only.
     pub local: Option<LocalAttention>,
+    /// The most keys that a query may see in any layer, itself included: asked for by whoever
+    /// builds the model, not part of what the base was trained with. `None` for no such limit.
+    pub sliding_window: Option<usize>,
 }
 
 /// Sliding-window attention, in some of the layers.
@@ -65,6 +68,13 @@ impl Config {
     /// What is different in local layers, where `layer` is one.
     pub(crate) fn local(&self, layer: usize) -> Option<&LocalAttention> {
         self.local.as_ref().filter(|local| local.layers[layer])
+    }
+
+    /// Keys that a query may see in `layer`: the smaller of the layer's own window and the one that
+    /// is asked for; `None` for all keys.
+    pub(crate) fn window(&self, layer: usize) -> Option<usize> {
+        let own = self.local(layer).map(|local| local.window);
+        own.into_iter().chain(self.sliding_window).min()
     }
 }
 

@@ -44,6 +44,19 @@ impl OpenBase {
         Ok(Self { name, base, config })
     }
 
+    /// The same, where a token sees at most so many of the last tokens in any layer, itself
+    /// included. It computes another function than the base was trained for.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Window`] when that is none.
+    pub fn with_window(mut self, window: Option<usize>) -> Result<Self, RuntimeError> {
+        if window == Some(0) {
+            return Err(RuntimeError::Window);
+        }
+        self.config.sliding_window = window;
+        Ok(self)
+    }
+
     /// What it was opened by: its path, or its hub id.
     #[must_use]
     pub fn name(&self) -> &Path {
@@ -132,6 +145,7 @@ fn config_of(hyper: &formats::Hyperparameters) -> Result<Config, ModelError> {
             rope: rope_of(&local.rope),
             layers: local.layers.clone(),
         }),
+        sliding_window: None,
     })
 }
 

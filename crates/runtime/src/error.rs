@@ -10,6 +10,9 @@ use lowtide_model::ModelError;
 /// What stands between files and a running model. Each error names the file at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
+    /// A window in which a token would not see even itself.
+    #[error("`sliding-window` is 0, expected at least 1: a token sees itself")]
+    Window,
     /// A file cannot be read.
     #[error(transparent)]
     Formats(#[from] lowtide_formats::Error),

@@ -28,6 +28,9 @@ pub struct SessionSettings {
     pub chat_template: Option<PathBuf>,
     /// Tokens of prompt and answer together; 4096, or as many as the base can have, when `None`.
     pub context: Option<usize>,
+    /// The most of the last tokens that a token sees, itself included; as the base has it when
+    /// `None`.
+    pub sliding_window: Option<usize>,
     /// Heap that may be held: KV cache, working set and adapter, without the tokenizer's tables.
     pub memory_budget: Option<u64>,
 }
@@ -61,7 +64,7 @@ pub fn with_session<R, E: From<RuntimeError>>(
     be: &dyn Backend<f32>,
     work: impl FnOnce(&mut Session<'_, '_>) -> Result<R, E>,
 ) -> Result<R, E> {
-    let base = OpenBase::open(&settings.model)?;
+    let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
     let adapter = settings.adapter.as_deref().map(LoadedAdapter::open);
     let adapter = adapter.transpose()?;
     let model = match &adapter {

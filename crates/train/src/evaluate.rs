@@ -31,6 +31,9 @@ pub struct EvalSettings {
     pub packing: bool,
     /// Loss on responses only, for chat and completion data.
     pub mask_prompt: bool,
+    /// The most of the last tokens that a token sees, itself included; as the base has it when
+    /// `None`.
+    pub sliding_window: Option<usize>,
     /// Heap that may be held; `None` for what a control group leaves, or no limit.
     pub memory_budget: Option<u64>,
     /// Whether weights are read ahead and let go block by block.
@@ -86,7 +89,7 @@ pub fn evaluate_telling(
     be: &dyn Backend<f32>,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Evaluation, TrainError> {
-    let base = OpenBase::open(&settings.model)?;
+    let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
     let adapter = settings.adapter.as_deref().map(LoadedAdapter::open).transpose()?;
     let prepared = Prepared {
         max_seq_len: settings.max_seq_len,

@@ -59,7 +59,7 @@ impl<'s> Job<'s> {
             use_rslora: settings.use_rslora,
         };
         check_output(&settings.output)?;
-        let base = OpenBase::open(&settings.model)?;
+        let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
         let init_adapter = settings.init_adapter.as_deref().map(LoadedAdapter::open).transpose()?;
         if let Some(adapter) = &init_adapter {
             check_start(adapter, &config)?;
@@ -193,6 +193,7 @@ impl<'s> Job<'s> {
             precision: settings.precision()?.name(),
             compute: be.caps().compute,
             softmax: settings.softmax.clone(),
+            sliding_window: settings.sliding_window,
             union: neighbours.zip(words).map(|(n, w)| n.report(w, union.head + union.data)),
             threads,
             warnings: Warning::all(

@@ -205,6 +205,9 @@ pub struct PlanReport {
     /// How many those are, where they are not all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub union: Option<UnionReport>,
+    /// The most of the last tokens that a token sees, where the run limits that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<usize>,
     /// Threads it will use.
     pub threads: usize,
     /// What was asked for and will not come to anything.
@@ -289,6 +292,8 @@ pub struct Summary {
     pub softmax: String,
     /// How far that is from the exact one, where it is not.
     pub softmax_error: Option<SoftmaxError>,
+    /// The most of the last tokens that a token saw, where the run limited that.
+    pub sliding_window: Option<usize>,
     /// Threads used.
     pub threads: usize,
     /// How gradients were come by: `backprop`, or approximately by `mezo` or `partial`.

@@ -178,6 +178,7 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.compute = plan.compute.into();
     summary.gradient = plan.gradient.into();
     summary.softmax.clone_from(&plan.softmax);
+    summary.sliding_window = plan.sliding_window;
     summary.policy.clone_from(&plan.policy);
     summary.store = plan.store.into();
     summary.tile_rows = plan.tile_rows;

@@ -95,6 +95,7 @@ fn answers(
         model: settings.model.clone(),
         adapter,
         chat_template: None,
+        sliding_window: settings.sliding_window,
         context: Some(longest + ANSWER_TOKENS),
         memory_budget: settings.budget()?,
     };

@@ -81,6 +81,10 @@ pub struct Settings {
     /// Words that the softmax of the training loss runs over: `exact`, all of them, or `union:K`,
     /// the targets of a micro-batch and K neighbours of each, which is approximate.
     pub softmax: String,
+    /// The most of the last tokens that a token sees in any layer, itself included; as the base has
+    /// it when not given. Changes what is computed, in training and in evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<usize>,
     /// What is kept from forward to backward: `auto`, `store`, `block`, `every:N` or `sqrt`.
     pub checkpointing: String,
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
@@ -146,6 +150,7 @@ impl Default for Settings {
             mezo_eps: None,
             partial_blocks: None,
             softmax: "exact".into(),
+            sliding_window: None,
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
             tile_rows: "auto".into(),
@@ -243,6 +248,9 @@ impl Settings {
             if !(1..=COUNT_MAX).contains(&count) {
                 return bad(field, count.to_string(), "a whole number from 1 to 1048576");
             }
+        }
+        if self.sliding_window == Some(0) {
+            return bad("sliding-window", "0".into(), "at least 1: a token sees itself");
         }
         if self.max_seq_len < 2 {
             return bad("max-seq-len", self.max_seq_len.to_string(), "at least 2");

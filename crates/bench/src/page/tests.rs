@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::{Figure, Machine, PaperRun, Read, SCHEMA, Spread, Timing, Work};
+use crate::{Figure, Machine, PaperRun, Read, SCHEMA, Spread, Timing, TradeoffRow, Work};
 
 fn measured(contender: &str, seconds: f64, work: Work, tokens: Option<u64>) -> Measured {
     let spread = |median: f64| Spread { low: 0.9 * median, median, high: 1.1 * median };
@@ -14,6 +14,22 @@ fn measured(contender: &str, seconds: f64, work: Work, tokens: Option<u64>) -> M
 fn ceiling() -> Ceiling {
     let reads = vec![Read { bytes: 1 << 20, bytes_per_second: 2e10 }];
     Ceiling { threads: 2, f32_flops: Some(3e11), int8_ops: Some(1.4e12), reads }
+}
+
+fn trial(lever: &str, choice: &str, bytes: u64) -> TradeoffRow {
+    TradeoffRow {
+        lever: lever.into(),
+        choice: choice.into(),
+        plan: "block, f32".into(),
+        planned_bytes: bytes,
+        charged_bytes: bytes,
+        mapped_bytes: 2 << 20,
+        loss_before: Some(2.0),
+        loss_after: Some(1.25),
+        updates: 9,
+        seconds: Some(0.5),
+        gradient_cosine: None,
+    }
 }
 
 fn report() -> Report {
@@ -76,6 +92,7 @@ fn report() -> Report {
             grown_bytes: Some((3 << 20) + 2048),
             by_category: vec![("adapter".into(), 3 << 20)],
         }],
+        tradeoff: vec![trial("base", "as it is", 3 << 20), trial("rank", "<32>", 5 << 20)],
         peers: vec![Peer { name: "P & Q".into(), threads: Some(2), figures: vec![figure] }],
     }
 }
@@ -103,6 +120,8 @@ fn a_page_is_one_sound_document_and_no_text_escapes_into_it() {
         "shape, someone's &lt;terms&gt;",
         "<td>25 %</td>",
         "<td>4.25 s</td>",
+        "2 · rank &lt;32&gt;: 5.00 MiB held, 2.00 MiB of weights, held-out loss 1.2500",
+        "<td>1.2500</td>",
     ] {
         assert!(main.contains(part), "{part}: {main}");
     }

@@ -213,6 +213,7 @@ pub(super) fn qwen25(
         norm_offset: 0.0,
         rope: Rope { theta: 1e6, scaling: RopeScaling::Default, pairing: Pairing::Halves },
         local: None,
+        sliding_window: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The suites: single operations, steps, generation, memory, gradients, published tables.
+//! The suites: single operations, steps, generation, memory, gradients, published tables, levers.
 
 mod base;
 mod cost;
@@ -8,6 +8,7 @@ mod kernels;
 mod memory;
 mod papers;
 mod step;
+mod tradeoff;
 
 pub use base::{Base, SHAPES};
 pub use generate::generate;
@@ -16,3 +17,4 @@ pub use kernels::{check_filter, kernels};
 pub use memory::memory;
 pub use papers::papers;
 pub use step::step;
+pub use tradeoff::{Trial, tradeoff, trials};

@@ -47,6 +47,7 @@ pub(crate) fn loss(model: &Path) -> f64 {
         data,
         max_seq_len: 64,
         batch_size: 1,
+        sliding_window: None,
         packing: false,
         mask_prompt: true,
         memory_budget: None,

@@ -153,6 +153,10 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Evaluation")]
     #[arg(allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
+    /// The most of the last tokens that a token sees, itself included, as in training
+    #[arg(long, value_name = "TOKENS", help_heading = "Evaluation")]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) sliding_window: Option<usize>,
     #[command(flatten, next_help_heading = "Evaluation")]
     pub(crate) packing: PackingFlags,
     #[command(flatten, next_help_heading = "Evaluation")]

@@ -34,7 +34,12 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
 }
 
 fn settings(args: &EvalArgs) -> Result<EvalSettings, SettingsError> {
-    let sizes = [("max-seq-len", args.max_seq_len, 2), ("batch-size", args.batch_size, 1)];
+    let window = args.sliding_window.unwrap_or(1);
+    let sizes = [
+        ("max-seq-len", args.max_seq_len, 2),
+        ("batch-size", args.batch_size, 1),
+        ("sliding-window", window, 1),
+    ];
     for (field, given, least) in sizes {
         if given < least {
             let expected = if least == 1 { "at least 1" } else { "at least 2" };
@@ -48,6 +53,7 @@ fn settings(args: &EvalArgs) -> Result<EvalSettings, SettingsError> {
         data: args.data.clone(),
         max_seq_len: args.max_seq_len,
         batch_size: args.batch_size,
+        sliding_window: args.sliding_window,
         packing: args.packing.given().unwrap_or(false),
         mask_prompt: args.mask.given().unwrap_or(true),
         memory_budget: budget,

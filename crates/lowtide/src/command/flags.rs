@@ -158,6 +158,11 @@ struct LossFlags {
     /// micro-batch and K neighbours of each; approximate) [default: exact]
     #[arg(long, value_name = "WORDS")]
     softmax: Option<String>,
+    /// The most of the last tokens that a token sees, itself included; changes what is computed in
+    /// training and evaluation [default: as the base has it]
+    #[arg(long, value_name = "TOKENS")]
+    #[arg(allow_negative_numbers = true)]
+    sliding_window: Option<usize>,
 }
 
 #[derive(Debug, Default, Args)]
@@ -246,6 +251,7 @@ impl RunFlags {
         set_option(&mut s.partial_blocks, &training.partial_blocks);
         set(&mut s.seed, &training.seed);
         set(&mut s.softmax, &loss.softmax);
+        set_option(&mut s.sliding_window, &loss.sliding_window);
         set(&mut s.packing, &packing.given());
         set(&mut s.mask_prompt, &mask.given());
         set_option(&mut s.memory_budget, &memory.memory_budget);

@@ -29,6 +29,10 @@ pub(crate) struct SpeechFlags {
     #[arg(long, alias = "ctx-size", value_name = "TOKENS", help_heading = "Memory")]
     #[arg(allow_negative_numbers = true)]
     context: Option<usize>,
+    /// The most of the last tokens that a token sees, itself included, as in training
+    #[arg(long, value_name = "TOKENS", help_heading = "Memory")]
+    #[arg(allow_negative_numbers = true)]
+    sliding_window: Option<usize>,
     /// Heap that may be held, such as 256MiB; if nothing fits, nothing starts
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Memory")]
     memory_budget: Option<String>,
@@ -75,6 +79,9 @@ impl SpeechFlags {
         if self.context == Some(0) {
             return Err(bad("context", &0, "a whole number from 1").into());
         }
+        if self.sliding_window == Some(0) {
+            return Err(bad("sliding-window", &0, "a whole number from 1").into());
+        }
         inputs::base("model", &self.model, voice)?;
         if let Some(adapter) = &self.adapter {
             inputs::check_adapter("adapter", adapter)?;
@@ -85,6 +92,7 @@ impl SpeechFlags {
             adapter: self.adapter.clone(),
             chat_template: self.chat_template.clone(),
             context: self.context,
+            sliding_window: self.sliding_window,
             memory_budget: budget.map_err(SettingsError::from)?,
         };
         Ok((settings, request))

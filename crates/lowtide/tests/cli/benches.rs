@@ -72,6 +72,39 @@ fn published_tables_stand_beside_plans_that_need_no_base() {
 }
 
 #[test]
+fn memory_stands_against_held_out_loss_lever_by_lever() {
+    let place = Place::new();
+    // The smallest base there is, and a base of one's own needs examples of one's own.
+    let words = "bench --quick --suite tradeoff --updates 1 --threads 2 --tokens 16 \
+                 --json bench.json --html bench.html --model model --data data.jsonl";
+    let out = place.lowtide(words).done();
+    assert!(out.contains("\n\nMemory and held-out loss  "), "{out}");
+    for part in ["\n  base as it is ", "\n  weights q4_0 ", "\n  softmax union:100 ~ "] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let json = place.json("bench.json");
+    assert_eq!(json["model"], "model");
+    let rows = json["tradeoff"].as_array().unwrap();
+    assert!(rows.len() > 10, "{rows:?}");
+    for row in rows {
+        assert_eq!(row["planned_bytes"], row["charged_bytes"], "{row}");
+        assert!(row["loss_before"].is_f64() && row["loss_after"].is_f64(), "{row}");
+        assert_eq!(row["updates"], 1);
+    }
+    let of = |lever: &str| rows.iter().find(|row| row["lever"] == lever).unwrap();
+    assert_eq!(of("policy")["loss_after"], of("base")["loss_after"]);
+    assert_ne!(of("rank")["planned_bytes"], of("base")["planned_bytes"]);
+    assert!(of("weights")["mapped_bytes"].as_u64() < of("base")["mapped_bytes"].as_u64());
+    let page = fs::read_to_string(place.path("bench.html")).unwrap();
+    assert!(page.contains("Memory against held-out loss") && !page.contains("<script"), "{page}");
+
+    let error = place.lowtide("bench --suite tradeoff --model model").failed(2);
+    assert!(error.starts_with("error: --data is missing, expected a base and "), "{error}");
+    let error = place.lowtide("bench --suite tradeoff --data data.jsonl").failed(2);
+    assert!(error.starts_with("error: --model is missing, expected a base and "), "{error}");
+}
+
+#[test]
 fn bad_flags_and_files_are_told_by_their_names() {
     let place = Place::new();
     let error = place.lowtide("bench --quick --filter nothing").failed(2);

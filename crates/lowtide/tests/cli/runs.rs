@@ -180,6 +180,7 @@ fn the_summary_has_every_promised_field() {
         "compute",
         "softmax",
         "softmax_error",
+        "sliding_window",
         "threads",
         "gradient",
         "policy",

@@ -164,13 +164,13 @@ pub fn bar(words: &Words, full: f64, parts: &[(String, f64)]) -> Markup {
 }
 
 /// The area between a pair of axes.
-struct Frame<'a> {
-    across: &'a Axis,
-    up: &'a Axis,
+pub(super) struct Frame<'a> {
+    pub(super) across: &'a Axis,
+    pub(super) up: &'a Axis,
 }
 
 impl Frame<'_> {
-    fn around(&self, words: &Words, inside: &Markup) -> Markup {
+    pub(super) fn around(&self, words: &Words, inside: &Markup) -> Markup {
         let Words { id, title, describes, across } = words;
         html! {
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img"
@@ -203,6 +203,11 @@ impl Frame<'_> {
         html! {
             circle class="dot" cx=(cx) cy=(cy) r=(radius) { title { ((series.tip)(x, y)) } }
         }
+    }
+
+    /// Where a point is drawn.
+    pub(super) fn point(&self, x: f64, y: f64) -> (f64, f64) {
+        (LEFT + self.wide(x - self.across.low), self.height(y))
     }
 
     fn x(&self, value: f64) -> String {
@@ -266,7 +271,7 @@ impl Frame<'_> {
 }
 
 /// A coordinate to a hundredth, without needless zeros.
-fn short(x: f64) -> String {
+pub(super) fn short(x: f64) -> String {
     let text = format!("{x:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

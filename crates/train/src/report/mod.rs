@@ -16,6 +16,7 @@ pub mod number;
 mod page;
 pub mod parts;
 mod read;
+mod scatter;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub use compare::comparison;
 pub use page::page;
 pub use read::ReportError;
 pub(crate) use read::{UPDATES_MAX, updates};
+pub use scatter::{Mark, scatter};
 
 use crate::metrics::by_name;
 use crate::{Settings, Summary};

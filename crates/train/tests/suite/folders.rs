@@ -112,6 +112,7 @@ fn a_folder_of_every_form_is_read_trained_on_and_measured() {
         data: settings.data.clone(),
         max_seq_len: 200,
         batch_size: 1,
+        sliding_window: None,
         packing: true,
         mask_prompt: true,
         memory_budget: None,

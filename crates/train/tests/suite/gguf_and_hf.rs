@@ -173,6 +173,7 @@ fn eval_loss(base: &Path, adapter: Option<&Path>, data: &Path, be: &dyn Backend<
         data: data.to_owned(),
         max_seq_len: 512,
         batch_size: 1,
+        sliding_window: None,
         packing: false,
         mask_prompt: true,
         memory_budget: None,

@@ -15,3 +15,4 @@ mod refused;
 mod softmax;
 mod streaming;
 mod support;
+mod window;

@@ -125,6 +125,7 @@ fn an_evaluation_is_the_same_packed_and_unpacked() {
                 data: data.clone(),
                 max_seq_len: CAPACITY,
                 batch_size,
+                sliding_window: None,
                 packing,
                 mask_prompt: true,
                 memory_budget: None,

@@ -64,6 +64,7 @@ pub(crate) fn eval(settings: &Settings, adapter: Option<PathBuf>) -> EvalSetting
         data: settings.data.clone(),
         max_seq_len: settings.max_seq_len,
         batch_size: 1,
+        sliding_window: None,
         packing: false,
         mask_prompt: true,
         memory_budget: None,

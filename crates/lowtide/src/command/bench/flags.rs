@@ -14,13 +14,21 @@ use crate::command::computing::{BackendName, THREADS};
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// What is timed, by commas: single operations, whole steps, generation; or what is held, by
-    /// the base or at the settings of published tables; or how far gradients are from exact ones
+    /// the base, at the settings of published tables, or against held-out loss; or how far
+    /// gradients are from exact ones
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     #[arg(default_value = "kernels", help_heading = "What")]
     suite: Vec<Suite>,
     /// Base for all but kernels and papers: as elsewhere, or qwen2.5-0.5b-shape (random weights)
     #[arg(long, short, value_name = "PATH", help_heading = "What")]
     pub(super) model: Option<PathBuf>,
+    /// Examples for tradeoff, with a base of yours; without both, the quickstart's
+    #[arg(long, short, value_name = "PATH", help_heading = "What")]
+    pub(super) data: Option<PathBuf>,
+    /// Updates of each run of tradeoff [default: 60, quick 20]
+    #[arg(long, value_name = "N", help_heading = "What")]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000))]
+    pub(super) updates: Option<u64>,
     /// Tokens of a step and of a prompt [default: 512, for the shape 256]
     #[arg(long, value_name = "N", help_heading = "What")]
     pub(super) tokens: Option<usize>,
@@ -98,6 +106,7 @@ pub(super) enum Suite {
     Memory,
     Gradients,
     Papers,
+    Tradeoff,
 }
 
 fn precisions() -> impl TypedValueParser<Value = Precision> {

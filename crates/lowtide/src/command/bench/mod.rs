@@ -2,6 +2,7 @@
 
 mod contenders;
 mod flags;
+mod tradeoff;
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -54,6 +55,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         memory: Vec::new(),
         gradients: Vec::new(),
         papers: Vec::new(),
+        tradeoff: Vec::new(),
         peers,
     };
     let found = timed(args, base.as_ref(), &contenders, &report.ceilings, &report.peers, &console);
@@ -64,6 +66,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         gradients: report.gradients,
         papers: report.papers,
     } = found?;
+
+    if args.suites().contains(&Suite::Tradeoff) {
+        let (model, rows) = tradeoff::run(args, &console)?;
+        console.borrow_mut().settle();
+        report.model.get_or_insert(model);
+        report.tradeoff = rows;
+    }
 
     let mut console = console.into_inner();
     console.text(&show::bench::memory(&report.memory));
@@ -112,7 +121,8 @@ fn ceilings(threads: &[usize], effort: &Effort) -> Vec<Ceiling> {
 
 /// The base, if a suite needs one.
 fn base(args: &BenchArgs) -> Result<Option<Base>, Failure> {
-    if args.suites().iter().all(|suite| matches!(suite, Suite::Kernels | Suite::Papers)) {
+    let without = |suite: &Suite| matches!(suite, Suite::Kernels | Suite::Papers | Suite::Tradeoff);
+    if args.suites().iter().all(without) {
         return Ok(None);
     }
     let Some(model) = &args.model else {
@@ -183,6 +193,8 @@ fn timed(
                     gradients.extend(suites::gradients(&stand, base, tokens)?);
                 }
                 (Suite::Papers, _) => papers.extend(suites::papers(&stand, args.quick)?),
+                // It has a base of its own, and trains.
+                (Suite::Tradeoff, _) => {}
                 (_, None) => unreachable!("a base was opened for it"),
             }
         }

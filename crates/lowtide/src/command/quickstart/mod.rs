@@ -8,7 +8,7 @@ mod files;
 mod outcome;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -50,6 +50,12 @@ pub(crate) fn run(args: &QuickstartArgs) -> Result<(), Failure> {
     let program = std::env::args_os().next().unwrap_or_else(|| OsString::from("lowtide"));
     console.text(&outcome::report(&outcome, &program));
     Ok(console.finish()?)
+}
+
+/// Writes the base and the examples into a folder; gives where they are.
+pub(crate) fn written(folder: &Path) -> Result<(PathBuf, PathBuf), Failure> {
+    let files = Folder::prepare(folder).map_err(|reason| refused(folder, reason))?;
+    Ok((files.model(), files.data()))
 }
 
 /// Settings that teach one home in seconds: a high learning rate, as small adapters of small models

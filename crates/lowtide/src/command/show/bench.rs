@@ -81,7 +81,7 @@ fn share(measured: &Measured) -> String {
 }
 
 /// `12.3 us`, `4.56 ms`, `1.23 s`.
-fn time(seconds: f64) -> String {
+pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if s < 1e-3 => format!("{} us", three(s * 1e6)),
         s if s < 1.0 => format!("{} ms", three(s * 1e3)),

@@ -8,6 +8,7 @@ pub(crate) mod number;
 pub(crate) mod plan;
 pub(crate) mod step;
 pub(crate) mod summary;
+pub(crate) mod tradeoff;
 
 use std::fmt::Write;
 

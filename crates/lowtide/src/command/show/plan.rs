@@ -36,6 +36,9 @@ fn run(report: &PlanReport) -> String {
     if let Some(approximation) = &report.approximation {
         facts.add("approximate", approximation);
     }
+    if let Some(window) = report.sliding_window {
+        facts.add("attention", format!("to the last {} only", counted(window as u64, "token")));
+    }
     if let Some(words) = softmax(report) {
         facts.add("softmax", words);
     }
@@ -207,6 +210,7 @@ mod tests {
             compute: "f32",
             softmax: "exact".into(),
             union: None,
+            sliding_window: None,
             threads: 2,
             warnings: Vec::new(),
         }
@@ -310,6 +314,8 @@ Ways to run it: what each would hold, and the predicted time of an update
                     for their rows\n";
         assert!(text.contains(line), "{text}");
         assert!(!plan(&report()).contains("softmax"));
+        let text = plan(&PlanReport { sliding_window: Some(128), ..report() });
+        assert!(text.contains("  attention     to the last 128 tokens only\n"), "{text}");
     }
 
     #[test]

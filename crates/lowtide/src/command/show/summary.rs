@@ -96,6 +96,9 @@ fn eval_command(settings: &Settings, next: Next<'_>) -> String {
     if settings.max_seq_len != default.max_seq_len {
         words.push(format!("--max-seq-len {}", settings.max_seq_len));
     }
+    if let Some(window) = settings.sliding_window {
+        words.push(format!("--sliding-window {window}"));
+    }
     if !settings.mask_prompt {
         words.push("--no-mask-prompt".into());
     }

@@ -1,0 +1,192 @@
+//! The suite that trains: a base and examples for it, the base in other types, and short runs.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use lowtide::Settings;
+use lowtide::bench::suites::{self, Trial};
+use lowtide::bench::{BenchError, TradeoffRow};
+use lowtide::convert::{self, Kind};
+use lowtide::data::DataFiles;
+use lowtide::runtime::OpenBase;
+use lowtide::train::{SettingsError, TrainError};
+use rayon::ThreadPoolBuilder;
+
+use super::flags::BenchArgs;
+use crate::command::computing::{Arithmetic, BackendName, IsaName};
+use crate::command::console::Console;
+use crate::command::failure::Failure;
+use crate::command::{inputs, machine, quickstart, show};
+
+/// What a run is, at length and at a glance.
+struct Extent {
+    updates: u64,
+    tokens: usize,
+    /// Examples that are learned from, and that are held out.
+    examples: (usize, usize),
+    /// Types the base is converted to.
+    types: &'static [Kind],
+}
+
+const FULL: Extent = Extent {
+    updates: 60,
+    tokens: 512,
+    examples: (1000, 48),
+    types: &[Kind::F16, Kind::Q8_0, Kind::Q5_0, Kind::Q4_0],
+};
+const QUICK: Extent =
+    Extent { updates: 20, tokens: 128, examples: (200, 24), types: &[Kind::F16, Kind::Q4_0] };
+
+/// Makes all runs and tells rows as they come.
+///
+/// # Errors
+/// When the base or the data cannot be used, or a run fails.
+pub(super) fn run(
+    args: &BenchArgs,
+    console: &RefCell<Console>,
+) -> Result<(String, Vec<TradeoffRow>), Failure> {
+    let place = tempfile::tempdir().map_err(|error| unwritten(&std::env::temp_dir(), &error))?;
+    let extent = if args.quick { QUICK } else { FULL };
+    let base = base(args, place.path(), &extent)?;
+    let name = base.model.file_name().map_or_else(String::new, |name| name.display().to_string());
+    let threads = args.threads.first().map_or_else(cores, |&threads| usize::from(threads));
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let layers = OpenBase::open(&base.model).map_err(BenchError::from)?.config().num_hidden_layers;
+    let start = |words: &str| {
+        console.borrow_mut().advance(0, 1, words.to_owned(), String::new());
+    };
+    let mut types = Vec::new();
+    for kind in extent.types {
+        start(&format!("converting to {}", kind.name()));
+        let output = place.path().join(format!("{}.gguf", kind.name()));
+        let conversion = convert::Settings {
+            source: base.model.clone(),
+            output: output.clone(),
+            kind: Some(*kind),
+            ..convert::Settings::default()
+        };
+        let convert = || convert::convert(&conversion, &mut |_| ()).map(drop).map_err(Box::new);
+        pool.install(convert).map_err(Failure::Conversion)?;
+        types.push((kind.name().to_owned(), output));
+    }
+    let trials: Vec<Trial> = suites::trials(&base, &types, layers, args.quick);
+    // One that cannot start should say so before minutes of others.
+    for trial in &trials {
+        trial.settings.check()?;
+    }
+    let mut refused = None;
+    let mut train = |settings: &Settings| {
+        let arithmetic = Arithmetic::from(settings);
+        let compute = machine::compute(BackendName::Simd, arithmetic);
+        let backend = compute
+            .and_then(|compute| {
+                machine::backend(BackendName::Simd, IsaName::Auto, compute, threads)
+            })
+            .map_err(|failure| {
+                refused = Some(failure);
+                TrainError::Unsupported("the backend cannot compute this".into())
+            })?;
+        pool.install(|| lowtide::finetune(settings, &*backend, threads, &mut |_| ()))
+    };
+    console.borrow_mut().settle();
+    console.borrow_mut().text(&show::tradeoff::head());
+    let tell = |row: &TradeoffRow| {
+        let mut console = console.borrow_mut();
+        console.settle();
+        console.text(&show::tradeoff::row(row));
+    };
+    let rows = suites::tradeoff(&trials, &mut train, &start, &tell);
+    match refused {
+        Some(failure) => Err(failure),
+        None => Ok((name, rows?)),
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The run that all others differ from: the base and the examples that were asked for, or else the
+/// quickstart's.
+fn base(args: &BenchArgs, place: &Path, extent: &Extent) -> Result<Settings, Failure> {
+    let built_in = args.model.is_none();
+    let (model, data) = match (&args.model, &args.data) {
+        (Some(model), Some(data)) => {
+            inputs::base("model", model, args.voice())?;
+            inputs::check("data", data)?;
+            (model.clone(), data.clone())
+        }
+        (None, None) => quickstart::written(&place.join("quickstart"))?,
+        (Some(_), None) => return Err(missing("data").into()),
+        (None, Some(_)) => return Err(missing("model").into()),
+    };
+    let small = Settings { lr: 4e-3, batch_size: 8, ..Settings::default() };
+    let other = Settings { lr: 5e-4, ..Settings::default() };
+    Ok(Settings {
+        model,
+        data: some_examples(&data, place, extent.examples)?,
+        output: place.join("adapter"),
+        max_steps: Some(args.updates.unwrap_or(extent.updates)),
+        max_seq_len: args.tokens.unwrap_or(extent.tokens),
+        checkpointing: "block".into(),
+        checkpoint_store: "f32".into(),
+        tile_rows: "all".into(),
+        samples: 0,
+        ..if built_in { small } else { other }
+    })
+}
+
+fn missing(field: &'static str) -> SettingsError {
+    let expected = "a base and examples for the suite tradeoff, or neither";
+    SettingsError::BadValue { field, found: "missing".into(), expected }
+}
+
+/// The first of the examples, and of those that are held out, in a folder: each run measures itself
+/// on them twice. Where no file is held out, every tenth example is.
+fn some_examples(
+    data: &Path,
+    place: &Path,
+    (examples, held_out): (usize, usize),
+) -> Result<PathBuf, Failure> {
+    let files = DataFiles::find(data).map_err(BenchError::from)?;
+    let folder = place.join("data");
+    let copy = || -> io::Result<()> {
+        fs::create_dir_all(&folder)?;
+        let mut train = BufWriter::new(File::create(folder.join("train.jsonl"))?);
+        let mut valid = BufWriter::new(File::create(folder.join("valid.jsonl"))?);
+        let lines = |path: &Path| File::open(path).map(|file| BufReader::new(file).lines());
+        let apart = files.valid.is_none();
+        let (mut learned, mut kept) = (0, 0);
+        for (index, line) in lines(&files.train)?.enumerate() {
+            let line = line?;
+            if apart && index % 10 == 9 && kept < held_out {
+                writeln!(valid, "{line}")?;
+                kept += 1;
+            } else if learned < examples {
+                writeln!(train, "{line}")?;
+                learned += 1;
+            }
+        }
+        if let Some(file) = &files.valid {
+            for line in lines(file)?.take(held_out) {
+                writeln!(valid, "{}", line?)?;
+            }
+        }
+        train.flush()?;
+        valid.flush()
+    };
+    let jsonl = |path: &PathBuf| path.extension().is_some_and(|end| end == "jsonl");
+    if !jsonl(&files.train) || !files.valid.iter().all(jsonl) {
+        let expected = ".jsonl files for the suite tradeoff";
+        let (field, found) = ("data", data.display().to_string());
+        return Err(SettingsError::BadValue { field, found, expected }.into());
+    }
+    copy().map_err(|error| unwritten(data, &error))?;
+    Ok(folder)
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> Failure {
+    Failure::Input { flag: "data", path: path.to_owned(), reason: error.to_string() }
+}
