@@ -7,6 +7,10 @@
 //! *Slots* hold one input each, as it is. Where inputs are kept in slots, group `g`'s first lies in
 //! slot `g`, and its others in those that follow, which the groups above no longer need. Where they
 //! are kept in another form, slots hold the inputs of the group that backward is in.
+//!
+//! The input of a reversible segment is made again from its output, in the slot of the segment
+//! above: where every input is kept, those of reversible segments are not. They belong to the group
+//! of the first segment above them that is none.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -21,6 +25,8 @@ pub(crate) struct Checkpoints {
     /// Number of segments.
     count: usize,
     store: Store,
+    /// The segments whose input is made from their output, ascending.
+    undone: Vec<usize>,
     /// A group is its first segment alone: backward passes over those between groups.
     sparse: bool,
 }
@@ -28,17 +34,28 @@ pub(crate) struct Checkpoints {
 impl Checkpoints {
     /// Groups of the segments from `first` up to `count`. `lent` says how many values' room an
     /// input takes where it is kept in another form than in a slot, in parts of `whole`.
+    /// `reversible` says which segments have an inverse.
     pub(crate) fn new(
         first: usize,
         count: usize,
         policy: Policy,
         store: Store,
-        lent: usize,
-        whole: usize,
+        (lent, whole): (usize, usize),
+        reversible: &dyn Fn(usize) -> bool,
     ) -> Self {
+        // Nothing keeps the output of the topmost.
+        let below = first..count.saturating_sub(1).max(first);
+        let undone: Vec<usize> = match policy {
+            Policy::Store | Policy::Selective { .. } | Policy::Block => {
+                below.filter(|&i| reversible(i)).collect()
+            }
+            Policy::Every(_) | Policy::Sqrt => Vec::new(),
+        };
         let every = |n: usize| (first..count).step_by(n).collect();
         let starts = match (policy, store) {
-            (Policy::Store | Policy::Selective { .. } | Policy::Block, _) => every(1),
+            (Policy::Store | Policy::Selective { .. } | Policy::Block, _) => {
+                (first..count).filter(|i| undone.binary_search(i).is_err()).collect()
+            }
             (Policy::Every(n), _) => every(n.get()),
             (Policy::Sqrt, Store::F32) => shrinking(first, count),
             (Policy::Sqrt, _) => {
@@ -46,12 +63,12 @@ impl Checkpoints {
                 every((1..=(count - first).max(1)).min_by_key(|&n| room(n)).unwrap_or(1))
             }
         };
-        Self { starts, count, store, sparse: false }
+        Self { starts, count, store, undone, sparse: false }
     }
 
     /// Each of `chosen`, ascending, a group of its own, and no others.
     pub(crate) fn sparse(chosen: &[usize], count: usize, store: Store) -> Self {
-        Self { starts: chosen.to_vec(), count, store, sparse: true }
+        Self { starts: chosen.to_vec(), count, store, undone: Vec::new(), sparse: true }
     }
 
     /// Others, as many or fewer.
@@ -77,9 +94,33 @@ impl Checkpoints {
 
     /// The segments of a group.
     pub(crate) fn segments(&self, group: usize) -> Range<usize> {
+        if self.sparse {
+            return self.starts[group]..self.starts[group] + 1;
+        }
+        self.lowest(group)..if group + 1 < self.len() { self.lowest(group + 1) } else { self.count }
+    }
+
+    /// The segment whose input is kept for a group.
+    pub(crate) fn start(&self, group: usize) -> usize {
+        self.starts[group]
+    }
+
+    /// Whether the input of a segment is made from its output.
+    pub(crate) fn is_undone(&self, segment: usize) -> bool {
+        self.undone.binary_search(&segment).is_ok()
+    }
+
+    /// The segments of a group whose inputs are computed again from the one that is kept.
+    pub(crate) fn again(&self, group: usize) -> Range<usize> {
+        let top = group + 1 == self.len();
         let start = self.starts[group];
-        let next = self.starts.get(group + 1).copied().unwrap_or(self.count);
-        start..if self.sparse { start + 1 } else { next }
+        start..if top { start } else { self.segments(group).end - 1 }
+    }
+
+    /// The lowest segment of a group: its first, or the last reversible one in a row below that.
+    fn lowest(&self, group: usize) -> usize {
+        let start = self.starts[group];
+        (0..start).rev().take_while(|&i| self.is_undone(i)).last().unwrap_or(start)
     }
 
     /// The segment that backward reads first.
@@ -91,7 +132,7 @@ impl Checkpoints {
     /// computed again in the group below, or the first of the next forward.
     pub(crate) fn read_after(&self, segment: usize) -> usize {
         let group = self.group(segment).expect("a differentiated segment is in a group");
-        match (self.starts[group] < segment, group.checked_sub(1)) {
+        match (self.lowest(group) < segment, group.checked_sub(1)) {
             (true, _) => segment - 1,
             (false, Some(below)) => self.starts[below],
             (false, None) => 0,
@@ -101,14 +142,25 @@ impl Checkpoints {
     /// The group that a segment belongs to, counted from the bottom; `None` when it is not
     /// differentiated.
     fn group(&self, segment: usize) -> Option<usize> {
-        let group = self.starts.partition_point(|&start| start <= segment).checked_sub(1)?;
-        (!self.sparse || self.starts[group] == segment).then_some(group)
+        if self.sparse {
+            return self.starts.binary_search(&segment).ok();
+        }
+        let mut segment = segment;
+        while self.is_undone(segment) {
+            segment += 1;
+        }
+        self.begun(segment).checked_sub(1)
+    }
+
+    /// Number of groups whose first segment is not above this one.
+    fn begun(&self, segment: usize) -> usize {
+        self.starts.partition_point(|&start| start <= segment)
     }
 
     /// The slot in which backward finds the input of a differentiated segment.
     pub(crate) fn slot(&self, segment: usize) -> usize {
         let group = self.group(segment).expect("a differentiated segment is in a group");
-        let before = segment - self.starts[group];
+        let before = segment.saturating_sub(self.starts[group]);
         if self.store == Store::F32 { group + before } else { before }
     }
 
@@ -116,7 +168,8 @@ impl Checkpoints {
     pub(crate) fn left_in(&self, segment: usize) -> Option<usize> {
         let group = self.group(segment).filter(|_| segment < self.count)?;
         let kept = self.store == Store::F32 && self.starts[group] == segment;
-        (kept || group + 1 == self.len()).then(|| self.slot(segment))
+        let top = group + 1 == self.len() && self.starts[group] <= segment;
+        (kept || top).then(|| self.slot(segment))
     }
 
     /// Where the input of a segment is kept, counted among all that are kept in another form than
@@ -143,7 +196,10 @@ impl Checkpoints {
     /// How many slots, and how many inputs in another form, are taken while forward is in a
     /// segment.
     pub(crate) fn taken_forward(&self, segment: usize) -> (usize, usize) {
-        let Some(group) = self.group(segment) else { return self.taken_between(segment) };
+        if self.sparse && self.group(segment).is_none() {
+            return self.taken_between(segment);
+        }
+        let Some(group) = self.begun(segment).checked_sub(1) else { return (0, 0) };
         let top = group + 1 == self.len();
         let inner = if top { segment - self.starts[group] } else { 0 };
         match self.store {
@@ -196,8 +252,23 @@ mod tests {
     const ELEMENT: usize = 4;
 
     fn arranged(first: usize, count: usize, policy: Policy, store: Store) -> Checkpoints {
+        reversible(first, count, policy, store, &|_| false)
+    }
+
+    fn reversible(
+        first: usize,
+        count: usize,
+        policy: Policy,
+        store: Store,
+        which: &dyn Fn(usize) -> bool,
+    ) -> Checkpoints {
         let lent = [ELEMENT, 2, 1, 0][store as usize];
-        Checkpoints::new(first, count, policy, store, lent, ELEMENT)
+        Checkpoints::new(first, count, policy, store, (lent, ELEMENT), which)
+    }
+
+    /// The group that backward comes to as number `n`.
+    fn n_of(checkpoints: &Checkpoints, n: usize) -> usize {
+        checkpoints.len() - 1 - n
     }
 
     /// Plays a step and checks that every input is where it is looked for.
@@ -220,16 +291,21 @@ mod tests {
         for (n, group) in checkpoints.groups().rev().enumerate() {
             assert!(group.end == done || checkpoints.is_sparse());
             done = group.start;
-            if let Some(place) = checkpoints.lent(group.start) {
-                let slot = &mut slots[checkpoints.slot(group.start)];
+            let start = checkpoints.start(n_of(checkpoints, n));
+            if let Some(place) = checkpoints.lent(start) {
+                let slot = &mut slots[checkpoints.slot(start)];
                 *slot = slot.or(lent[place].take());
             }
-            for segment in group.clone().skip(1).filter(|_| n > 0) {
+            for segment in checkpoints.again(n_of(checkpoints, n)).map(|below| below + 1) {
                 assert_eq!(slots[checkpoints.slot(segment - 1)], Some(segment - 1));
                 let slot = &mut slots[checkpoints.slot(segment)];
                 assert!(slot.replace(segment).is_none(), "{checkpoints:?}: {segment} has no slot");
             }
             for segment in group.rev() {
+                let above = &mut slots[checkpoints.slot(segment)];
+                if checkpoints.is_undone(segment) {
+                    assert_eq!(above.replace(segment), None, "{segment}: the one above is done");
+                }
                 let taken = (used(&slots), used(&lent));
                 assert_eq!(taken, checkpoints.taken_backward(segment), "backward {segment}");
                 assert_eq!(slots[checkpoints.slot(segment)].take(), Some(segment));
@@ -265,6 +341,26 @@ mod tests {
                 assert_eq!(rooms, if store == Store::F32 { (n, 0) } else { (1, n - 1) });
             }
         }
+    }
+
+    #[test]
+    fn inputs_of_reversible_segments_take_no_slot() {
+        type Which = fn(usize) -> bool;
+        let choices: [Which; 4] = [|i| i % 2 == 0, |i| i % 2 == 1, |i| i % 5 > 1, |_| true];
+        for which in choices {
+            for store in Store::ALL {
+                for count in 0..12 {
+                    for first in 0..=count {
+                        let policies = [Policy::Store, Policy::Block, Policy::Sqrt];
+                        for policy in policies {
+                            plays(&reversible(first, count, policy, store, &which), first, count);
+                        }
+                    }
+                }
+            }
+        }
+        let slots = |which: Which| reversible(0, 8, Policy::Block, Store::F32, &which).slots();
+        assert_eq!(choices.map(slots), [4, 5, 5, 1], "the topmost takes one");
     }
 
     #[test]

@@ -279,13 +279,13 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// Brings the inputs of a group's segments to their slots.
     fn fetch(&mut self, group: usize, cx: &Cx<'_, F>, params: &[F]) -> Result<(), CheckpointError> {
         let checkpoints = &self.plan.checkpoints;
-        let segments = checkpoints.segments(group);
         let (len, room) = (cx.rows() * self.program.hidden(), self.plan.lent);
         let slot = |segment| checkpoints.slot(segment);
-        if let Some(place) = checkpoints.lent(segments.start) {
+        let start = checkpoints.start(group);
+        if let Some(place) = checkpoints.lent(start) {
             let Apart { slots, lent, boundary, .. } =
                 Apart::of(&mut self.reserved.apart, &self.plan);
-            let value = &mut slots[slot(segments.start) * boundary..][..len];
+            let value = &mut slots[slot(start) * boundary..][..len];
             match kept::format(self.plan.checkpointing().store) {
                 Some(format) => {
                     kept::read(format, cast_slice(&lent[place * room..][..room]), value);
@@ -296,13 +296,11 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         if let (Some(next), Some(file)) = (group.checked_sub(1), &mut self.file) {
             file.expect(next, len);
         }
-        if group + 1 < checkpoints.len() {
-            for segment in segments.start..segments.end - 1 {
-                self.enter(Part::Segment(segment), Part::Segment(segment + 1));
-                let slot = |segment| Boundary::Slot(self.plan.checkpoints.slot(segment));
-                let params = &params[self.ranges[segment].clone()];
-                self.run_forward(segment, slot(segment), slot(segment + 1), cx, params);
-            }
+        for segment in checkpoints.again(group) {
+            self.enter(Part::Segment(segment), Part::Segment(segment + 1));
+            let slot = |segment| Boundary::Slot(self.plan.checkpoints.slot(segment));
+            let params = &params[self.ranges[segment].clone()];
+            self.run_forward(segment, slot(segment), slot(segment + 1), cx, params);
         }
         Ok(())
     }
@@ -370,13 +368,21 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         let (gradient, arena) = self.reserved.arena.get_mut::<F>().split_at_mut(boundary);
         let input = &mut apart.slots[slot * boundary..][..boundary];
         let kept = &mut apart.kept[kept];
+        if self.plan.checkpoints.is_undone(segment) {
+            // The slot holds the output, which nobody reads any more.
+            let (value, tile) = (&mut input[..cx.rows() * run.hidden()], schedule.tile);
+            run.undo(cx, params, tile, value, arena);
+        }
         if poison {
             arena.fill(F::NAN);
         }
         let mut memory = Memory { arena, kept, input, output: &mut [], gradient };
         run.run(&schedule, cx, params, grads, &mut memory, poison);
         if poison {
-            input.fill(F::NAN);
+            let below = segment.checked_sub(1);
+            if !below.is_some_and(|below| self.plan.checkpoints.is_undone(below)) {
+                input.fill(F::NAN);
+            }
             kept.fill(F::NAN);
         }
     }

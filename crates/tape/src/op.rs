@@ -165,6 +165,21 @@ pub trait Op<F: Float>: Send + Sync {
     /// Computes the outputs.
     fn forward(&self, cx: &Cx<'_, F>, operands: Forward<'_, F>);
 
+    /// Whether [`Op::inverse`] makes the input from the output. Such an operation has one input and
+    /// one output of the same width, and no history.
+    fn is_reversible(&self) -> bool {
+        false
+    }
+
+    /// Replaces the output's value by the input's, up to rounding; `scratch` is as large as for the
+    /// other directions.
+    ///
+    /// # Panics
+    /// Where the operation has no inverse.
+    fn inverse(&self, _cx: &Cx<'_, F>, _y: MatMut<'_, F>, _p: &[F], _scratch: &mut [F]) {
+        panic!("{} has no inverse", self.name());
+    }
+
     /// Computes the gradients of inputs and parameters.
     fn vjp(&self, cx: &Cx<'_, F>, operands: Vjp<'_, F>);
 }

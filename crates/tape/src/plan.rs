@@ -142,7 +142,9 @@ impl Plan {
                 let topmost: Vec<usize> = (count - most..count).collect();
                 Checkpoints::sparse(&topmost, count, store)
             }
-            _ => Checkpoints::new(first, count, policy, store, lent, boundary),
+            _ => Checkpoints::new(first, count, policy, store, (lent, boundary), &|i| {
+                program.segments[i].is_reversible()
+            }),
         };
         let mut plan = Self {
             limits,
@@ -210,12 +212,12 @@ impl Plan {
         let last = count.checked_sub(1).filter(|_| self.first < count);
         let top = last.map_or((0, 0), |last| self.checkpoints.taken_forward(last));
         push("head", count, arena(head, two), self.kept(top, count));
-        for (n, group) in self.checkpoints.groups().rev().enumerate() {
-            for segment in group.clone().take(group.len() - 1).filter(|_| n > 0) {
+        for group in (0..self.checkpoints.len()).rev() {
+            for segment in self.checkpoints.again(group) {
                 let kept = self.kept(self.checkpoints.taken_backward(segment + 1), 0);
                 push("recompute", segment, arena(self.forward[segment].live_at_peak, one), kept);
             }
-            for segment in group.rev() {
+            for segment in self.checkpoints.segments(group).rev() {
                 let live = self.backward[segment - self.first].live_at_peak;
                 let kept = self.kept(self.checkpoints.taken_backward(segment), segment + 1);
                 push("backward", segment, arena(live, one), kept);
@@ -234,8 +236,8 @@ impl Plan {
     /// Work of forward, of what backward computes again, of backward itself, and of the head.
     fn count_work(&self, head: u64) -> u64 {
         let of = |schedules: &[Arc<Schedule>]| schedules.iter().map(|s| s.work).sum::<u64>();
-        let groups = self.checkpoints.groups().rev().skip(1);
-        let again = groups.map(|group| of(&self.forward[group.start..group.end - 1]));
+        let groups = 0..self.checkpoints.len();
+        let again = groups.map(|group| of(&self.forward[self.checkpoints.again(group)]));
         let back = self.checkpoints.groups().flatten().map(|i| self.backward[i - self.first].work);
         let sides = if self.spare > 0 { 2 } else { 1 };
         sides * (of(&self.forward) + head) + again.sum::<u64>() + back.sum::<u64>()

@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use lowtide_backend::Backend;
-use lowtide_tensor::Float;
+use lowtide_tensor::{Float, MatMut};
 
-use crate::graph::{Graph, Node};
+use crate::graph::{Graph, Node, ValueId};
 use crate::op::{Forward, Vjp};
 use crate::operands::{Lent, Memory};
 use crate::schedule::{
@@ -44,6 +44,40 @@ impl<'w, F: Float> Segment<'w, F> {
     #[must_use]
     pub fn hidden(&self) -> usize {
         self.graph.cols[0]
+    }
+
+    /// Whether its input can be made from its output: operations with inverses, one on top of the
+    /// other. Where its output is kept as the input of the next segment, its own is not.
+    #[must_use]
+    pub fn is_reversible(&self) -> bool {
+        let mut last = ValueId(0);
+        self.graph.nodes.iter().all(|node| {
+            let chained = node.op.is_reversible() && node.inputs == [last];
+            last = node.outputs[0];
+            chained
+        })
+    }
+
+    /// Turns a reversible segment's output into its input, up to rounding: `value [T, hidden]`, in
+    /// tiles of `tile` rows, with the scratch of its backward.
+    pub(crate) fn undo(
+        &self,
+        cx: &Cx<'_, F>,
+        params: &[F],
+        tile: usize,
+        value: &mut [F],
+        scratch: &mut [F],
+    ) {
+        let (rows, hidden) = (cx.rows(), self.hidden());
+        for start in (0..rows).step_by(tile.max(1)) {
+            let range = start..rows.min(start + tile);
+            let cx = cx.tile(range.clone());
+            let tile = &mut value[range.start * hidden..range.end * hidden];
+            for node in self.graph.nodes.iter().rev() {
+                let y = MatMut::new(&mut *tile, range.len(), hidden);
+                node.op.inverse(&cx, y, &params[node.params.clone()], scratch);
+            }
+        }
     }
 
     pub(crate) fn needs(&self, want_dx: bool) -> Needs {

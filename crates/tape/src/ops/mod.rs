@@ -2,6 +2,7 @@
 
 mod add;
 mod attention;
+mod coupling;
 mod glu;
 mod linear;
 mod norm;
@@ -9,6 +10,7 @@ mod rope;
 
 pub use add::Add;
 pub use attention::Attention;
+pub use coupling::Coupling;
 pub use glu::Glu;
 pub use linear::AdaptedLinear;
 pub use norm::RmsNorm;

@@ -34,7 +34,7 @@ fn check(trained: Trained, stride: usize) {
     check_program(&Model::new(3).program(trained), stride);
 }
 
-fn check_program(program: &Program<'_, f64>, stride: usize) {
+pub(crate) fn check_program(program: &Program<'_, f64>, stride: usize) {
     let (at, data) = (params(program), Data::new(3, &[5, 1, 4]));
     let want = differences(program, &at, &data, stride);
     let largest = want.iter().map(|(_, slope)| slope.abs()).fold(0.0, f64::max);

@@ -28,7 +28,11 @@ impl Backend<f32> for Greedy {
     }
 }
 
-fn plan(program: &Program<'_, f32>, limits: Limits, how: impl Into<Checkpointing>) -> Plan {
+pub(crate) fn plan(
+    program: &Program<'_, f32>,
+    limits: Limits,
+    how: impl Into<Checkpointing>,
+) -> Plan {
     Plan::new(program, &Scalar, limits, how, true)
 }
 
