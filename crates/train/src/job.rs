@@ -144,7 +144,7 @@ impl<'s> Job<'s> {
         let allowed = Allowed::of(settings.budget()?, &room, cache_bytes(&self.parts));
         let (choice, smallest_budget) = self.choose(model, be, &allowed, neighbours)?;
         let Choice { way, plan, optimizer, found, words, rows } = choice;
-        let union = plan.union;
+        let (union, gradient) = (plan.union, plan.needs.gradient);
         let streamed = StreamWeights::named(&settings.stream_weights)?;
         let (clip, checkpointing) =
             (way.clipping.clip(settings.max_grad_norm), plan.exec.checkpointing());
@@ -155,7 +155,9 @@ impl<'s> Job<'s> {
             sites: model.sites.len(),
             trainable_parameters: plan.parameters,
             optimizer: optimizer.name().into(),
-            policy: checkpointing.policy.to_string(),
+            gradient: gradient.name(),
+            approximation: gradient.is_approximate().then(|| gradient.to_string()),
+            policy: plan.policy(),
             store: checkpointing.store.name(),
             tile_rows: checkpointing.tile.map(NonZeroUsize::get),
             apply_and_free: plan.needs.apply_and_free,

@@ -122,6 +122,7 @@ pub fn finetune_until(
         evaluations: Thinned::new(report::UPDATES_MAX),
         held: ledger.live().held(),
         mapped: report.mapped_bytes,
+        gradient: report.gradient,
     };
     run.train(&mut trainer, report.steps)?;
     run.finish(&trainer)?;
@@ -156,6 +157,11 @@ fn resolved(settings: &Settings, plan: &PlanReport) -> Settings {
         "off" => settings.clipping.clone(),
         way => way.to_owned(),
     };
+    let (checkpointing, checkpoint_store) = match plan.gradient {
+        // There is no policy to name.
+        "mezo" => (settings.checkpointing.clone(), settings.checkpoint_store.clone()),
+        _ => (plan.policy.clone(), plan.store.to_owned()),
+    };
     let micro_batch = match plan.micro_batch {
         all if all == settings.batch_size => "all".into(),
         some => some.to_string(),
@@ -165,8 +171,8 @@ fn resolved(settings: &Settings, plan: &PlanReport) -> Settings {
         micro_batch,
         optimizer: plan.optimizer.clone(),
         clipping,
-        checkpointing: plan.policy.clone(),
-        checkpoint_store: plan.store.to_owned(),
+        checkpointing,
+        checkpoint_store,
         tile_rows: plan.tile_rows.map_or_else(|| "all".into(), |rows| rows.to_string()),
         compute: plan.compute.to_owned(),
         ..settings.clone()
@@ -179,6 +185,7 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.backend.clone_from(&plan.backend);
     summary.precision = plan.precision.into();
     summary.compute = plan.compute.into();
+    summary.gradient = plan.gradient.into();
     summary.softmax.clone_from(&plan.softmax);
     summary.sliding_window = plan.sliding_window;
     summary.policy.clone_from(&plan.policy);
@@ -243,6 +250,7 @@ struct Run<'r> {
     read_before: Option<u64>,
     held: u64,
     mapped: u64,
+    gradient: &'static str,
 }
 
 impl Run<'_> {
@@ -313,8 +321,19 @@ impl Run<'_> {
             step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
         let (tokens, grad_norm) = (update.tokens, update.grad_norm);
         let held_bytes = self.held;
-        let line =
-            StepReport { step, steps, loss, lr, grad_norm, tokens, seconds, held_bytes, report };
+        let gradient = self.gradient;
+        let line = StepReport {
+            step,
+            steps,
+            loss,
+            lr,
+            grad_norm,
+            tokens,
+            seconds,
+            held_bytes,
+            gradient,
+            report,
+        };
         self.log.time(seconds);
         self.summary.steps = step;
         self.summary.tokens += tokens;

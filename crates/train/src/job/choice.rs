@@ -104,9 +104,12 @@ impl Job<'_> {
         let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
         let longest = datasets().map(|data| data.stats().longest).max().unwrap_or(0);
         let data_bytes = datasets().map(|data| data.heap_bytes() as u64).sum();
+        let trained = model.tensors_per_segment().iter().filter(|&&tensors| tensors > 0).count();
+        let gradient = self.settings.gradient_for(trained)?;
         let size = |micro_batch| {
             let (limits, found) = limits_of(datasets(), micro_batch)?;
-            let needs = Needs { limits, longest, data_bytes, apply_and_free: false, train: true };
+            let needs =
+                Needs { limits, longest, data_bytes, apply_and_free: false, train: true, gradient };
             let words =
                 neighbours.map(|n| n.words_max(&self.data.train, micro_batch)).transpose()?;
             let union = neighbours.zip(words).map(|(neighbours, words)| {

@@ -26,6 +26,7 @@ fn a_small_budget_takes_rows_in_tiles_and_changes_no_bit() {
         data_bytes: data.heap_bytes() as u64,
         apply_and_free: false,
         train: false,
+        gradient: lowtide_train::Gradient::Backprop,
     };
     let model = base.build(None).unwrap();
     let all_rows = RunPlan::new(&model, &be, &Sgd::default(), needs, Policy::Block);
