@@ -228,6 +228,28 @@ fn approximate_gradients_are_called_so_wherever_they_are_told() {
 }
 
 #[test]
+fn a_batch_in_parts_with_blocks_clipped_apart_is_written_down() {
+    let place = Place::new();
+    let flags = "--batch-size 4 --micro-batch 2 --clipping per-block --optimizer auto --mlock";
+    place.on_model(&format!("finetune --max-steps 1 --quiet {flags}")).done();
+    let summary = place.json("adapter/summary.json");
+    assert_eq!((&summary["micro_batch"], &summary["mlock"]), (&2.into(), &true.into()));
+    assert_eq!(
+        (&summary["clipping"], &summary["optimizer"]),
+        (&"per-block".into(), &"adamw".into())
+    );
+    assert!(summary["packing_overhead"].as_f64().unwrap() <= 0.03, "{summary}");
+    let config = std::fs::read_to_string(place.path("adapter/config.toml")).unwrap();
+    for line in ["micro-batch = \"2\"", "clipping = \"per-block\"", "optimizer = \"adamw\""] {
+        assert!(config.contains(line), "{line}: {config}");
+    }
+    let error = place.on_model("plan --batch-size 4 --micro-batch 5").failed(2);
+    assert!(error.contains("--micro-batch is 5 with batch-size 4"), "{error}");
+    let error = place.on_model("plan --grad-accum 2 --clipping two-pass").failed(2);
+    assert!(error.contains("--clipping is two-pass with 1 of 2 sequences"), "{error}");
+}
+
+#[test]
 fn json_is_one_event_a_line_and_nothing_else() {
     let place = Place::new();
     let out = place.on_model("finetune --max-steps 2 --val-split 0.25 --json").done();
