@@ -281,7 +281,8 @@ Ways to run it: what each would hold, and the predicted time of an update
         assert_eq!(told("off", false), told("whole", false));
         let mut twice = report();
         twice.alternatives[2].clipping = "two-pass";
-        assert!(plan(&twice).contains("  every:12, bf16, 64 rows, two passes   60.00 MiB  2.00 x the time\n"));
+        let row = "  every:12, bf16, 64 rows, two passes   60.00 MiB  2.00 x the time\n";
+        assert!(plan(&twice).contains(row));
     }
 
     #[test]
