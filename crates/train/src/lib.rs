@@ -21,6 +21,7 @@ mod init;
 mod job;
 mod log;
 mod metrics;
+mod micro_batch;
 mod planner;
 mod precision;
 mod prepare;
@@ -45,7 +46,7 @@ pub use gradient::Gradient;
 pub use init::initialise;
 pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};
 pub use metrics::{
-    DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary,
+    DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary, WorstCase,
 };
 pub use planner::{Needs, RunPlan};
 pub use precision::Precision;
