@@ -145,7 +145,8 @@ fn finetune_writes_its_folder_and_says_what_it_does() {
     let steps: Vec<_> = metrics.iter().map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 6, 12, 18, 24]);
     let keys: Vec<_> = metrics[0].as_object().unwrap().keys().cloned().collect();
-    let expected = ["step", "loss", "lr", "grad_norm", "tokens", "seconds", "held_bytes"];
+    let expected =
+        ["step", "loss", "lr", "grad_norm", "tokens", "seconds", "held_bytes", "gradient"];
     assert_eq!(keys, expected);
     assert_eq!(place.json("out/adapter_config.json")["peft_type"], "LORA");
     assert!(place.path("out/adapter_model.safetensors").exists());
