@@ -240,7 +240,7 @@ fn a_batch_in_parts_with_blocks_clipped_apart_is_written_down() {
         (&"per-block".into(), &"adamw".into())
     );
     assert!(summary["packing_overhead"].as_f64().unwrap() <= 0.03, "{summary}");
-    let config = std::fs::read_to_string(place.path("adapter/config.toml")).unwrap();
+    let config = fs::read_to_string(place.path("adapter/config.toml")).unwrap();
     for line in ["micro-batch = \"2\"", "clipping = \"per-block\"", "optimizer = \"adamw\""] {
         assert!(config.contains(line), "{line}: {config}");
     }
