@@ -45,6 +45,11 @@ impl Clipping {
         }
     }
 
+    /// How often a step is computed.
+    pub(crate) fn passes(self) -> u64 {
+        if self == Self::TwoPass { 2 } else { 1 }
+    }
+
     /// What an update does.
     pub(crate) fn clip(self, norm: f64) -> Clip {
         match self {

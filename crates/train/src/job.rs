@@ -12,6 +12,7 @@ use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts};
 use lowtide_tape::Checkpointing;
 
 use crate::metrics::by_name;
+use crate::pace;
 use crate::planner::{Candidate, choose};
 use crate::prepare::limits_of;
 use crate::room::{Allowed, Room, cache_bytes};
@@ -161,7 +162,11 @@ impl<'s> Job<'s> {
             let from = allowed.source;
             return Err(TrainError::NoPlanFits { budget, smallest, policy: leanest, from });
         };
+        let mapped_bytes = self.base.file().file_bytes();
         let streamed = StreamWeights::named(&settings.stream_weights)?;
+        let streamed_bytes = streamed.room_for(&self.parts, &room, plan.bytes().held());
+        let steps = way.clipping.passes() * settings.grad_accum as u64;
+        let seconds = plan.exec.work() as f64 / pace::work_per_second(be);
         let report = PlanReport {
             model: settings.model.clone(),
             architecture: self.base.file().hyper().architecture.clone(),
@@ -177,12 +182,15 @@ impl<'s> Job<'s> {
             steps: self.steps(),
             tokens_max: needs.limits.tokens,
             labelled_max: needs.limits.labelled,
+            seconds_per_update: steps as f64 * seconds,
+            disk_bytes_per_update: steps
+                * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
             planned_peak_bytes: plan.bytes().held(),
             peak_by_category: by_name(plan.bytes()),
-            mapped_bytes: self.base.file().file_bytes(),
+            mapped_bytes,
             memory_budget: budget,
             budget_source: allowed.source,
-            streamed_bytes: streamed.room_for(&self.parts, &room, plan.bytes().held()),
+            streamed_bytes,
             smallest_budget: smallest,
             alternatives: rows,
             backend: format!("{}/{}", be.name(), be.caps().isa),

@@ -20,6 +20,7 @@ mod init;
 mod job;
 mod log;
 mod metrics;
+mod pace;
 mod planner;
 mod precision;
 mod prepare;

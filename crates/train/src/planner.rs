@@ -147,13 +147,13 @@ pub(crate) fn choose(
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
         let Checkpointing { policy, store, tile } = candidate.checkpointing;
-        let passes = if candidate.clipping == Clipping::TwoPass { 2.0 } else { 1.0 };
+        let passes = candidate.clipping.passes();
         rows.push(PlanRow {
             policy: policy.to_string(),
             store: store.name(),
             tile_rows: tile.map(NonZeroUsize::get),
             clipping: candidate.clipping.name(),
-            time: passes * planned.exec.work() as f64 / least,
+            time: (passes * planned.exec.work()) as f64 / least,
             peak_bytes,
             fits,
             chosen: take,

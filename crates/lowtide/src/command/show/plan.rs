@@ -32,7 +32,8 @@ fn run(report: &PlanReport) -> String {
             format!("up to {}, {} labelled", counted(tokens, "token"), count(labelled)),
         )
         .add("gradients", gradients(report))
-        .add("computing", computing(report));
+        .add("computing", computing(report))
+        .add("an update", pace(report));
     if let Some(window) = report.sliding_window {
         facts.add("attention", format!("to the last {} only", counted(window as u64, "token")));
     }
@@ -98,6 +99,19 @@ fn source(report: &PlanReport) -> Option<String> {
 fn computing(report: &PlanReport) -> String {
     let threads = counted(report.threads as u64, "thread");
     format!("{} in {}, {threads}", report.backend, report.compute)
+}
+
+/// What an update costs besides memory.
+fn pace(report: &PlanReport) -> String {
+    let seconds = match report.seconds_per_update {
+        few @ ..10.0 => format!("{few:.1}"),
+        many => format!("{many:.0}"),
+    };
+    let disk = match report.disk_bytes_per_update {
+        0 => String::new(),
+        traffic => format!(", and {} to and from disk", bytes(traffic)),
+    };
+    format!("about {seconds} s at most{disk}")
 }
 
 fn peak(report: &PlanReport) -> String {
@@ -184,6 +198,8 @@ mod tests {
             steps: 96,
             tokens_max: 512,
             labelled_max: 500,
+            seconds_per_update: 2.449,
+            disk_bytes_per_update: 0,
             planned_peak_bytes: 65 << 20,
             peak_by_category: [("adapter", 9 << 20), ("workspace", 56 << 20), ("data", 0)].into(),
             mapped_bytes: 93 << 20,
@@ -218,6 +234,7 @@ Plan
   micro-batch   up to 512 tokens, 500 labelled
   gradients     all blocks' are kept until the update
   computing     simd/avx2 in f32, 2 threads
+  an update     about 2.4 s at most
 
 Held at the peak
   workspace     56.00 MiB
@@ -290,6 +307,14 @@ Ways to run it: what each would hold, and the predicted time of an update
         assert!(!plan(&report()).contains("softmax"));
         let text = plan(&PlanReport { sliding_window: Some(128), ..report() });
         assert!(text.contains("  attention     to the last 128 tokens only\n"), "{text}");
+    }
+
+    #[test]
+    fn disk_traffic_is_told_where_there_is_any() {
+        let report =
+            PlanReport { seconds_per_update: 61.3, disk_bytes_per_update: 70 << 20, ..report() };
+        let line = "  an update     about 61 s at most, and 70.00 MiB to and from disk\n";
+        assert!(plan(&report).contains(line));
     }
 
     #[test]
