@@ -7,8 +7,9 @@
 //!
 //! The suites: [`suites::kernels`] times single operations ([`kernels::all`]), [`suites::step`]
 //! whole steps, [`suites::generate`] prompts and decoding; [`suites::memory`] compares what is
-//! planned, charged and really held; [`suites::papers`] puts plans beside published tables;
-//! [`suites::tradeoff`] makes a short run again with one lever moved at a time.
+//! planned, charged and really held; [`suites::gradients`] how far approximations are from the
+//! gradient; [`suites::papers`] puts plans beside published tables; [`suites::tradeoff`] makes a
+//! short run again with one lever moved at a time.
 //!
 //! The crate knows no concrete backend and prints nothing.
 //!
@@ -53,8 +54,8 @@ pub use error::BenchError;
 pub use page::page;
 pub use peers::{Figure, Peer, PeersError, beside, parse_peers, read_peers};
 pub use report::{
-    About, Machine, Measured, MemoryRow, PaperRow, PaperRun, Report, Row, SCHEMA, TradeoffRow,
-    check_writable, write,
+    About, GradientRow, Machine, Measured, MemoryRow, PaperRow, PaperRun, Report, Row, SCHEMA,
+    TradeoffRow, check_writable, write,
 };
 pub use stand::Stand;
 pub use stats::Spread;

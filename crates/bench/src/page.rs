@@ -5,7 +5,9 @@ use lowtide_train::report::parts::{card, document, footer, legend, swatch, tile}
 use lowtide_train::report::{Words, bar};
 use maud::{Markup, html};
 
-use crate::{About, Ceiling, Limit, Measured, MemoryRow, PaperRow, Peer, Report, Row, beside};
+use crate::{
+    About, Ceiling, GradientRow, Limit, Measured, MemoryRow, PaperRow, Peer, Report, Row, beside,
+};
 
 /// The text of a page.
 #[must_use]
@@ -25,6 +27,7 @@ pub fn page(report: &Report) -> String {
                 @if !rows.is_empty() { (card("wide", words, remark, &timed(report, suite, &rows))) }
             }
             @if !report.memory.is_empty() { (memory(&report.memory)) }
+            @if !report.gradients.is_empty() { (gradients(&report.gradients)) }
             @if !report.papers.is_empty() { (papers(&report.papers)) }
             @if !report.tradeoff.is_empty() { (tradeoff::card_of(&report.tradeoff)) }
         }
@@ -217,6 +220,29 @@ fn memory(rows: &[MemoryRow]) -> Markup {
     let remark = "Planned before anything was reserved, charged to the ledger at its peak, and by \
                   how much the anonymous memory of the process grew.";
     card("wide", "Memory", remark, &inside)
+}
+
+fn gradients(rows: &[GradientRow]) -> Markup {
+    let inside = html! {
+        div class="scroll" { table {
+            thead { tr {
+                th { "gradient" } th { "contender" } th { "cosine" } th { "relative error" }
+                th { "planned" } th { "charged" } th { "an update" }
+            } }
+            tbody { @for row in rows { tr {
+                th { (row.name) }
+                td { (row.contender) }
+                td { (format!("{:.7}", row.cosine)) }
+                td { (format!("{:.2e}", row.relative_error)) }
+                td title={ (whole(row.planned_bytes)) " bytes" } { (bytes(row.planned_bytes)) }
+                td { (bytes(row.charged_bytes)) }
+                td { (time(row.seconds)) }
+            } } }
+        } }
+    };
+    let remark = "Gradients of one batch beside the exact one, which is the first contender's with \
+                  block inputs kept as they are; memory with an optimizer without state.";
+    card("wide", "Gradients", remark, &inside)
 }
 
 fn papers(rows: &[PaperRow]) -> Markup {

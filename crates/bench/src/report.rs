@@ -30,6 +30,9 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What was held.
     pub memory: Vec<MemoryRow>,
+    /// How far gradients are from the exact one.
+    #[serde(default)]
+    pub gradients: Vec<GradientRow>,
     /// What published tables say, and ours.
     #[serde(default)]
     pub papers: Vec<PaperRow>,
@@ -121,6 +124,25 @@ pub struct MemoryRow {
     pub grown_bytes: Option<u64>,
     /// What the plan is made of, by category.
     pub by_category: Vec<(String, u64)>,
+}
+
+/// A way to come by a gradient, beside the exact one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GradientRow {
+    /// What is kept, and what is approximate.
+    pub name: String,
+    /// The contender's label.
+    pub contender: String,
+    /// Cosine with the exact gradient.
+    pub cosine: f64,
+    /// Length of the difference from it, in lengths of it.
+    pub relative_error: f64,
+    /// Seconds of an update; of all draws, where several are averaged.
+    pub seconds: f64,
+    /// Bytes that were planned, with an optimizer without state.
+    pub planned_bytes: u64,
+    /// Bytes charged to the ledger at its peak.
+    pub charged_bytes: u64,
 }
 
 /// A setting of a published table, and the leanest plan of one contender for it.

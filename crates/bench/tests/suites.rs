@@ -84,6 +84,33 @@ fn a_step_is_timed_forward_and_under_every_policy() {
 }
 
 #[test]
+fn gradients_are_compared_with_the_exact_one() {
+    let base = base();
+    let (rows, _) = stand(|stand| suites::gradients(stand, &base, 16));
+    let names: Vec<_> = rows.iter().take(rows.len() / 2).map(|row| row.name.as_str()).collect();
+    let expected = [
+        "block, f32",
+        "block, bf16",
+        "block, int8",
+        "partial, 1 of 2 blocks",
+        "partial, 1 of 2 blocks",
+        "mezo, eps 0.01",
+        "mezo, eps 0.001",
+        "mezo, mean of 16 draws",
+    ];
+    assert_eq!(names, expected);
+    assert!(rows.iter().all(|row| row.charged_bytes == row.planned_bytes), "{rows:?}");
+    let cosines: Vec<_> = rows.iter().map(|row| row.cosine).collect();
+    assert_eq!((rows[0].relative_error, rows[0].seconds), (0.0, 1.0));
+    assert!((cosines[0] - 1.0).abs() < 1e-12, "{cosines:?}");
+    assert!(cosines[1] > 0.999 && cosines[1] < cosines[0], "{cosines:?}");
+    assert!(cosines[2] > 0.99 && cosines[2] < cosines[1], "{cosines:?}");
+    assert!(cosines[3] > 0.0 && cosines[3] < 0.99, "{cosines:?}");
+    assert!(cosines[7] > 0.0 && cosines[7] < 0.5, "{cosines:?}");
+    assert!((cosines[8] - 1.0).abs() < 1e-6, "another backend: {cosines:?}");
+}
+
+#[test]
 fn prompts_are_read_and_tokens_follow() {
     let base = base();
     let (rows, _) = stand(|stand| suites::generate(stand, &base, 9, 4));

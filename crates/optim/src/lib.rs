@@ -1,4 +1,5 @@
-//! Optimizers over flat slabs, learning-rate schedules and gradient clipping.
+//! Optimizers over flat slabs, learning-rate schedules, gradient clipping, and the directions of
+//! zeroth-order methods.
 //!
 //! An [`Optimizer`] never learns what a parameter means. It sees three slabs of f32 words,
 //! parameters, gradients and its own state, and the lengths of the tensors that lie one after
@@ -48,6 +49,7 @@ extern crate std;
 
 mod adamw;
 mod clip;
+mod noise;
 mod optimizer;
 mod schedule;
 mod sgd;
@@ -55,6 +57,7 @@ mod slabs;
 
 pub use adamw::{AdamW, AdamW8};
 pub use clip::clip_factor;
+pub use noise::Noise;
 pub use optimizer::{Optimizer, StepHyper};
 pub use schedule::{Schedule, ScheduleKind};
 pub use sgd::Sgd;

@@ -15,12 +15,16 @@ pub(crate) enum Boundary {
     Top,
     /// The arena's first, while no gradient is on its way.
     Gradient,
+    /// The arena's third, where a plan has one.
+    Spare,
 }
 
 /// The executor's memory in the forward direction.
 pub(crate) struct Parts<'m, F> {
     pub(crate) gradient: &'m mut [F],
     pub(crate) top: &'m mut [F],
+    /// Empty unless the plan is for a pair.
+    pub(crate) spare: &'m mut [F],
     pub(crate) work: &'m mut [F],
     pub(crate) apart: Apart<'m, F>,
 }
@@ -41,8 +45,9 @@ impl<'m, F: Float> Parts<'m, F> {
     /// Cuts up what was reserved for a plan.
     pub(crate) fn of(reserved: &'m mut Reserved, plan: &Plan) -> Self {
         let (gradient, rest) = reserved.arena.get_mut::<F>().split_at_mut(plan.boundary);
-        let (top, work) = rest.split_at_mut(plan.boundary);
-        Self { gradient, top, work, apart: Apart::of(&mut reserved.apart, plan) }
+        let (top, rest) = rest.split_at_mut(plan.boundary);
+        let (spare, work) = rest.split_at_mut(plan.spare);
+        Self { gradient, top, spare, work, apart: Apart::of(&mut reserved.apart, plan) }
     }
 
     /// The memory of one boundary.
@@ -51,16 +56,18 @@ impl<'m, F: Float> Parts<'m, F> {
             Boundary::Slot(i) => self.apart.slot(i),
             Boundary::Top => self.top,
             Boundary::Gradient => self.gradient,
+            Boundary::Spare => self.spare,
         }
     }
 
     /// The memory of one boundary, to read, and that of inputs kept in another form.
     pub(crate) fn lend(self, at: Boundary) -> (&'m [F], &'m mut [F]) {
-        let Self { gradient, top, apart, .. } = self;
+        let Self { gradient, top, spare, apart, .. } = self;
         let value = match at {
             Boundary::Slot(i) => &apart.slots[i * apart.boundary..][..apart.boundary],
             Boundary::Top => top,
             Boundary::Gradient => gradient,
+            Boundary::Spare => spare,
         };
         (value, apart.lent)
     }
@@ -71,9 +78,9 @@ impl<'m, F: Float> Parts<'m, F> {
         from: Boundary,
         to: Boundary,
     ) -> (&'m [F], &'m mut [F], &'m mut [F], &'m mut [F]) {
-        let Self { gradient, top, work, apart } = self;
+        let Self { gradient, top, spare, work, apart } = self;
         let Apart { slots, kept, boundary, .. } = apart;
-        let (mut gradient, mut top) = (Some(gradient), Some(top));
+        let (mut gradient, mut top, mut spare) = (Some(gradient), Some(top), Some(spare));
         let (before, after) = match (from, to) {
             (Boundary::Slot(i), Boundary::Slot(j)) => {
                 assert!(i < j, "a segment writes a slot after its own");
@@ -88,11 +95,13 @@ impl<'m, F: Float> Parts<'m, F> {
             Boundary::Slot(i) => &mut before[i * boundary..][..boundary],
             Boundary::Top => top.take().expect(once),
             Boundary::Gradient => gradient.take().expect(once),
+            Boundary::Spare => spare.take().expect(once),
         };
         let output = match to {
             Boundary::Slot(_) => &mut after[..boundary],
             Boundary::Top => top.take().expect(once),
             Boundary::Gradient => gradient.take().expect(once),
+            Boundary::Spare => spare.take().expect(once),
         };
         (input, output, work, kept)
     }

@@ -27,6 +27,8 @@ pub(crate) struct Checkpoints {
     store: Store,
     /// The segments whose input is made from their output, ascending.
     undone: Vec<usize>,
+    /// A group is its first segment alone: backward passes over those between groups.
+    sparse: bool,
 }
 
 impl Checkpoints {
@@ -61,7 +63,23 @@ impl Checkpoints {
                 every((1..=(count - first).max(1)).min_by_key(|&n| room(n)).unwrap_or(1))
             }
         };
-        Self { starts, count, store, undone }
+        Self { starts, count, store, undone, sparse: false }
+    }
+
+    /// Each of `chosen`, ascending, a group of its own, and no others.
+    pub(crate) fn sparse(chosen: &[usize], count: usize, store: Store) -> Self {
+        Self { starts: chosen.to_vec(), count, store, undone: Vec::new(), sparse: true }
+    }
+
+    /// Others, as many or fewer.
+    pub(crate) fn choose(&mut self, chosen: &[usize]) {
+        self.starts.clear();
+        self.starts.extend(chosen);
+    }
+
+    /// Whether only some segments are differentiated.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.sparse
     }
 
     /// The groups' segments, from the bottom up.
@@ -76,6 +94,9 @@ impl Checkpoints {
 
     /// The segments of a group.
     pub(crate) fn segments(&self, group: usize) -> Range<usize> {
+        if self.sparse {
+            return self.starts[group]..self.starts[group] + 1;
+        }
         self.lowest(group)..if group + 1 < self.len() { self.lowest(group + 1) } else { self.count }
     }
 
@@ -102,6 +123,11 @@ impl Checkpoints {
         (0..start).rev().take_while(|&i| self.is_undone(i)).last().unwrap_or(start)
     }
 
+    /// The segment that backward reads first.
+    pub(crate) fn read_first(&self) -> usize {
+        self.groups().next_back().map_or(0, |group| group.end - 1)
+    }
+
     /// The segment that is read after the backward of this one: the one below, or the first to be
     /// computed again in the group below, or the first of the next forward.
     pub(crate) fn read_after(&self, segment: usize) -> usize {
@@ -116,6 +142,9 @@ impl Checkpoints {
     /// The group that a segment belongs to, counted from the bottom; `None` when it is not
     /// differentiated.
     fn group(&self, segment: usize) -> Option<usize> {
+        if self.sparse {
+            return self.starts.binary_search(&segment).ok();
+        }
         let mut segment = segment;
         while self.is_undone(segment) {
             segment += 1;
@@ -167,6 +196,9 @@ impl Checkpoints {
     /// How many slots, and how many inputs in another form, are taken while forward is in a
     /// segment.
     pub(crate) fn taken_forward(&self, segment: usize) -> (usize, usize) {
+        if self.sparse && self.group(segment).is_none() {
+            return self.taken_between(segment);
+        }
         let Some(group) = self.begun(segment).checked_sub(1) else { return (0, 0) };
         let top = group + 1 == self.len();
         let inner = if top { segment - self.starts[group] } else { 0 };
@@ -174,6 +206,16 @@ impl Checkpoints {
             Store::F32 => (group + 1 + inner, 0),
             _ if top => (inner + 1, group),
             _ => (0, group + 1),
+        }
+    }
+
+    /// The same for a segment that is not differentiated.
+    fn taken_between(&self, segment: usize) -> (usize, usize) {
+        let below = self.starts.partition_point(|&start| start < segment);
+        match self.store {
+            Store::F32 => (below, 0),
+            _ if below > 0 && below == self.len() => (1, below - 1),
+            _ => (0, below),
         }
     }
 
@@ -247,7 +289,7 @@ mod tests {
         }
         let mut done = count;
         for (n, group) in checkpoints.groups().rev().enumerate() {
-            assert_eq!(group.end, done);
+            assert!(group.end == done || checkpoints.is_sparse());
             done = group.start;
             let start = checkpoints.start(n_of(checkpoints, n));
             if let Some(place) = checkpoints.lent(start) {
@@ -284,6 +326,19 @@ mod tests {
                         plays(&arranged(first, count, policy, store), first, count);
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn segments_that_are_chosen_have_their_inputs_kept_alone() {
+        for store in Store::ALL {
+            for chosen in [&[0][..], &[4], &[0, 4], &[1, 2], &[0, 1, 2, 3, 4]] {
+                let checkpoints = Checkpoints::sparse(chosen, 5, store);
+                plays(&checkpoints, chosen[0], 5);
+                let rooms = (checkpoints.slots(), checkpoints.lent_count());
+                let n = chosen.len();
+                assert_eq!(rooms, if store == Store::F32 { (n, 0) } else { (1, n - 1) });
             }
         }
     }

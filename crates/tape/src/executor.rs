@@ -1,5 +1,7 @@
 //! Running a program inside the slabs its plan foretold.
 
+mod approximate;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -19,6 +21,7 @@ use crate::{
     Batch, CheckpointError, CheckpointFile, Cx, GradSink, HeadGap, LossSum, Part, Plan, Program,
     WeightKeeper, kept,
 };
+pub use approximate::Pair;
 
 /// A program with the memory to run it.
 ///
@@ -221,23 +224,19 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
 
     /// Runs all segments; `keep` says whether backward will follow.
     fn forward(&mut self, cx: &Cx<'_, F>, params: &[F], batch: &Batch<'_>, keep: bool) {
-        let (program, hidden, rows) = (self.program, self.program.hidden(), cx.rows());
-        let start = self.boundary(0);
-        let x = MatMut::new(
-            &mut Parts::of(&mut self.reserved, &self.plan).only(start)[..rows * hidden],
-            rows,
-            hidden,
-        );
-        program.embedding.rows(cx.be, batch.ids, x);
-        for i in 0..program.segments.len() {
+        let len = cx.rows() * self.program.hidden();
+        self.embed(self.boundary(0), batch);
+        for i in 0..self.program.segments.len() {
             self.enter(Part::Segment(i), self.part(i + 1));
             if let Some(place) = self.plan.checkpoints.lent(i).filter(|_| keep) {
-                self.keep(i, place, rows * hidden);
+                self.keep(i, place, len);
             }
+            let params = &params[self.ranges[i].clone()];
             self.run_forward(i, self.boundary(i), self.boundary(i + 1), cx, params);
         }
     }
 
+    /// Runs a segment with its own parameters.
     fn run_forward(
         &mut self,
         i: usize,
@@ -248,7 +247,6 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     ) {
         let schedule = Arc::clone(&self.plan.forward[i]);
         let (kept, poison) = (self.kept_range(i), self.poison);
-        let params = &params[self.ranges[i].clone()];
         let segment = &self.program.segments[i];
         let (input, output, arena, all_kept) =
             Parts::of(&mut self.reserved, &self.plan).between(from, to);
@@ -301,6 +299,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         for segment in checkpoints.again(group) {
             self.enter(Part::Segment(segment), Part::Segment(segment + 1));
             let slot = |segment| Boundary::Slot(self.plan.checkpoints.slot(segment));
+            let params = &params[self.ranges[segment].clone()];
             self.run_forward(segment, slot(segment), slot(segment + 1), cx, params);
         }
         Ok(())
@@ -311,7 +310,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         let (program, be) = (self.program, self.be);
         let (rows, hidden) = (cx.rows(), program.hidden());
         let poison = self.poison;
-        let back = if scale.is_some() { program.segments.len().saturating_sub(1) } else { 0 };
+        let back = if scale.is_some() { self.plan.checkpoints.read_first() } else { 0 };
         self.enter(Part::Head, self.part(back));
         let labelled = self.labelled(batch);
         let Parts { gradient, top, work, .. } = Parts::of(&mut self.reserved, &self.plan);
@@ -334,7 +333,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// # Panics
     /// As [`Executor::step`].
     pub fn head_gap(&mut self, params: &[F], batch: &Batch<'_>, targets: &[u32]) -> HeadGap {
-        assert!(self.plan.first < self.program.segments.len(), "this plan is for evaluation");
+        let trains = self.plan.first < self.program.segments.len() || self.plan.spare > 0;
+        assert!(trains, "this plan is for evaluation");
         let exact = Batch { words: None, targets, ..*batch };
         let cx = self.context(&exact, Phase::Prefill);
         self.forward(&cx, params, &exact, false);

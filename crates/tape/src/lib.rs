@@ -109,7 +109,7 @@ mod weights;
 mod work;
 
 pub use decoder::{DecodePlan, Decoder};
-pub use executor::Executor;
+pub use executor::{Executor, Pair};
 pub use graph::{Graph, ValueId};
 pub use head::LossHead;
 pub use kept::{CheckpointError, CheckpointFile};

@@ -11,7 +11,7 @@ use lowtide_tensor::{Float, QUANTUM};
 use crate::checkpoints::Checkpoints;
 use crate::compiler::{Compiled, Compiler};
 use crate::schedule::{Schedule, aligned};
-use crate::{Checkpointing, Limits, LossHead, Program, Store, kept};
+use crate::{Checkpointing, Limits, LossHead, Policy, Program, Store, kept};
 
 /// What an executor will hold and do for any batch within its limits.
 #[derive(Clone, Debug)]
@@ -31,10 +31,27 @@ pub struct Plan {
     pub(crate) arena: usize,
     /// Elements of a segment input that is kept in memory in another form.
     pub(crate) lent: usize,
+    /// Segments that backward goes through in a step, at most.
+    pub(crate) most: usize,
+    /// Elements of the arena's third boundary value, which a pair needs.
+    pub(crate) spare: usize,
     bytes: ByCategory,
     library_bytes: u64,
     timeline: Timeline,
     work: u64,
+}
+
+/// What a plan is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Train,
+    /// Training through so many segments at most.
+    Partial {
+        most: usize,
+    },
+    Evaluate,
+    /// Evaluation of two sets of parameters.
+    Pair,
 }
 
 impl Plan {
@@ -52,7 +69,52 @@ impl Plan {
         checkpointing: impl Into<Checkpointing>,
         train: bool,
     ) -> Self {
-        let checkpointing: Checkpointing = checkpointing.into();
+        let mode = if train { Mode::Train } else { Mode::Evaluate };
+        Self::of(program, be, limits, checkpointing.into(), mode)
+    }
+
+    /// Plans [`Executor::pair`](crate::Executor::pair), in tiles of rows if that is said. Beyond
+    /// evaluation it takes one value of what flows between segments.
+    ///
+    /// # Panics
+    /// As [`Plan::new`].
+    #[must_use]
+    pub fn pair<F: Float>(
+        program: &Program<'_, F>,
+        be: &dyn Backend<F>,
+        limits: Limits,
+        tile: Option<NonZeroUsize>,
+    ) -> Self {
+        let checkpointing = Checkpointing { tile, ..Policy::Block.into() };
+        Self::of(program, be, limits, checkpointing, Mode::Pair)
+    }
+
+    /// Plans training whose backward goes through at most `most` segments, which
+    /// [`Executor::choose`](crate::Executor::choose) names before each step; before it does, they
+    /// are the topmost. Only their inputs are kept, so there is one policy, [`Policy::Block`], with
+    /// any store.
+    ///
+    /// # Panics
+    /// As [`Plan::new`], and when no segment or more than are differentiated are asked for.
+    #[must_use]
+    pub fn partial<F: Float>(
+        program: &Program<'_, F>,
+        be: &dyn Backend<F>,
+        limits: Limits,
+        checkpointing: impl Into<Checkpointing>,
+        most: usize,
+    ) -> Self {
+        let checkpointing = Checkpointing { policy: Policy::Block, ..checkpointing.into() };
+        Self::of(program, be, limits, checkpointing, Mode::Partial { most })
+    }
+
+    fn of<F: Float>(
+        program: &Program<'_, F>,
+        be: &dyn Backend<F>,
+        limits: Limits,
+        checkpointing: Checkpointing,
+        mode: Mode,
+    ) -> Self {
         let Checkpointing { policy, store, tile } = checkpointing;
         // Any sum of sizes below fits an address space if this does.
         assert!(u32::try_from(limits.tokens).is_ok(), "{} tokens at once", limits.tokens);
@@ -63,19 +125,31 @@ impl Plan {
             tile >= limits.tokens || tile.is_multiple_of(QUANTUM),
             "tiles of {tile} rows are not of whole quanta of {QUANTUM}"
         );
-        let first = if train { program.first_trained().unwrap_or(count) } else { count };
+        let first = match mode {
+            Mode::Train | Mode::Partial { .. } => program.first_trained().unwrap_or(count),
+            Mode::Evaluate | Mode::Pair => count,
+        };
         let compiled = Compiler::new(program, be, limits, first).compile(policy, tile);
         let Compiled { forward, backward } = compiled;
         let boundary = aligned(limits.tokens * program.hidden());
         let element = size_of::<F>();
         let lent = kept::format(store)
             .map_or(0, |format| aligned(kept::bytes(format, boundary).div_ceil(element)));
+        let checkpoints = match mode {
+            Mode::Partial { most } => {
+                let through = count - first;
+                assert!((1..=through).contains(&most), "backward through {most} of {through}");
+                let topmost: Vec<usize> = (count - most..count).collect();
+                Checkpoints::sparse(&topmost, count, store)
+            }
+            _ => Checkpoints::new(first, count, policy, store, (lent, boundary), &|i| {
+                program.segments[i].is_reversible()
+            }),
+        };
         let mut plan = Self {
             limits,
             checkpointing,
-            checkpoints: Checkpoints::new(first, count, policy, store, (lent, boundary), &|i| {
-                program.segments[i].is_reversible()
-            }),
+            checkpoints,
             first,
             forward,
             backward,
@@ -83,6 +157,8 @@ impl Plan {
             boundary,
             arena: 0,
             lent,
+            most: if let Mode::Partial { most } = mode { most } else { count - first },
+            spare: if mode == Mode::Pair { boundary } else { 0 },
             bytes: ByCategory::new(),
             library_bytes: 0,
             timeline: Timeline::new(),
@@ -96,7 +172,7 @@ impl Plan {
     /// Finds the arena's extent, what is alive at its fullest, and the head's tile: the largest
     /// that does not make the arena larger.
     fn size_arena<F: Float>(&mut self, program: &Program<'_, F>, be: &dyn Backend<F>) {
-        let two = 2 * self.boundary;
+        let two = 2 * self.boundary + self.spare;
         let there = self.forward.iter().map(|s| two + s.arena);
         let back = self.backward.iter().map(|s| self.boundary + s.arena);
         let blocks = there.chain(back).max().unwrap_or(two);
@@ -118,7 +194,7 @@ impl Plan {
 
     fn record_timeline(&mut self, head: ByCategory, element: u64) {
         let count = self.forward.len();
-        let (one, two) = (self.boundary as u64, 2 * self.boundary as u64);
+        let (one, two) = (self.boundary as u64, (2 * self.boundary + self.spare) as u64);
         let arena = |live: ByCategory, boundaries: u64| live.with(Category::Workspace, boundaries);
         let mut course = Timeline::new();
         let mut fullest = ByCategory::new();
@@ -162,7 +238,9 @@ impl Plan {
         let of = |schedules: &[Arc<Schedule>]| schedules.iter().map(|s| s.work).sum::<u64>();
         let groups = 0..self.checkpoints.len();
         let again = groups.map(|group| of(&self.forward[self.checkpoints.again(group)]));
-        of(&self.forward) + again.sum::<u64>() + of(&self.backward) + head
+        let back = self.checkpoints.groups().flatten().map(|i| self.backward[i - self.first].work);
+        let sides = if self.spare > 0 { 2 } else { 1 };
+        sides * (of(&self.forward) + head) + again.sum::<u64>() + back.sum::<u64>()
     }
 
     /// Numbers of slots, and of segment inputs kept in another form.

@@ -20,7 +20,12 @@ impl Settings {
     /// # Errors
     /// [`SettingsError::BadValue`] when policy or store is none.
     pub(crate) fn candidates(&self) -> Result<Vec<Checkpointing>, SettingsError> {
+        if self.gradient == "mezo" {
+            let nothing = |tile| Checkpointing { tile, ..Policy::Block.into() };
+            return Ok(self.tiles()?.into_iter().map(nothing).collect());
+        }
         let policies = match self.checkpointing.as_str() {
+            "auto" if self.gradient == "partial" => vec![Policy::Block],
             "auto" => policies(),
             name => vec![Policy::named(name).ok_or_else(|| SettingsError::BadValue {
                 field: "checkpointing",
@@ -141,6 +146,17 @@ mod tests {
         assert_eq!(tiles("store", "auto"), [None]);
         assert_eq!(tiles("block", "all"), [None; 2]);
         assert_eq!(tiles("sqrt", "192"), [Some(192); 2]);
+    }
+
+    #[test]
+    fn approximate_gradients_leave_little_to_choose() {
+        let of = |gradient: &str| {
+            let settings = Settings { gradient: gradient.into(), ..Settings::default() };
+            settings.candidates().unwrap()
+        };
+        assert_eq!(of("mezo").len(), 4, "tiles");
+        let partial = of("partial");
+        assert!(partial.iter().all(|way| way.policy == Policy::Block) && partial.len() == 8);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::prepare::limits_of;
 use crate::room::{Allowed, Room, cache_bytes};
-use crate::{Event, Needs, Phase, Prepared, RunPlan, StreamWeights, TrainError, Trainer};
+use crate::{Event, Gradient, Needs, Phase, Prepared, RunPlan, StreamWeights, TrainError, Trainer};
 
 /// What an evaluation is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,7 +108,14 @@ pub fn evaluate_telling(
     let limits = limits_of([&data].into_iter(), sequences)?;
     let longest = data.stats().longest;
     let data_bytes = data.heap_bytes() as u64;
-    let needs = Needs { limits, longest, data_bytes, apply_and_free: false, train: false };
+    let needs = Needs {
+        limits,
+        longest,
+        data_bytes,
+        apply_and_free: false,
+        train: false,
+        gradient: Gradient::Backprop,
+    };
     let optimizer = Sgd::default();
     let plan = RunPlan::new(&model, be, &optimizer, needs, Policy::Block);
     let smallest = plan.bytes().held();

@@ -18,8 +18,8 @@ use crate::prepare::limits_of;
 use crate::room::{Allowed, Room, cache_bytes};
 use crate::softmax::{Neighbours, Union};
 use crate::{
-    Clip, Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, Softmax,
-    StreamWeights, TrainError, Warning,
+    Clip, Gradient, Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError,
+    Softmax, StreamWeights, TrainError, Warning,
 };
 
 /// The inputs of a run, opened and understood.
@@ -141,7 +141,9 @@ impl<'s> Job<'s> {
         let settings = self.settings;
         let room = Room::now();
         let allowed = Allowed::of(settings.budget()?, &room, cache_bytes(&self.parts));
-        let (budget, needs) = (allowed.bytes, self.needs()?);
+        let trained = model.tensors_per_segment().iter().filter(|&&tensors| tensors > 0).count();
+        let gradient = settings.gradient_for(trained)?;
+        let (budget, needs) = (allowed.bytes, Needs { gradient, ..self.needs()? });
         let optimizer = self.optimizer.as_ref();
         let words = neighbours.map(|n| n.words_max(&self.data.train, settings.batch_size));
         let words = words.transpose()?;
@@ -174,7 +176,9 @@ impl<'s> Job<'s> {
             sites: model.sites.len(),
             trainable_parameters: plan.parameters,
             optimizer: optimizer.name().into(),
-            policy: plan.exec.checkpointing().policy.to_string(),
+            gradient: gradient.name(),
+            approximation: gradient.is_approximate().then(|| gradient.to_string()),
+            policy: plan.policy(),
             store: plan.exec.checkpointing().store.name(),
             tile_rows: plan.exec.checkpointing().tile.map(NonZeroUsize::get),
             apply_and_free: plan.needs.apply_and_free,
@@ -230,6 +234,7 @@ impl<'s> Job<'s> {
             data_bytes: datasets().map(|data| data.heap_bytes() as u64).sum(),
             apply_and_free: false,
             train: true,
+            gradient: Gradient::Backprop,
         })
     }
 }

@@ -16,6 +16,7 @@ mod checkpointing;
 mod clipping;
 mod error;
 mod evaluate;
+mod gradient;
 mod init;
 mod job;
 mod log;
@@ -41,6 +42,7 @@ pub use batch::BatchBuffers;
 pub use clipping::Clip;
 pub use error::TrainError;
 pub use evaluate::{EvalSettings, Evaluation, evaluate, evaluate_telling};
+pub use gradient::Gradient;
 pub use init::initialise;
 pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};
 pub use metrics::{

@@ -157,6 +157,11 @@ pub struct PlanReport {
     pub trainable_parameters: usize,
     /// Optimizer.
     pub optimizer: String,
+    /// How gradients are come by: `backprop`, `mezo` or `partial`.
+    pub gradient: &'static str,
+    /// The same with its numbers, where it is an approximation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approximation: Option<String>,
     /// Checkpoint policy chosen.
     pub policy: String,
     /// Checkpoint store chosen.
@@ -237,6 +242,8 @@ pub struct StepReport {
     pub seconds: f64,
     /// Bytes held.
     pub held_bytes: u64,
+    /// How its gradient was come by: `backprop`, or approximately by `mezo` or `partial`.
+    pub gradient: &'static str,
     /// Whether `report-every` asks for this one.
     #[serde(skip)]
     pub report: bool,
@@ -295,6 +302,9 @@ pub struct Summary {
     pub sliding_window: Option<usize>,
     /// Threads used.
     pub threads: usize,
+    /// How gradients were come by: `backprop`, or approximately by `mezo` or `partial`.
+    #[serde(default)]
+    pub gradient: String,
     /// Checkpoint policy.
     pub policy: String,
     /// Checkpoint store.

@@ -1,6 +1,8 @@
 //! Every byte of a run, for each way to run it, and the choice among them.
 
+use std::cmp::Reverse;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 
 use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Timeline};
@@ -10,10 +12,10 @@ use lowtide_tape::{Checkpointing, Limits, Plan, Policy};
 
 use crate::checkpoint_file::BUFFERS;
 use crate::clipping::Clipping;
-use crate::{BatchBuffers, PlanRow, UnionBytes};
+use crate::{BatchBuffers, Gradient, PlanRow, UnionBytes};
 
 /// What does not depend on the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Needs {
     /// The largest micro-batch.
     pub limits: Limits,
@@ -25,6 +27,8 @@ pub struct Needs {
     pub apply_and_free: bool,
     /// Training, or evaluation only.
     pub train: bool,
+    /// How gradients are come by in training.
+    pub gradient: Gradient,
 }
 
 /// A way to run, with every byte it will hold.
@@ -58,16 +62,37 @@ impl RunPlan {
     ) -> Self {
         let ranges = model.program.param_ranges();
         let parameters = model.program.params();
-        let widest = ranges.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-        let (gradients, state_words) = match (needs.train, needs.apply_and_free) {
+        let state = || optimizer.state_words(&model.tensor_lens());
+        let (gradients, state_words) = match (needs.train, needs.gradient) {
             (false, _) => (0, 0),
-            (true, true) => (widest, optimizer.state_words(&model.tensor_lens())),
-            (true, false) => (parameters, optimizer.state_words(&model.tensor_lens())),
+            (true, _) if needs.apply_and_free => (widest(&ranges, 1), state()),
+            (true, Gradient::Backprop) => (parameters, state()),
+            (true, Gradient::Mezo { .. }) => (widest(&ranges, 1), state()),
+            (true, Gradient::Partial { blocks }) => (widest(&ranges, blocks.get()), state()),
         };
-        let exec = Plan::new(&model.program, be, needs.limits, checkpointing, needs.train);
+        let (program, limits) = (&model.program, needs.limits);
+        let checkpointing: Checkpointing = checkpointing.into();
+        let exec = match needs.gradient {
+            Gradient::Mezo { .. } if needs.train => {
+                Plan::pair(program, be, limits, checkpointing.tile)
+            }
+            Gradient::Partial { blocks } if needs.train => {
+                Plan::partial(program, be, limits, checkpointing, blocks.get())
+            }
+            _ => Plan::new(program, be, limits, checkpointing, needs.train),
+        };
         let resident_bytes = model.resident_bytes;
         let union = UnionBytes::default();
         Self { exec, needs, parameters, gradients, state_words, resident_bytes, union }
+    }
+
+    /// What is kept between forward and backward: a policy's name, or `none`.
+    #[must_use]
+    pub fn policy(&self) -> String {
+        match self.needs.train && self.needs.gradient.keeps_nothing() {
+            true => "none".into(),
+            false => self.exec.checkpointing().policy.to_string(),
+        }
     }
 
     /// Bytes at the peak, by category.
@@ -110,6 +135,13 @@ impl RunPlan {
     }
 }
 
+/// Parameters of the `count` segments that have most.
+fn widest(ranges: &[Range<usize>], count: usize) -> usize {
+    let mut lens: Vec<usize> = ranges.iter().map(ExactSizeIterator::len).collect();
+    lens.sort_unstable_by_key(|&len| Reverse(len));
+    lens.iter().take(count).sum()
+}
+
 /// What a plan is made for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Candidate {
@@ -146,10 +178,10 @@ pub(crate) fn choose(
         }
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
-        let Checkpointing { policy, store, tile } = candidate.checkpointing;
+        let Checkpointing { store, tile, .. } = candidate.checkpointing;
         let passes = candidate.clipping.passes();
         rows.push(PlanRow {
-            policy: policy.to_string(),
+            policy: planned.policy(),
             store: store.name(),
             tile_rows: tile.map(NonZeroUsize::get),
             clipping: candidate.clipping.name(),

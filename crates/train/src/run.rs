@@ -106,8 +106,15 @@ pub fn finetune_until(
     }
     tracing::debug!(bytes = ledger.live().held(), "reserved");
     let warmup_steps = settings.warmup_steps.unwrap_or(report.steps.saturating_mul(3) / 100);
-    let checkpointing = report.policy.clone();
-    let checkpoint_store = report.store.to_owned();
+    let checkpointing = match report.gradient {
+        // There is no policy to name.
+        "mezo" => settings.checkpointing.clone(),
+        _ => report.policy.clone(),
+    };
+    let checkpoint_store = match report.gradient {
+        "mezo" => settings.checkpoint_store.clone(),
+        _ => report.store.to_owned(),
+    };
     let tile_rows = report.tile_rows.map_or_else(|| "all".into(), |rows| rows.to_string());
     let compute = report.compute.to_owned();
     let clipping = match report.clipping {
@@ -135,6 +142,7 @@ pub fn finetune_until(
         evaluations: Thinned::new(report::UPDATES_MAX),
         held: ledger.live().held(),
         mapped: report.mapped_bytes,
+        gradient: report.gradient,
     };
     run.train(&mut trainer, report.steps)?;
     run.finish(&trainer)?;
@@ -168,6 +176,7 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.backend.clone_from(&plan.backend);
     summary.precision = plan.precision.into();
     summary.compute = plan.compute.into();
+    summary.gradient = plan.gradient.into();
     summary.softmax.clone_from(&plan.softmax);
     summary.sliding_window = plan.sliding_window;
     summary.policy.clone_from(&plan.policy);
@@ -227,6 +236,7 @@ struct Run<'r> {
     read_before: Option<u64>,
     held: u64,
     mapped: u64,
+    gradient: &'static str,
 }
 
 impl Run<'_> {
@@ -297,8 +307,19 @@ impl Run<'_> {
             step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
         let (tokens, grad_norm) = (update.tokens, update.grad_norm);
         let held_bytes = self.held;
-        let line =
-            StepReport { step, steps, loss, lr, grad_norm, tokens, seconds, held_bytes, report };
+        let gradient = self.gradient;
+        let line = StepReport {
+            step,
+            steps,
+            loss,
+            lr,
+            grad_norm,
+            tokens,
+            seconds,
+            held_bytes,
+            gradient,
+            report,
+        };
         self.log.time(seconds);
         self.summary.steps = step;
         self.summary.tokens += tokens;

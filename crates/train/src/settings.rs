@@ -70,6 +70,14 @@ pub struct Settings {
     /// Arithmetic of products with packed weights: `f32`, `int8x2` or `int8`; `auto` is the
     /// quickest that the precision allows and the backend has.
     pub compute: String,
+    /// How an update's gradient is come by: `backprop`, or approximately by `mezo` or `partial`.
+    pub gradient: String,
+    /// How far `mezo` looks to either side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mezo_eps: Option<f64>,
+    /// Blocks that `partial` goes through in an update; a quarter of those trained when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial_blocks: Option<usize>,
     /// Words that the softmax of the training loss runs over: `exact`, all of them, or `union:K`,
     /// the targets of a micro-batch and K neighbours of each, which is approximate.
     pub softmax: String,
@@ -138,6 +146,9 @@ impl Default for Settings {
             memory_budget: None,
             precision: "exact".into(),
             compute: "auto".into(),
+            gradient: "backprop".into(),
+            mezo_eps: None,
+            partial_blocks: None,
             softmax: "exact".into(),
             sliding_window: None,
             checkpointing: "auto".into(),
@@ -275,6 +286,7 @@ impl Settings {
         if !(0.0..1.0).contains(&self.val_split) {
             return bad("val-split", self.val_split.to_string(), "a share from 0 to below 1");
         }
+        self.check_gradient()?;
         self.schedule_kind()?;
         self.precision()?.check(&self.compute)?;
         self.budget()?;

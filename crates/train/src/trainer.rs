@@ -1,5 +1,7 @@
 //! A reserved run: slabs, executor and optimizer, one update at a time.
 
+mod drawn;
+mod mezo;
 mod update;
 
 use std::ops::Range;
@@ -12,9 +14,10 @@ use lowtide_model::Model;
 use lowtide_optim::Optimizer;
 use lowtide_tape::{Executor, LossSum};
 
+use self::drawn::Drawn;
 use crate::checkpoint_file::ScratchCheckpoints;
 use crate::softmax::{Neighbours, Union};
-use crate::{BatchBuffers, Clip, Needs, RunPlan, SoftmaxError, TrainError};
+use crate::{BatchBuffers, Clip, Gradient, Needs, RunPlan, SoftmaxError, TrainError};
 
 /// What one update did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +51,10 @@ pub struct Trainer<'p, 'w> {
     /// Of each segment, the sum of its gradients' squares.
     squares: Vec<f64>,
     micro_batches: u64,
+    gradient: Gradient,
+    /// Which blocks an update goes through, where it does not go through all.
+    drawn: Option<Drawn>,
+    seed: u64,
     /// Which words the softmax of training runs over, where that is not all.
     union: Option<Union<'p, 'w>>,
 }
@@ -69,7 +76,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
     ) -> Result<Self, ReserveError> {
         let mut held = Held::reserve(&plan, ledger)?;
         let batch = BatchBuffers::new(plan.needs.limits, plan.needs.longest);
-        let Needs { apply_and_free, train, .. } = plan.needs;
+        let Needs { apply_and_free, train, gradient, .. } = plan.needs;
         let executor = match Executor::reserve(&model.program, be, plan.exec, seed, ledger) {
             Ok(executor) => executor,
             Err(error) => {
@@ -82,6 +89,11 @@ impl<'p, 'w> Trainer<'p, 'w> {
             optimizer.init(&tensor_lens, held.state.get_mut());
         }
         let segments = segments(model, optimizer, &tensor_lens);
+        let ranges = model.program.param_ranges();
+        let drawn = match gradient {
+            Gradient::Partial { blocks } => Some(Drawn::new(&ranges, blocks, seed)),
+            Gradient::Backprop | Gradient::Mezo { .. } => None,
+        };
         Ok(Self {
             model,
             be,
@@ -90,12 +102,15 @@ impl<'p, 'w> Trainer<'p, 'w> {
             held,
             batch,
             tensor_lens,
-            ranges: model.program.param_ranges(),
+            ranges,
             segments,
             apply_and_free,
             clip: clip.into(),
             squares: vec![0.0; model.program.segments.len()],
             micro_batches: 0,
+            gradient,
+            drawn,
+            seed,
             union: None,
         })
     }

@@ -21,7 +21,7 @@ use lowtide_tape::{Limits, Policy};
 use lowtide_testkit::compare::assert_close;
 use lowtide_testkit::golden::{golden_dir, load_json, load_safetensors, numbers};
 use lowtide_testkit::models::smollm2;
-use lowtide_train::{Needs, OpenBase, Prepared, RunPlan, Trainer, initialise, registry};
+use lowtide_train::{Gradient, Needs, OpenBase, Prepared, RunPlan, Trainer, initialise, registry};
 
 /// Differences between two attention kernels of torch reach 2e-6 on the first losses.
 const LOSS_ATOL: f64 = 2e-5;
@@ -120,7 +120,8 @@ fn paragraphs(base: &OpenBase, dir: &Path) -> Dataset {
 fn needs(data: &Dataset) -> Needs {
     let (longest, labelled) = (data.stats().longest, data.stats().labelled_max);
     let limits = Limits { tokens: longest, sequences: 1, labelled };
-    Needs { limits, longest, data_bytes: 0, apply_and_free: false, train: true }
+    let gradient = Gradient::Backprop;
+    Needs { limits, longest, data_bytes: 0, apply_and_free: false, train: true, gradient }
 }
 
 /// The adapter writes, id by id, what the reference wrote after the same updates.

@@ -17,7 +17,9 @@ use lowtide_tape::{Batch, Limits, Policy};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::compare::assert_close;
 use lowtide_testkit::golden::{golden_dir, load_json, load_safetensors, numbers};
-use lowtide_train::{Needs, OpenBase, Prepared, RunPlan, Trainer, load_adapter, registry};
+use lowtide_train::{
+    Gradient, Needs, OpenBase, Prepared, RunPlan, Trainer, load_adapter, registry,
+};
 
 const LOGITS_ATOL: f64 = 5e-5;
 const LOSS_ATOL: f64 = 1e-5;
@@ -105,7 +107,8 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     let adaptation = Adaptation { method, config: &config, targets: &targets, layers: &layers };
     let model = base.build(Some(adaptation)).unwrap();
     let limits = Limits { tokens: 48, sequences: 2, labelled: 40 };
-    let needs = Needs { limits, longest: 20, data_bytes: 0, apply_and_free: false, train: true };
+    let (apply_and_free, gradient) = (false, Gradient::Backprop);
+    let needs = Needs { limits, longest: 20, data_bytes: 0, apply_and_free, train: true, gradient };
     let optimizer = AdamW { weight_decay: 0.01, ..AdamW::default() };
     let plan = RunPlan::new(&model, be, &optimizer, needs, policy);
     let planned = plan.bytes();

@@ -11,7 +11,7 @@ use lowtide_tape::{Checkpointing, Policy, Store};
 use lowtide_testkit::golden::golden_dir;
 use lowtide_testkit::rss::{self, Sampler};
 use lowtide_testkit::tiny::TinyLlama;
-use lowtide_train::{Clip, OpenBase};
+use lowtide_train::{Clip, Gradient, OpenBase};
 
 use support::{Home, Kind, Setup, dataset, in_pool, say, write_data};
 
@@ -58,37 +58,42 @@ fn growth_is_the_plan(
     kind.in_pool(2, |be| {
         let clip = if apply_and_free { Clip::Off } else { Clip::Whole(1.0) };
         let setup = Setup { policy, store, tile, rank: 8, apply_and_free, clip, ..Setup::new(be) };
-        warm_up(&setup);
-        let file = base.file_name().unwrap().display();
-        let name = format!("{}, {file}, {checkpointing:?}", be.name());
-        let base = OpenBase::open(base).unwrap();
-        let mut data = dataset(&base, data);
-        if let Some(capacity) = packed {
-            data = data.pack(capacity, 0).unwrap();
-        }
-        let model = setup.model(&base);
-        let planned = setup.plan(&model, &data).bytes().held();
-        let mut ledger = Ledger::new(Budget::of(planned));
-        release_free_heap();
-        let Some(sampler) = sampler() else { return };
-        let mut trainer = setup.reserve(&model, &data, &mut ledger);
-        trainer.evaluate(&data, 1).unwrap();
-        for step in 1..=3 {
-            setup.update(&mut trainer, &data, step);
-        }
-        let peak = sampler.stop();
-        trainer.release(&mut ledger);
-        let grown = peak.anon_growth();
-        say(&format!(
-            "{name}, apply-and-free {apply_and_free}, packed {packed:?}: planned {planned} bytes, \
-             RssAnon grew by {grown} over {} ({} readings)",
-            peak.anon_start, peak.samples
-        ));
-        assert!(planned > 6 << 20, "{planned} bytes are too few to tell");
-        assert!(grown <= planned + SLACK_BYTES, "{name}: {grown} bytes, {planned} planned");
-        // Most of what is planned is really used at once, otherwise this proves nothing.
-        assert!(grown > planned * 3 / 4, "{name}: {grown} bytes of {planned} planned");
+        grows_by_its_plan(&setup, base, data, packed);
     });
+}
+
+fn grows_by_its_plan(setup: &Setup<'_>, base: &Path, data: &Path, packed: Option<usize>) {
+    warm_up(setup);
+    let Setup { policy, store, tile, gradient, apply_and_free, .. } = *setup;
+    let (file, how) = (base.file_name().unwrap().display(), Checkpointing { policy, store, tile });
+    let name = format!("{}, {file}, {gradient}, {how:?}", setup.be.name());
+    let base = OpenBase::open(base).unwrap();
+    let mut data = dataset(&base, data);
+    if let Some(capacity) = packed {
+        data = data.pack(capacity, 0).unwrap();
+    }
+    let model = setup.model(&base);
+    let planned = setup.plan(&model, &data).bytes().held();
+    let mut ledger = Ledger::new(Budget::of(planned));
+    release_free_heap();
+    let Some(sampler) = sampler() else { return };
+    let mut trainer = setup.reserve(&model, &data, &mut ledger);
+    trainer.evaluate(&data, 1).unwrap();
+    for step in 1..=3 {
+        setup.update(&mut trainer, &data, step);
+    }
+    let peak = sampler.stop();
+    trainer.release(&mut ledger);
+    let grown = peak.anon_growth();
+    say(&format!(
+        "{name}, apply-and-free {apply_and_free}, packed {packed:?}: planned {planned} bytes, \
+         RssAnon grew by {grown} over {} ({} readings)",
+        peak.anon_start, peak.samples
+    ));
+    assert!(planned > 6 << 20, "{planned} bytes are too few to tell");
+    assert!(grown <= planned + SLACK_BYTES, "{name}: {grown} bytes, {planned} planned");
+    // Most of what is planned is really used at once, otherwise this proves nothing.
+    assert!(grown > planned * 3 / 4, "{name}: {grown} bytes of {planned} planned");
 }
 
 #[test]
@@ -115,6 +120,13 @@ fn a_run_grows_by_its_plan() {
     let tile = NonZeroUsize::new(64).unwrap();
     for checkpointing in [on_file, Checkpointing::from(Policy::Sqrt).tiled(tile)] {
         growth_is_the_plan(Kind::fastest(), &home.base(), &data, checkpointing, true, None);
+    }
+    let partial = Gradient::Partial { blocks: NonZeroUsize::new(2).unwrap() };
+    for gradient in [Gradient::Mezo { eps: 0.01 }, partial] {
+        Kind::fastest().in_pool(2, |be| {
+            let setup = Setup { gradient, rank: 8, ..Setup::new(be) };
+            grows_by_its_plan(&setup, &home.base(), &data, None);
+        });
     }
     growth_is_the_plan(Kind::Ndarray, &home.base(), &data, Policy::Block, false, None);
     let short = home.data(&[300, 212, 200, 90, 100, 60, 61, 62, 63, 64, 65, 66, 67]);

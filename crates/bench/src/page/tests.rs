@@ -58,6 +58,15 @@ fn report() -> Report {
         contenders: vec![about("a<b"), about("c")],
         ceilings: vec![ceiling()],
         rows: vec![row("kernels", "matmul 1x2x3", None), row("step", "train 512 block", Some(512))],
+        gradients: vec![GradientRow {
+            name: "mezo, eps <0.01>".into(),
+            contender: "simd/2".into(),
+            cosine: 0.0005,
+            relative_error: 1562.0,
+            seconds: 1.5,
+            planned_bytes: 20 << 20,
+            charged_bytes: 20 << 20,
+        }],
         papers: vec![PaperRow {
             terms: "someone's <terms>".into(),
             model: "shape".into(),

@@ -10,7 +10,7 @@ use lowtide_model::{
 };
 use lowtide_quant::formats::{Q4_1, Q8_0};
 use lowtide_quant::{BlockFormat, QMat};
-use lowtide_runtime::{OpenBase, registry};
+use lowtide_runtime::{BaseText, OpenBase, registry};
 
 use crate::BenchError;
 use crate::kernels::Packed;
@@ -76,6 +76,13 @@ impl Base {
             Kind::File(base) => base.config(),
             Kind::Shape(shape) => &shape.config,
         }
+    }
+
+    /// Ids of a text, where the base is a file that has a tokenizer.
+    pub(super) fn ids_of(&self, text: &str) -> Result<Option<Vec<u32>>, BenchError> {
+        let Kind::File(base) = &self.0 else { return Ok(None) };
+        let reader = BaseText::open(base)?;
+        Ok(reader.tokenizer.is_some().then(|| reader.plain(text)).transpose()?)
     }
 
     /// That `tokens` are a sequence for it.

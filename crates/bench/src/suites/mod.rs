@@ -1,8 +1,9 @@
-//! The suites: single operations, steps, generation, memory, published tables, levers.
+//! The suites: single operations, steps, generation, memory, gradients, published tables, levers.
 
 mod base;
 mod cost;
 mod generate;
+mod gradients;
 mod kernels;
 mod memory;
 mod papers;
@@ -11,6 +12,7 @@ mod tradeoff;
 
 pub use base::{Base, SHAPES};
 pub use generate::generate;
+pub use gradients::gradients;
 pub use kernels::{check_filter, kernels};
 pub use memory::memory;
 pub use papers::papers;

@@ -10,7 +10,7 @@ use lowtide_model::Config;
 use lowtide_optim::{AdamW8, Optimizer, Sgd, StepHyper};
 use lowtide_tape::{Checkpointing, Limits, Policy, Store};
 use lowtide_tensor::QUANTUM;
-use lowtide_train::{Needs, RunPlan, Trainer, Watch, initialise, memory_now};
+use lowtide_train::{Gradient, Needs, RunPlan, Trainer, Watch, initialise, memory_now};
 
 use super::base::{llama3, qwen25};
 use super::step::sequence;
@@ -150,8 +150,8 @@ impl Setting {
     fn needs(&self) -> Needs {
         let labelled = (self.tokens * self.terms.labelled_tenths).div_ceil(10);
         let limits = Limits { tokens: self.tokens, sequences: 1, labelled };
-        let (longest, data_bytes) = (self.tokens, 0);
-        Needs { limits, longest, data_bytes, apply_and_free: true, train: true }
+        let (longest, data_bytes, gradient) = (self.tokens, 0, Gradient::Backprop);
+        Needs { limits, longest, data_bytes, apply_and_free: true, train: true, gradient }
     }
 
     /// One update, with random numbers for weights.

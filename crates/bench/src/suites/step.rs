@@ -9,7 +9,7 @@ use lowtide_model::Model;
 use lowtide_optim::{AdamW, Optimizer, Sgd, StepHyper};
 use lowtide_tape::{Checkpointing, Limits, Policy};
 use lowtide_tensor::QUANTUM;
-use lowtide_train::{Needs, RunPlan, Trainer, initialise};
+use lowtide_train::{Gradient, Needs, RunPlan, Trainer, initialise};
 
 use super::{Base, cost};
 use crate::stand::Task;
@@ -165,8 +165,13 @@ fn reserve<'p, 'w>(
 
 /// One sequence of ids without a pattern.
 pub(super) fn sequence(base: &Base, tokens: usize) -> Result<Dataset, BenchError> {
-    let options = DatasetOptions { max_seq_len: tokens, ..DatasetOptions::default() };
-    let record = serde_json::json!({ "input_ids": ids(base, tokens) }).to_string();
+    of_ids(&ids(base, tokens))
+}
+
+/// One sequence of these ids.
+pub(super) fn of_ids(ids: &[u32]) -> Result<Dataset, BenchError> {
+    let options = DatasetOptions { max_seq_len: ids.len(), ..DatasetOptions::default() };
+    let record = serde_json::json!({ "input_ids": ids }).to_string();
     let mut builder = DatasetBuilder::new(&options, None, None)?;
     builder.add_jsonl(Path::new("ids"), record.as_bytes())?;
     Ok(builder.finish()?)
@@ -186,5 +191,6 @@ pub(super) fn needs(data: &Dataset, tokens: usize, train: bool) -> Needs {
         data_bytes: data.heap_bytes() as u64,
         apply_and_free: false,
         train,
+        gradient: Gradient::Backprop,
     }
 }

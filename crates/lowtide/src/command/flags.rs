@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use lowtide::optim::ScheduleKind;
-use lowtide::train::{BudgetError, Settings, parse_bytes};
+use lowtide::train::{BudgetError, Gradient, Settings, parse_bytes};
 
 use super::args::{MaskFlags, PackingFlags};
 use super::computing::ArithmeticFlags;
@@ -132,6 +132,18 @@ struct TrainingFlags {
     /// per-block (each block by itself); auto: whole, or two-pass to fit [default: auto]
     #[arg(long, value_name = "WAY", value_parser = ["auto", "whole", "two-pass", "per-block"])]
     clipping: Option<String>,
+    /// How an update's gradient is come by; mezo (two losses in a random direction) and partial
+    /// (backward through some blocks) are approximate, and take less memory [default: backprop]
+    #[arg(long, value_name = "NAME", value_parser = Gradient::NAMES)]
+    gradient: Option<String>,
+    /// How far mezo looks to either side [default: 0.01]
+    #[arg(long, value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
+    mezo_eps: Option<f64>,
+    /// Blocks that partial goes through in an update [default: a quarter of those trained]
+    #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
+    partial_blocks: Option<usize>,
     /// Seed of shuffling, initialisation and dropout [default: 0]
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
@@ -234,6 +246,9 @@ impl RunFlags {
         set(&mut s.weight_decay, &training.weight_decay);
         set(&mut s.max_grad_norm, &training.max_grad_norm);
         set(&mut s.clipping, &training.clipping);
+        set(&mut s.gradient, &training.gradient);
+        set_option(&mut s.mezo_eps, &training.mezo_eps);
+        set_option(&mut s.partial_blocks, &training.partial_blocks);
         set(&mut s.seed, &training.seed);
         set(&mut s.softmax, &loss.softmax);
         set_option(&mut s.sliding_window, &loss.sliding_window);

@@ -37,7 +37,7 @@ fn steps_generation_and_memory_take_a_base_and_stand_beside_peers() {
     let figure = r#"{"suite": "step", "rows": ["train 16 block"], "seconds": 2.0}"#;
     let peers = format!(r#"{{"peers": [{{"name": "someone", "figures": [{figure}]}}]}}"#);
     fs::write(place.path("peers.json"), peers).unwrap();
-    let words = "bench --quick --suite step,generate,memory --model model --tokens 16 --rounds 1 \
+    let words = "bench --quick --suite step,generate,memory,gradients --model model --tokens 16 --rounds 1 \
                  --backend ndarray --threads 2 --peers peers.json";
     let out = place.lowtide(words).done();
     for part in [
@@ -48,6 +48,9 @@ fn steps_generation_and_memory_take_a_base_and_stand_beside_peers() {
         "\ndecode 32 after 16\n",
         "\nMemory ",
         "\ntrain 16 store    ndarray/2",
+        "\nGradients ",
+        "\nblock, bf16             ndarray/2   0.99",
+        "\nmezo, mean of 16 draws  ndarray/2 ",
     ] {
         assert!(out.contains(part), "{part}: {out}");
     }

@@ -182,6 +182,7 @@ fn the_summary_has_every_promised_field() {
         "softmax_error",
         "sliding_window",
         "threads",
+        "gradient",
         "policy",
         "store",
         "tile_rows",
@@ -195,6 +196,31 @@ fn the_summary_has_every_promised_field() {
     let sum: u64 = parts.map(|bytes| bytes.as_u64().unwrap()).sum();
     assert_eq!(summary["peak_bytes"], sum);
     assert!(summary["eval_loss_after"].is_f64());
+}
+
+#[test]
+fn approximate_gradients_are_called_so_wherever_they_are_told() {
+    let place = Place::new();
+    let plan = place.on_model("plan --gradient mezo --optimizer sgd").done();
+    for part in [
+        "\n  gradients     made and freed block by block, from two losses an update\n",
+        "\n  approximate   mezo, eps 0.01\n",
+        "\n  none ",
+    ] {
+        assert!(plan.contains(part), "{part}: {plan}");
+    }
+    assert!(!plan.contains("checkpoints") && !plan.contains("  optimizer "), "{plan}");
+    let out = place.on_model("finetune --max-steps 3 --gradient partial --partial-blocks 1").done();
+    assert!(out.contains("\n  approximate   partial, 1 block an update\n"), "{out}");
+    assert!(out.contains("\n  gradient      partial, which is approximate\n"), "{out}");
+    assert_eq!(place.json("adapter/summary.json")["gradient"], "partial");
+    let metrics = fs::read_to_string(place.path("adapter/metrics.jsonl")).unwrap();
+    assert!(metrics.lines().all(|line| line.contains("\"gradient\":\"partial\"")), "{metrics}");
+    let out = place.lowtide("finetune --config adapter/config.toml --output again --json").done();
+    assert!(out.contains("\"approximation\":\"partial, 1 block an update\""), "{out}");
+    let adapters = ["adapter", "again"]
+        .map(|folder| fs::read(place.path(folder).join("adapter_model.safetensors")).unwrap());
+    assert!(adapters[0] == adapters[1], "the same draws");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A whole program through the public interface: plan, reserve, run.
 
+mod approximate;
 mod decoding;
 mod gain;
 mod gradients;

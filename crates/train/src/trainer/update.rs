@@ -7,9 +7,10 @@ use lowtide_data::Dataset;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
 use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum};
 
+use super::drawn::Drawn;
 use super::{Trainer, Update};
 use crate::softmax::Union;
-use crate::{Clip, TrainError};
+use crate::{Clip, Gradient, TrainError};
 
 impl Trainer<'_, '_> {
     /// One update over the sequences that `examples` number, `sequences` of them in a micro-batch.
@@ -33,6 +34,13 @@ impl Trainer<'_, '_> {
         labelled: usize,
         hyper: StepHyper,
     ) -> Result<Update, TrainError> {
+        if let Gradient::Mezo { eps } = self.gradient {
+            return self.update_mezo(data, examples, sequences, labelled, hyper, eps);
+        }
+        if let Some(drawn) = &mut self.drawn {
+            drawn.draw(hyper.step, &self.ranges);
+            self.executor.choose(drawn.chosen());
+        }
         let scale = 1.0 / labelled as f32;
         if self.apply_and_free {
             assert!(examples.len() <= sequences, "apply-and-free takes one micro-batch an update");
@@ -53,7 +61,7 @@ impl Trainer<'_, '_> {
     ) -> Result<Update, TrainError> {
         let (mut sum, mut tokens) = (LossSum::default(), 0);
         self.held.grads.get_mut::<f32>().fill(0.0);
-        let ranges = &self.ranges;
+        let ranges = self.drawn.as_ref().map_or(&self.ranges[..], Drawn::ranges);
         while examples.len() > 0 {
             let batch =
                 self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
@@ -79,11 +87,12 @@ impl Trainer<'_, '_> {
                 lens: &self.tensor_lens,
                 segments: &self.segments,
                 state: self.held.state.get_mut(),
+                drawn: self.drawn.as_ref(),
                 block_norm,
             };
-            for (segment, range) in ranges.iter().enumerate() {
+            for (segment, range) in ranges.iter().enumerate().filter(|(_, r)| !r.is_empty()) {
                 let squares = self.squares[segment];
-                let (p, g) = (&mut params[range.clone()], &grads[range.clone()]);
+                let (p, g) = (&mut params[self.ranges[segment].clone()], &grads[range.clone()]);
                 blocks.apply(segment, p, g, squares, hyper);
             }
         }
@@ -124,7 +133,11 @@ impl Trainer<'_, '_> {
             lens: &self.tensor_lens,
             segments: &self.segments,
             state: self.held.state.get_mut(),
-            block_norm: block_norm(self.clip, ranges),
+            drawn: self.drawn.as_ref(),
+            block_norm: block_norm(
+                self.clip,
+                self.drawn.as_ref().map_or(&self.ranges[..], Drawn::ranges),
+            ),
         };
         let mut measured = Measured::of(&mut self.squares);
         let update = |segment, p: &mut [f32], g: &[f32]| {
@@ -192,6 +205,8 @@ struct Blocks<'a> {
     lens: &'a [usize],
     segments: &'a [(Range<usize>, Range<usize>)],
     state: &'a mut [f32],
+    /// Which they are, where they are not all.
+    drawn: Option<&'a Drawn>,
     /// Norm that the gradients of each are scaled down to.
     block_norm: Option<f64>,
 }
@@ -199,7 +214,8 @@ struct Blocks<'a> {
 impl Blocks<'_> {
     fn apply(&mut self, segment: usize, p: &mut [f32], g: &[f32], squares: f64, hyper: StepHyper) {
         let factor = self.block_norm.map_or(1.0, |most| clip_factor(squares, most));
-        let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, ..hyper };
+        let step = self.drawn.map_or(hyper.step, |drawn| drawn.update_of(segment));
+        let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, step, ..hyper };
         let (tensors, words) = &self.segments[segment];
         let (lens, state) = (&self.lens[tensors.clone()], &mut self.state[words.clone()]);
         self.optimizer.update(self.be, lens, p, g, state, &hyper);
@@ -207,7 +223,7 @@ impl Blocks<'_> {
 }
 
 /// The batch with the softmax of training.
-fn among<'b>(
+pub(super) fn among<'b>(
     union: &'b mut Option<Union<'_, '_>>,
     batch: Batch<'b>,
 ) -> Result<Batch<'b>, TrainError> {

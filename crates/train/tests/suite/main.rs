@@ -1,6 +1,7 @@
 //! The figures that a whole run must show, on tiny models: the plan is the ledger, bits depend on
 //! nothing but seed and data, both kinds of base are one, bad input leaves nothing behind.
 
+mod approximate;
 mod bad_files;
 mod bad_settings;
 mod clipping;

@@ -18,7 +18,8 @@ use lowtide_tape::{Checkpointing, Limits, Policy, Store};
 use lowtide_testkit::rng::Rng;
 use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
 use lowtide_train::{
-    Clip, Needs, OpenBase, Prepared, RunPlan, Settings, Trainer, Update, initialise, registry,
+    Clip, Gradient, Needs, OpenBase, Prepared, RunPlan, Settings, Trainer, Update, initialise,
+    registry,
 };
 
 /// Tokens that every tiny base here knows.
@@ -119,6 +120,7 @@ pub(crate) struct Setup<'s> {
     pub(crate) apply_and_free: bool,
     pub(crate) clip: Clip,
     pub(crate) seed: u64,
+    pub(crate) gradient: Gradient,
 }
 
 /// AdamW with the decay of the reference runs.
@@ -142,6 +144,7 @@ impl<'s> Setup<'s> {
             apply_and_free: false,
             clip: Clip::Off,
             seed: 0,
+            gradient: Gradient::Backprop,
         }
     }
 
@@ -166,6 +169,7 @@ impl<'s> Setup<'s> {
             data_bytes: data.heap_bytes() as u64,
             apply_and_free: self.apply_and_free,
             train: true,
+            gradient: self.gradient,
         };
         let Self { policy, store, tile, .. } = *self;
         let checkpointing = Checkpointing { policy, store, tile };

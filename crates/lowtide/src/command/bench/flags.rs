@@ -14,11 +14,12 @@ use crate::command::computing::{BackendName, THREADS};
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// What is timed, by commas: single operations, whole steps, generation; or what is held, by
-    /// the base, at the settings of published tables, or against held-out loss
+    /// the base, at the settings of published tables, or against held-out loss; or how far
+    /// gradients are from exact ones
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     #[arg(default_value = "kernels", help_heading = "What")]
     suite: Vec<Suite>,
-    /// Base for step, generate and memory: as elsewhere, or qwen2.5-0.5b-shape (random weights)
+    /// Base for all but kernels and papers: as elsewhere, or qwen2.5-0.5b-shape (random weights)
     #[arg(long, short, value_name = "PATH", help_heading = "What")]
     pub(super) model: Option<PathBuf>,
     /// Examples for tradeoff, with a base of yours; without both, the quickstart's
@@ -103,6 +104,7 @@ pub(super) enum Suite {
     Step,
     Generate,
     Memory,
+    Gradients,
     Papers,
     Tradeoff,
 }

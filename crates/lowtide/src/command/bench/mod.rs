@@ -12,8 +12,8 @@ use lowtide::Kernels;
 use lowtide::bench::kernels::Extent;
 use lowtide::bench::suites::{self, Base, SHAPES};
 use lowtide::bench::{
-    BenchError, Ceiling, Effort, Machine, MemoryRow, Pace, PaperRow, Peer, Probes, Report, Row,
-    SCHEMA, Stand, Wall, check_writable, measure, page, read_peers, write,
+    BenchError, Ceiling, Effort, GradientRow, Machine, MemoryRow, Pace, PaperRow, Peer, Probes,
+    Report, Row, SCHEMA, Stand, Wall, check_writable, measure, page, read_peers, write,
 };
 use lowtide::train::SettingsError;
 
@@ -53,13 +53,19 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         ceilings,
         rows: Vec::new(),
         memory: Vec::new(),
+        gradients: Vec::new(),
         papers: Vec::new(),
         tradeoff: Vec::new(),
         peers,
     };
     let found = timed(args, base.as_ref(), &contenders, &report.ceilings, &report.peers, &console);
     console.borrow_mut().settle();
-    Found { rows: report.rows, memory: report.memory, papers: report.papers } = found?;
+    Found {
+        rows: report.rows,
+        memory: report.memory,
+        gradients: report.gradients,
+        papers: report.papers,
+    } = found?;
 
     if args.suites().contains(&Suite::Tradeoff) {
         let (model, rows) = tradeoff::run(args, &console)?;
@@ -70,6 +76,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
 
     let mut console = console.into_inner();
     console.text(&show::bench::memory(&report.memory));
+    console.text(&show::bench::gradients(&report.gradients));
     console.text(&show::bench::papers(&report.papers));
     for (path, text) in [(&args.json, Report::to_json as fn(&Report) -> _), (&args.html, page)] {
         if let Some(path) = path {
@@ -119,7 +126,8 @@ fn base(args: &BenchArgs) -> Result<Option<Base>, Failure> {
         return Ok(None);
     }
     let Some(model) = &args.model else {
-        let expected = "a base, or qwen2.5-0.5b-shape, for the suites step, generate and memory";
+        let expected = "a base, or qwen2.5-0.5b-shape, for the suites step, generate, memory \
+                        and gradients";
         let (field, found) = ("model", "missing".into());
         return Err(SettingsError::BadValue { field, found, expected }.into());
     };
@@ -139,6 +147,7 @@ fn shape_tokens(model: &Path) -> Option<usize> {
 struct Found {
     rows: Vec<Row>,
     memory: Vec<MemoryRow>,
+    gradients: Vec<GradientRow>,
     papers: Vec<PaperRow>,
 }
 
@@ -169,7 +178,7 @@ fn timed(
                 console.text(&show::bench::row(row, peers));
             },
         };
-        let Found { mut rows, mut memory, mut papers } = Found::default();
+        let Found { mut rows, mut memory, mut gradients, mut papers } = Found::default();
         for suite in args.suites() {
             match (suite, base) {
                 (Suite::Kernels, _) => {
@@ -180,12 +189,15 @@ fn timed(
                     rows.extend(suites::generate(&stand, base, tokens, DECODED)?);
                 }
                 (Suite::Memory, Some(base)) => memory.extend(suites::memory(&stand, base, tokens)?),
+                (Suite::Gradients, Some(base)) => {
+                    gradients.extend(suites::gradients(&stand, base, tokens)?);
+                }
                 (Suite::Papers, _) => papers.extend(suites::papers(&stand, args.quick)?),
                 // It has a base of its own, and trains.
                 (Suite::Tradeoff, _) => {}
                 (_, None) => unreachable!("a base was opened for it"),
             }
         }
-        Ok(Found { rows, memory, papers })
+        Ok(Found { rows, memory, gradients, papers })
     })
 }

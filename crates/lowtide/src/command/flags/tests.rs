@@ -63,6 +63,8 @@ fn optional_settings_have_flags_too() {
         "--warmup-steps=2",
         "--memory-budget=1.5GB",
         "--init-adapter=from",
+        "--mezo-eps=0.5",
+        "--partial-blocks=3",
     ]);
     let expected = Settings {
         model: "m".into(),
@@ -71,6 +73,8 @@ fn optional_settings_have_flags_too() {
         warmup_steps: Some(2),
         memory_budget: Some("1.5GB".into()),
         init_adapter: Some("from".into()),
+        mezo_eps: Some(0.5),
+        partial_blocks: Some(3),
         ..Settings::default()
     };
     assert_eq!(given, expected);

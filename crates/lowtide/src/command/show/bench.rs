@@ -1,6 +1,8 @@
 //! What a bench found, as lines.
 
-use lowtide::bench::{Ceiling, Limit, Machine, Measured, MemoryRow, PaperRow, Peer, Row, beside};
+use lowtide::bench::{
+    Ceiling, GradientRow, Limit, Machine, Measured, MemoryRow, PaperRow, Peer, Row, beside,
+};
 
 use super::{line, number};
 
@@ -119,6 +121,33 @@ pub(crate) fn memory(rows: &[MemoryRow]) -> String {
     text
 }
 
+/// Gradients beside the exact one; nothing where none was taken.
+pub(crate) fn gradients(rows: &[GradientRow]) -> String {
+    let mut text = String::new();
+    if rows.is_empty() {
+        return text;
+    }
+    let wide = |text: fn(&GradientRow) -> &str| {
+        rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0)
+    };
+    let names = wide(|row| &row.name).max("Gradients".len());
+    let labels = wide(|row| &row.contender);
+    let title = format!("\n{:names$}  {:labels$}", "Gradients", "");
+    let head = ("cosine", "relative error", "charged", "an update");
+    line(
+        &mut text,
+        &format!("{title}  {:>10}  {:>14}  {:>12}  {:>9}", head.0, head.1, head.2, head.3),
+    );
+    for row in rows {
+        let GradientRow { name, contender, cosine, relative_error, .. } = row;
+        let (charged, seconds) = (number::bytes(row.charged_bytes), time(row.seconds));
+        let title = format!("{name:names$}  {contender:labels$}");
+        let figures = format!("{cosine:>10.7}  {relative_error:>14.2e}");
+        line(&mut text, &format!("{title}  {figures}  {charged:>12}  {seconds:>9}"));
+    }
+    text
+}
+
 /// Published settings beside our plans; nothing where none was planned.
 pub(crate) fn papers(rows: &[PaperRow]) -> String {
     let mut text = String::new();
@@ -220,6 +249,28 @@ train   a/2      1.00 MiB      1.00 MiB       unknown
         // The name of a run may be shorter than the title.
         assert_eq!(memory(&[row]).replace("train  a/2", "train   a/2"), expected);
         assert_eq!(memory(&[]), "");
+    }
+
+    #[test]
+    fn gradients_are_a_table() {
+        let row = |name: &str, cosine, relative_error| GradientRow {
+            name: name.into(),
+            contender: "simd/2".into(),
+            cosine,
+            relative_error,
+            seconds: 2.5,
+            planned_bytes: 20 << 20,
+            charged_bytes: 20 << 20,
+        };
+        let rows = [row("block, f32", 1.0, 0.0), row("mezo", -0.000_512_3, 1562.0)];
+        let expected = "
+
+Gradients               cosine  relative error       charged  an update
+block, f32  simd/2   1.0000000          0.00e0     20.00 MiB     2.50 s
+mezo        simd/2  -0.0005123          1.56e3     20.00 MiB     2.50 s
+";
+        assert_eq!(gradients(&rows), expected[1..]);
+        assert_eq!(gradients(&[]), "");
     }
 
     #[test]

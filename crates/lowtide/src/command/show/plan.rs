@@ -34,6 +34,9 @@ fn run(report: &PlanReport) -> String {
         .add("gradients", gradients(report))
         .add("computing", computing(report))
         .add("an update", pace(report));
+    if let Some(approximation) = &report.approximation {
+        facts.add("approximate", approximation);
+    }
     if let Some(window) = report.sliding_window {
         facts.add("attention", format!("to the last {} only", counted(window as u64, "token")));
     }
@@ -48,16 +51,20 @@ fn run(report: &PlanReport) -> String {
 
 /// What is done with the gradients of an update.
 fn gradients(report: &PlanReport) -> &'static str {
-    match (report.apply_and_free, report.clipping) {
-        (true, "two-pass") => {
+    match (report.gradient, report.apply_and_free, report.clipping) {
+        ("mezo", ..) => "made and freed block by block, from two losses an update",
+        (_, true, "two-pass") => {
             "each block's are applied and freed at once; to clip them, an update is computed twice"
         }
-        (true, "per-block") => "each block's are clipped by themselves, applied and freed at once",
-        (true, _) => "each block's are applied and freed at once",
-        (false, "per-block") => {
+        (_, true, "per-block") => {
+            "each block's are clipped by themselves, applied and freed at once"
+        }
+        (_, true, _) => "each block's are applied and freed at once",
+        ("partial", false, _) => "those of the blocks that are drawn are kept until the update",
+        (_, false, "per-block") => {
             "all blocks' are kept until the update, each block's clipped by themselves"
         }
-        (false, _) => "all blocks' are kept until the update",
+        (_, false, _) => "all blocks' are kept until the update",
     }
 }
 
@@ -190,6 +197,8 @@ mod tests {
             sites: 210,
             trainable_parameters: 2_442_240,
             optimizer: "adamw8bit".into(),
+            gradient: "backprop",
+            approximation: None,
             policy: "block".into(),
             store: "f32",
             tile_rows: None,
@@ -258,6 +267,23 @@ Ways to run it: what each would hold, and the predicted time of an update
         let row = "  store                    210.00 MiB  1.00 x the time\n";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("applied and freed at once"), "{text}");
+    }
+
+    #[test]
+    fn an_approximate_gradient_is_called_so() {
+        let of = |gradient, words: &str| {
+            plan(&PlanReport { gradient, approximation: Some(words.into()), ..report() })
+        };
+        let mezo = of("mezo", "mezo, eps 0.01");
+        assert!(mezo.contains("  gradients     made and freed block by block, from two"), "{mezo}");
+        assert!(mezo.contains("\n  approximate   mezo, eps 0.01\n"), "{mezo}");
+        let partial = of("partial", "partial, 8 blocks an update");
+        assert!(
+            partial.contains("  gradients     those of the blocks that are drawn"),
+            "{partial}"
+        );
+        assert!(partial.contains("\n  approximate   partial, 8 blocks"), "{partial}");
+        assert!(!plan(&report()).contains("approximate"));
     }
 
     #[test]

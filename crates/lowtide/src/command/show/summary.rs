@@ -32,6 +32,9 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
     facts.add("held-out loss", held_out);
     facts.add("speed", speed(summary));
     facts.add("memory", memory(summary));
+    if !["", "backprop"].contains(&summary.gradient.as_str()) {
+        facts.add("gradient", format!("{}, which is approximate", summary.gradient));
+    }
     if let Some(anonymous) = summary.rss_anon_peak_bytes {
         let resident = summary.rss_peak_bytes.map(|all| format!(", {} with files", bytes(all)));
         let resident = resident.unwrap_or_default();
@@ -176,6 +179,15 @@ or load it with Hugging Face PEFT
         );
         let cached = Summary { stream_weights: false, ..streamed };
         assert!(!summary(&cached, &settings(), next()).contains("storage"));
+    }
+
+    #[test]
+    fn an_approximate_gradient_is_told() {
+        let mezo = Summary { gradient: "mezo".into(), ..done() };
+        let text = summary(&mezo, &settings(), next());
+        assert!(text.contains("  gradient      mezo, which is approximate\n"), "{text}");
+        let exact = Summary { gradient: "backprop".into(), ..done() };
+        assert_eq!(summary(&exact, &settings(), next()), summary(&done(), &settings(), next()));
     }
 
     #[test]
