@@ -302,7 +302,8 @@ impl Plan {
     pub fn segment_runs(&self) -> (usize, usize) {
         let groups = 0..self.checkpoints.len();
         let again: usize = groups.map(|group| self.checkpoints.again(group).len()).sum();
-        (self.forward.len() + again + self.backward.len(), self.forward.len())
+        let back = self.checkpoints.groups().flatten().count();
+        (self.forward.len() + again + back, self.forward.len())
     }
 
     /// Columns of all values that are kept besides segment inputs.
