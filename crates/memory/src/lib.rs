@@ -36,6 +36,6 @@ pub use heap::release_free_heap;
 pub use ledger::{Budget, Charge, Ledger, OverBudget};
 pub use scratch::Scratch;
 #[cfg(feature = "alloc")]
-pub use slab::{ReserveError, Slab};
+pub use slab::{LockError, ReserveError, Slab};
 #[cfg(feature = "alloc")]
 pub use timeline::{Span, Timeline};

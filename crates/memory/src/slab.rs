@@ -18,6 +18,25 @@ pub enum ReserveError {
     },
 }
 
+/// Memory that the system does not keep from being swapped out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LockError {
+    /// The system refused.
+    #[error(
+        "the system refused to lock {bytes} bytes in memory (error {code}): what a process may \
+         lock is limited by RLIMIT_MEMLOCK; raise it, for instance with `ulimit -l`"
+    )]
+    Refused {
+        /// Bytes asked of the system.
+        bytes: u64,
+        /// The system's number of the error.
+        code: i32,
+    },
+    /// Only mapped memory on Unix can be locked.
+    #[error("memory cannot be locked on this system")]
+    Unsupported,
+}
+
 /// A zeroed block of memory, charged to a ledger for as long as it lives.
 ///
 /// With the `std` feature it is a mapping of its own: pages count once they are touched, and are
@@ -50,6 +69,15 @@ impl Slab {
     pub fn release(self, ledger: &mut Ledger) {
         drop(self.memory);
         ledger.release(self.charge);
+    }
+
+    /// Locks the memory: all of it becomes resident now, and the system never swaps it out. It is
+    /// unlocked when the slab is released.
+    ///
+    /// # Errors
+    /// [`LockError`] when the system refuses, as it does beyond `RLIMIT_MEMLOCK`, or cannot.
+    pub fn lock(&self) -> Result<(), LockError> {
+        self.memory.lock()
     }
 
     /// What it is charged as.
@@ -97,6 +125,20 @@ impl Memory {
         memmap2::MmapMut::map_anon(bytes).ok().map(|mapping| Self(Some(mapping)))
     }
 
+    #[cfg(unix)]
+    fn lock(&self) -> Result<(), LockError> {
+        let Some(mapping) = &self.0 else { return Ok(()) };
+        mapping.lock().map_err(|error| {
+            let (bytes, code) = (mapping.len() as u64, error.raw_os_error().unwrap_or(0));
+            LockError::Refused { bytes, code }
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn lock(&self) -> Result<(), LockError> {
+        Err(LockError::Unsupported)
+    }
+
     fn bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or(&[])
     }
@@ -120,6 +162,11 @@ impl Memory {
         Some(Self(memory))
     }
 
+    #[expect(clippy::unused_self, reason = "the mapped form looks at its mapping")]
+    fn lock(&self) -> Result<(), LockError> {
+        Err(LockError::Unsupported)
+    }
+
     fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }
@@ -131,7 +178,7 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use super::{ReserveError, Slab};
+    use super::{LockError, ReserveError, Slab};
     use crate::{Budget, ByCategory, Category, Ledger};
 
     #[test]
@@ -148,6 +195,20 @@ mod tests {
         let empty = Slab::reserve(&mut ledger, ByCategory::new()).unwrap();
         assert_eq!(empty.get::<f32>().len(), 0);
         empty.release(&mut ledger);
+    }
+
+    #[test]
+    fn a_slab_is_locked_or_the_limit_is_named() {
+        let mut ledger = Ledger::new(Budget::UNLIMITED);
+        let slab = Slab::reserve(&mut ledger, ByCategory::of(Category::Adapter, 64)).unwrap();
+        match slab.lock() {
+            Ok(()) | Err(LockError::Unsupported) => {}
+            Err(error @ LockError::Refused { bytes, .. }) => {
+                assert_eq!(bytes, 64);
+                assert!(std::format!("{error}").contains("RLIMIT_MEMLOCK"), "{error}");
+            }
+        }
+        slab.release(&mut ledger);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use core::ops::Range;
 use bytemuck::{cast_slice, cast_slice_mut};
 use lowtide_adapter::Phase;
 use lowtide_backend::Backend;
-use lowtide_memory::{Category, Ledger, ReserveError};
+use lowtide_memory::{Category, Ledger, LockError, ReserveError};
 use lowtide_tensor::{Float, Mat, MatMut};
 
 use crate::boundary::{Apart, Boundary, Parts};
@@ -88,6 +88,16 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// Gives it someone to tell which weights are read when.
     pub fn set_keeper(&mut self, keeper: Box<dyn WeightKeeper + 'p>) {
         self.keeper = Some(keeper);
+    }
+
+    /// Locks what it reserved, and what its file did, in memory, so that the system never swaps it
+    /// out.
+    ///
+    /// # Errors
+    /// [`LockError`] when the system refuses or cannot.
+    pub fn lock(&self) -> Result<(), LockError> {
+        self.reserved.lock()?;
+        self.file.as_ref().map_or(Ok(()), |file| file.lock())
     }
 
     /// Gives everything back.

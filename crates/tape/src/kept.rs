@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use lowtide_memory::Ledger;
+use lowtide_memory::{Ledger, LockError};
 use lowtide_quant::BlockFormat;
 use lowtide_quant::formats::{BF16, Q8_0};
 use lowtide_tensor::Float;
@@ -28,6 +28,14 @@ pub trait CheckpointFile<F>: Send {
     /// # Errors
     /// [`CheckpointError`] when it cannot be read, or an earlier one could not be written.
     fn get(&mut self, index: usize, value: &mut [F]) -> Result<(), CheckpointError>;
+
+    /// Locks what it charged in memory; nothing, unless it says so.
+    ///
+    /// # Errors
+    /// [`LockError`] when the system refuses or cannot.
+    fn lock(&self) -> Result<(), LockError> {
+        Ok(())
+    }
 
     /// Gives back what it charged to `ledger`; nothing, unless it says so.
     fn release(self: Box<Self>, _ledger: &mut Ledger) {}

@@ -36,6 +36,8 @@ pub struct Plan {
     /// Elements of the arena's third boundary value, which a pair needs.
     pub(crate) spare: usize,
     bytes: ByCategory,
+    /// Bytes of the arena beyond the most that is alive in it at once.
+    packing_bytes: u64,
     library_bytes: u64,
     timeline: Timeline,
     work: u64,
@@ -160,6 +162,7 @@ impl Plan {
             most: if let Mode::Partial { most } = mode { most } else { count - first },
             spare: if mode == Mode::Pair { boundary } else { 0 },
             bytes: ByCategory::new(),
+            packing_bytes: 0,
             library_bytes: 0,
             timeline: Timeline::new(),
             work: 0,
@@ -230,6 +233,7 @@ impl Plan {
             .with(Category::Workspace, loss)
             .with(Category::Checkpoint, self.kept(self.apart(), count) as u64);
         self.bytes = scaled(reserved, element);
+        self.packing_bytes = loss * element;
         self.timeline = course;
     }
 
@@ -267,6 +271,20 @@ impl Plan {
     #[must_use]
     pub fn bytes(&self) -> ByCategory {
         self.bytes
+    }
+
+    /// Bytes of the arena, which boundaries, working sets and the head share.
+    #[must_use]
+    pub fn arena_bytes(&self) -> u64 {
+        self.bytes.held() - self.bytes[Category::Checkpoint]
+    }
+
+    /// By how much the arena is larger than the most that is alive in it at once, as a share of
+    /// that: what placing buffers at offsets that never change costs.
+    #[must_use]
+    pub fn packing_overhead(&self) -> f64 {
+        let alive = self.arena_bytes() - self.packing_bytes;
+        if alive == 0 { 0.0 } else { self.packing_bytes as f64 / alive as f64 }
     }
 
     /// Bytes a library inside the backend allocates during one operation: held by nobody in

@@ -1,6 +1,6 @@
 //! The memory of a program that runs: reserved as a whole, or not at all.
 
-use lowtide_memory::{ByCategory, Category, Charge, Ledger, ReserveError, Slab};
+use lowtide_memory::{ByCategory, Category, Charge, Ledger, LockError, ReserveError, Slab};
 
 /// An arena, a slab apart from it, and what a backend's library allocates inside calls.
 pub(crate) struct Reserved {
@@ -38,6 +38,12 @@ impl Reserved {
                 Err(error.into())
             }
         }
+    }
+
+    /// Locks it in memory.
+    pub(crate) fn lock(&self) -> Result<(), LockError> {
+        self.arena.lock()?;
+        self.apart.lock()
     }
 
     /// Gives everything back.

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use lowtide_formats::{Error, ScratchFile};
-use lowtide_memory::{ByCategory, Category, Ledger, Slab};
+use lowtide_memory::{ByCategory, Category, Ledger, LockError, Slab};
 use lowtide_tape::{CheckpointError, CheckpointFile};
 
 use crate::TrainError;
@@ -183,6 +183,11 @@ impl CheckpointFile<f32> for ScratchCheckpoints {
         value.copy_from_slice(&buffer.get::<f32>()[..value.len()]);
         self.free.push(buffer);
         Ok(())
+    }
+
+    fn lock(&self) -> Result<(), LockError> {
+        // Before the first step all buffers are here.
+        self.free.iter().try_for_each(Slab::lock)
     }
 
     fn release(mut self: Box<Self>, ledger: &mut Ledger) {

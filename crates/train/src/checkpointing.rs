@@ -11,7 +11,7 @@ use crate::{Precision, Settings, SettingsError};
 const EVERY_MAX: usize = 3;
 
 /// Tiles that are worth planning. Smaller ones are slower: weights are decoded once for each tile.
-const TILES: [usize; 3] = [256, 128, 64];
+pub(crate) const TILES: [usize; 3] = [256, 128, 64];
 
 impl Settings {
     /// What the planner tries, fastest first. A file comes last: it costs disk traffic, and wears

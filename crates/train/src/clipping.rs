@@ -45,11 +45,6 @@ impl Clipping {
         }
     }
 
-    /// How often a step is computed.
-    pub(crate) fn passes(self) -> u64 {
-        if self == Self::TwoPass { 2 } else { 1 }
-    }
-
     /// What an update does.
     pub(crate) fn clip(self, norm: f64) -> Clip {
         match self {
@@ -76,14 +71,18 @@ impl Settings {
         let bad = |found: String, expected| {
             Err(SettingsError::BadValue { field: "clipping", found, expected })
         };
+        let at_once = self.micro_batches()?[0];
+        let several = at_once < self.per_update();
         let ways = match self.clipping.as_str() {
-            "auto" if self.grad_accum > 1 => vec![Clipping::Whole],
+            "auto" if several => vec![Clipping::Whole],
             "auto" => vec![Clipping::Whole, Clipping::TwoPass],
             "whole" => vec![Clipping::Whole],
-            "two-pass" if self.grad_accum > 1 => {
+            "two-pass" if several => {
                 let expected = "whole or per-block: where gradients accumulate over micro-batches, \
                                 all are held in any case";
-                return bad(format!("two-pass with grad-accum {}", self.grad_accum), expected);
+                let found =
+                    format!("two-pass with {at_once} of {} sequences at once", self.per_update());
+                return bad(found, expected);
             }
             "two-pass" => vec![Clipping::TwoPass],
             "per-block" => vec![Clipping::PerBlock],
@@ -133,7 +132,7 @@ mod tests {
         assert!(error.contains("`clipping` is both, expected auto, whole"), "{error}");
         let error = refused("two-pass", 3);
         assert!(
-            error.contains("two-pass with grad-accum 3, expected whole or per-block"),
+            error.contains("two-pass with 1 of 3 sequences at once, expected whole"),
             "{error}"
         );
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use lowtide_adapter::BuildError;
 use lowtide_data::DataError;
-use lowtide_memory::ReserveError;
+use lowtide_memory::{LockError, ReserveError};
 use lowtide_model::TargetsError;
 use lowtide_runtime::RuntimeError;
 use lowtide_tape::CheckpointError;
@@ -52,6 +52,9 @@ pub enum TrainError {
     /// What was planned cannot be reserved.
     #[error("cannot reserve what was planned: {0}")]
     Reserve(#[from] ReserveError),
+    /// What was reserved cannot be locked in memory.
+    #[error("cannot lock what was reserved, as --mlock asks: {0}")]
+    Lock(#[from] LockError),
     /// The loss is no longer a number.
     #[error(
         "the loss of update {step} is {loss}: every weight of the base is finite, so training \

@@ -1,5 +1,6 @@
 //! Loss, perplexity and accuracy of a base, or of a base with an adapter.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -7,9 +8,10 @@ use lowtide_backend::Backend;
 use lowtide_memory::{Budget, Ledger};
 use lowtide_optim::Sgd;
 use lowtide_runtime::{LoadedAdapter, OpenBase, WeightParts, registry};
-use lowtide_tape::{LossSum, Policy};
+use lowtide_tape::{Checkpointing, LossSum, Policy};
 use serde::Serialize;
 
+use crate::checkpointing::TILES;
 use crate::prepare::limits_of;
 use crate::room::{Allowed, Room, cache_bytes};
 use crate::{Event, Gradient, Needs, Phase, Prepared, RunPlan, StreamWeights, TrainError, Trainer};
@@ -105,7 +107,7 @@ pub fn evaluate_telling(
     };
 
     let sequences = settings.batch_size.max(1);
-    let limits = limits_of([&data].into_iter(), sequences)?;
+    let (limits, _) = limits_of([&data].into_iter(), sequences)?;
     let longest = data.stats().longest;
     let data_bytes = data.heap_bytes() as u64;
     let needs = Needs {
@@ -117,17 +119,15 @@ pub fn evaluate_telling(
         gradient: Gradient::Backprop,
     };
     let optimizer = Sgd::default();
-    let plan = RunPlan::new(&model, be, &optimizer, needs, Policy::Block);
-    let smallest = plan.bytes().held();
     let (parts, room) = (WeightParts::of(&base), Room::now());
     let allowed = Allowed::of(settings.memory_budget, &room, cache_bytes(&parts));
-    if let Some(budget) = allowed.bytes.filter(|budget| *budget < smallest) {
-        let (policy, from) = (Policy::Block.to_string(), allowed.source);
-        return Err(TrainError::NoPlanFits { budget, smallest, policy, from });
-    }
+    let plan = fastest(&allowed, |checkpointing| {
+        RunPlan::new(&model, be, &optimizer, needs, checkpointing)
+    })?;
+    let held = plan.bytes().held();
     let mut ledger = Ledger::new(allowed.bytes.map_or(Budget::UNLIMITED, Budget::of));
     let mut trainer = Trainer::reserve(&model, be, &optimizer, plan, 0.0, 0, &mut ledger)?;
-    if let Some(room) = settings.stream_weights.room_for(&parts, &room, smallest) {
+    if let Some(room) = settings.stream_weights.room_for(&parts, &room, held) {
         trainer.stream_weights(parts, room);
     }
     if let Some(adapter) = &adapter {
@@ -148,4 +148,22 @@ pub fn evaluate_telling(
         return Err(TrainError::LossNotFinite { path, loss: sum.mean() });
     }
     Ok(Evaluation::of(sum, data.stats().tokens, seconds))
+}
+
+/// The plan with the largest tiles that fits: all rows, then fewer.
+fn fastest(
+    allowed: &Allowed,
+    plan: impl Fn(Checkpointing) -> RunPlan,
+) -> Result<RunPlan, TrainError> {
+    let mut smallest = u64::MAX;
+    for tile in [None].into_iter().chain(TILES.map(NonZeroUsize::new)) {
+        let planned = plan(Checkpointing { tile, ..Policy::Block.into() });
+        let held = planned.bytes().held();
+        if allowed.bytes.is_none_or(|budget| held <= budget) {
+            return Ok(planned);
+        }
+        smallest = smallest.min(held);
+    }
+    let (budget, policy) = (allowed.bytes.unwrap_or(0), Policy::Block.to_string());
+    Err(TrainError::NoPlanFits { budget, smallest, policy, from: allowed.source })
 }

@@ -1,5 +1,7 @@
 //! A job: settings read, files opened, data counted, a plan chosen; nothing reserved.
 
+mod choice;
+
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -11,15 +13,14 @@ use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
 use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts};
 use lowtide_tape::Checkpointing;
 
+use self::choice::Choice;
 use crate::metrics::by_name;
 use crate::pace;
-use crate::planner::{Candidate, choose};
-use crate::prepare::limits_of;
 use crate::room::{Allowed, Room, cache_bytes};
-use crate::softmax::{Neighbours, Union};
+use crate::softmax::Neighbours;
 use crate::{
-    Clip, Gradient, Needs, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError,
-    Softmax, StreamWeights, TrainError, Warning,
+    Clip, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, Softmax,
+    StreamWeights, TrainError, Warning, WorstCase,
 };
 
 /// The inputs of a run, opened and understood.
@@ -28,7 +29,8 @@ pub(crate) struct Job<'s> {
     pub(crate) base: OpenBase,
     pub(crate) data: PreparedData,
     pub(crate) init_adapter: Option<LoadedAdapter>,
-    pub(crate) optimizer: Box<dyn Optimizer>,
+    /// What the planner may choose among, the most exact first.
+    pub(crate) optimizers: Vec<Box<dyn Optimizer>>,
     pub(crate) config: Config,
     /// Where the weights lie.
     pub(crate) parts: WeightParts,
@@ -38,9 +40,10 @@ pub(crate) struct Job<'s> {
 }
 
 /// The chosen plan, and what to tell the user of it.
-pub(crate) struct Planned {
+pub(crate) struct Planned<'j> {
     pub(crate) plan: RunPlan,
     pub(crate) clip: Clip,
+    pub(crate) optimizer: &'j dyn Optimizer,
     pub(crate) report: PlanReport,
 }
 
@@ -51,7 +54,7 @@ impl<'s> Job<'s> {
         settings.check_backend(be.caps().compute)?;
         let targets = settings.target_modules.parse()?;
         let layers = settings.layers.parse()?;
-        let optimizer = optimizer(settings)?;
+        let optimizers = optimizers(settings)?;
         let candidates = settings.candidates()?;
         let config = Config {
             rank: settings.rank,
@@ -79,7 +82,7 @@ impl<'s> Job<'s> {
             base,
             data,
             init_adapter,
-            optimizer,
+            optimizers,
             config,
             parts,
             targets,
@@ -101,8 +104,7 @@ impl<'s> Job<'s> {
 
     /// Updates of one pass over the data.
     pub(crate) fn steps_per_epoch(&self) -> u64 {
-        let per_update = self.settings.batch_size * self.settings.grad_accum;
-        self.data.train.len().div_ceil(per_update) as u64
+        self.data.train.len().div_ceil(self.settings.per_update()) as u64
     }
 
     /// Updates of the run.
@@ -137,38 +139,21 @@ impl<'s> Job<'s> {
         be: &dyn Backend<f32>,
         threads: usize,
         neighbours: Option<&Neighbours>,
-    ) -> Result<Planned, TrainError> {
+    ) -> Result<Planned<'_>, TrainError> {
         let settings = self.settings;
         let room = Room::now();
         let allowed = Allowed::of(settings.budget()?, &room, cache_bytes(&self.parts));
-        let trained = model.tensors_per_segment().iter().filter(|&&tensors| tensors > 0).count();
-        let gradient = settings.gradient_for(trained)?;
-        let (budget, needs) = (allowed.bytes, Needs { gradient, ..self.needs()? });
-        let optimizer = self.optimizer.as_ref();
-        let words = neighbours.map(|n| n.words_max(&self.data.train, settings.batch_size));
-        let words = words.transpose()?;
-        let union = neighbours.zip(words).map(|(neighbours, words)| {
-            let head = model.program.head.weight;
-            Union::bytes(neighbours, head, words, needs.limits.labelled)
-        });
-        let union = union.unwrap_or_default();
-        let (chosen, rows) = choose(self.ways()?, budget, |way: Candidate| {
-            let needs = Needs { apply_and_free: way.clipping.frees(settings.grad_accum), ..needs };
-            RunPlan { union, ..RunPlan::new(model, be, optimizer, needs, way.checkpointing) }
-        });
-        let leanest = rows.iter().min_by_key(|row| row.peak_bytes).cloned();
-        let (smallest, leanest) =
-            leanest.map_or((0, String::new()), |row| (row.peak_bytes, row.policy));
-        let Some((way, plan)) = chosen else {
-            let budget = budget.unwrap_or(0);
-            let from = allowed.source;
-            return Err(TrainError::NoPlanFits { budget, smallest, policy: leanest, from });
-        };
+        let (choice, smallest_budget) = self.choose(model, be, &allowed, neighbours)?;
+        let Choice { way, plan, optimizer, found, words, rows } = choice;
+        let (union, gradient) = (plan.union, plan.needs.gradient);
         let mapped_bytes = self.base.file().file_bytes();
         let streamed = StreamWeights::named(&settings.stream_weights)?;
         let streamed_bytes = streamed.room_for(&self.parts, &room, plan.bytes().held());
-        let steps = way.clipping.passes() * settings.grad_accum as u64;
+        let micro_batches = settings.per_update().div_ceil(way.micro_batch) as u64;
+        let steps = way.passes() * micro_batches;
         let seconds = plan.exec.work() as f64 / pace::work_per_second(be);
+        let (clip, checkpointing) =
+            (way.clipping.clip(settings.max_grad_norm), plan.exec.checkpointing());
         let report = PlanReport {
             model: settings.model.clone(),
             architecture: self.base.file().hyper().architecture.clone(),
@@ -179,23 +164,32 @@ impl<'s> Job<'s> {
             gradient: gradient.name(),
             approximation: gradient.is_approximate().then(|| gradient.to_string()),
             policy: plan.policy(),
-            store: plan.exec.checkpointing().store.name(),
-            tile_rows: plan.exec.checkpointing().tile.map(NonZeroUsize::get),
+            store: checkpointing.store.name(),
+            tile_rows: checkpointing.tile.map(NonZeroUsize::get),
             apply_and_free: plan.needs.apply_and_free,
             clipping: way.clipping.name(),
             steps: self.steps(),
-            tokens_max: needs.limits.tokens,
-            labelled_max: needs.limits.labelled,
+            sequences_per_update: settings.per_update(),
+            micro_batch: way.micro_batch,
+            tokens_max: plan.needs.limits.tokens,
+            labelled_max: plan.needs.limits.labelled,
+            worst_case: WorstCase {
+                sequences: found.sequences,
+                tokens_held_out: found.tokens > 0,
+                labelled_held_out: found.labelled > 0,
+            },
             seconds_per_update: steps as f64 * seconds,
             disk_bytes_per_update: steps
                 * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
             planned_peak_bytes: plan.bytes().held(),
             peak_by_category: by_name(plan.bytes()),
+            arena_bytes: plan.exec.arena_bytes(),
+            packing_overhead: plan.exec.packing_overhead(),
             mapped_bytes,
-            memory_budget: budget,
+            memory_budget: allowed.bytes,
             budget_source: allowed.source,
             streamed_bytes,
-            smallest_budget: smallest,
+            smallest_budget,
             alternatives: rows,
             backend: format!("{}/{}", be.name(), be.caps().isa),
             precision: settings.precision()?.name(),
@@ -211,45 +205,22 @@ impl<'s> Job<'s> {
                 self.data.valid.is_some(),
             ),
         };
-        let clip = way.clipping.clip(settings.max_grad_norm);
-        Ok(Planned { plan, clip, report })
-    }
-
-    /// Everything worth planning, fastest first. What computes a step twice comes last.
-    fn ways(&self) -> Result<impl Iterator<Item = Candidate>, SettingsError> {
-        let all = |clipping| {
-            let way = move |&checkpointing| Candidate { checkpointing, clipping };
-            self.candidates.iter().map(way)
-        };
-        Ok(self.settings.clippings()?.into_iter().flat_map(all))
-    }
-
-    /// What every plan has to have room for, gradients aside.
-    fn needs(&self) -> Result<Needs, TrainError> {
-        let settings = self.settings;
-        let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
-        Ok(Needs {
-            limits: limits_of(datasets(), settings.batch_size)?,
-            longest: datasets().map(|data| data.stats().longest).max().unwrap_or(0),
-            data_bytes: datasets().map(|data| data.heap_bytes() as u64).sum(),
-            apply_and_free: false,
-            train: true,
-            gradient: Gradient::Backprop,
-        })
+        Ok(Planned { plan, clip, optimizer, report })
     }
 }
 
-fn optimizer(settings: &Settings) -> Result<Box<dyn Optimizer>, SettingsError> {
+fn optimizers(settings: &Settings) -> Result<Vec<Box<dyn Optimizer>>, SettingsError> {
     let weight_decay = settings.weight_decay;
     let adamw = AdamW { weight_decay, ..AdamW::default() };
     match settings.optimizer.as_str() {
-        "adamw" => Ok(Box::new(adamw)),
-        "adamw8bit" => Ok(Box::new(AdamW8(adamw))),
-        "sgd" => Ok(Box::new(Sgd { weight_decay })),
+        "auto" => Ok(vec![Box::new(adamw), Box::new(AdamW8(adamw))]),
+        "adamw" => Ok(vec![Box::new(adamw)]),
+        "adamw8bit" => Ok(vec![Box::new(AdamW8(adamw))]),
+        "sgd" => Ok(vec![Box::new(Sgd { weight_decay })]),
         other => Err(SettingsError::BadValue {
             field: "optimizer",
             found: other.into(),
-            expected: "adamw, adamw8bit or sgd",
+            expected: "auto, adamw, adamw8bit or sgd",
         }),
     }
 }

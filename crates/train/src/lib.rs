@@ -21,6 +21,7 @@ mod init;
 mod job;
 mod log;
 mod metrics;
+mod micro_batch;
 mod pace;
 mod planner;
 mod precision;
@@ -46,7 +47,7 @@ pub use gradient::Gradient;
 pub use init::initialise;
 pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};
 pub use metrics::{
-    DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary,
+    DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary, WorstCase,
 };
 pub use planner::{Needs, RunPlan};
 pub use precision::Precision;

@@ -131,6 +131,8 @@ pub struct PlanRow {
     pub tile_rows: Option<usize>,
     /// How gradients are clipped.
     pub clipping: &'static str,
+    /// Sequences computed at once.
+    pub micro_batch: usize,
     /// Time of an update over that of the fastest row: predicted from the work there is to do, and
     /// right to some tenths.
     pub time: f64,
@@ -140,6 +142,17 @@ pub struct PlanRow {
     pub fits: bool,
     /// Whether it was chosen.
     pub chosen: bool,
+}
+
+/// What the largest micro-batch was found in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct WorstCase {
+    /// Sequences that were looked at, held-out ones included.
+    pub sequences: usize,
+    /// Whether held-out sequences have the most tokens, not those to train on.
+    pub tokens_held_out: bool,
+    /// Whether held-out sequences have the most labelled tokens.
+    pub labelled_held_out: bool,
 }
 
 /// The plan of a run.
@@ -174,10 +187,16 @@ pub struct PlanReport {
     pub clipping: &'static str,
     /// Updates the run will make.
     pub steps: u64,
-    /// Rows of the largest micro-batch.
+    /// Sequences of an update.
+    pub sequences_per_update: usize,
+    /// Sequences computed at once.
+    pub micro_batch: usize,
+    /// Rows of the largest micro-batch: of the longest sequences together.
     pub tokens_max: usize,
-    /// Labelled rows of the largest micro-batch.
+    /// Labelled rows of the largest micro-batch: of the sequences that have most, together.
     pub labelled_max: usize,
+    /// Where those come from.
+    pub worst_case: WorstCase,
     /// Seconds an update takes at most, with the largest batches: roughly, from the work there is
     /// to do and the speed of one product, measured just before.
     pub seconds_per_update: f64,
@@ -188,6 +207,10 @@ pub struct PlanReport {
     pub planned_peak_bytes: u64,
     /// The same by category.
     pub peak_by_category: BTreeMap<&'static str, u64>,
+    /// Bytes of the arena: what operations work in, reserved at once.
+    pub arena_bytes: u64,
+    /// By how much the arena is larger than the most that is alive in it at once, as a share.
+    pub packing_overhead: f64,
     /// Bytes of the base, mapped and evictable.
     pub mapped_bytes: u64,
     /// The budget, if there is one.
@@ -316,6 +339,18 @@ pub struct Summary {
     /// How gradients were clipped: `off`, `whole`, `two-pass` or `per-block`.
     #[serde(default)]
     pub clipping: String,
+    /// Sequences computed at once.
+    #[serde(default)]
+    pub micro_batch: usize,
+    /// Optimizer.
+    #[serde(default)]
+    pub optimizer: String,
+    /// By how much the arena was larger than the most alive in it at once, as a share.
+    #[serde(default)]
+    pub packing_overhead: f64,
+    /// Whether what was reserved was locked in memory.
+    #[serde(default)]
+    pub mlock: bool,
     /// Trainable numbers.
     pub trainable_parameters: usize,
     /// The run was asked to stop before its last update.

@@ -1,6 +1,7 @@
 //! Every byte of a run, for each way to run it, and the choice among them.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
@@ -147,30 +148,37 @@ fn widest(ranges: &[Range<usize>], count: usize) -> usize {
 pub(crate) struct Candidate {
     pub(crate) checkpointing: Checkpointing,
     pub(crate) clipping: Clipping,
+    /// Sequences at once.
+    pub(crate) micro_batch: usize,
+    /// Comes after what is not, however fast.
+    pub(crate) late: bool,
+}
+
+impl Candidate {
+    /// How often a step is computed.
+    pub(crate) fn passes(&self) -> u64 {
+        if self.clipping == Clipping::TwoPass { 2 } else { 1 }
+    }
 }
 
 /// Plans all `candidates` and takes the fastest that fits the budget; also how each of them fares,
 /// in the order in which they are taken. `None` when none fits.
 pub(crate) fn choose(
-    candidates: impl Iterator<Item = Candidate>,
+    candidates: &[Candidate],
     budget: Option<u64>,
     mut plan: impl FnMut(Candidate) -> RunPlan,
 ) -> (Option<(Candidate, RunPlan)>, Vec<PlanRow>) {
+    let candidates = candidates.iter();
     let mut plans: Vec<(Candidate, RunPlan)> =
-        candidates.map(|candidate| (candidate, fitted(candidate, budget, &mut plan))).collect();
+        candidates.map(|&candidate| (candidate, fitted(candidate, budget, &mut plan))).collect();
     // With nothing but inputs kept, `selective` is `block`, which is a candidate of its own.
     if plans.iter().any(|(candidate, _)| candidate.checkpointing.policy == Policy::Block) {
         let selective = |c: &Candidate| matches!(c.checkpointing.policy, Policy::Selective { .. });
         plans.retain(|(c, plan)| plan.exec.kept_columns() > 0 || !selective(c));
     }
-    // A file costs disk traffic, and wears what it is written to; two passes take twice the time.
-    plans.sort_by_key(|(c, plan)| {
-        (c.clipping == Clipping::TwoPass, plan.exec.file().is_some(), plan.exec.work())
-    });
-    let least = plans.iter().map(|(_, plan)| plan.exec.work()).min().unwrap_or(1) as f64;
     let mut chosen = None;
     let mut rows = Vec::new();
-    for (candidate, planned) in plans {
+    for (time, candidate, planned) in timed(plans) {
         let peak_bytes = planned.bytes().held();
         // What is slower and holds no less is no alternative.
         if rows.iter().any(|row: &PlanRow| row.peak_bytes <= peak_bytes) {
@@ -179,13 +187,13 @@ pub(crate) fn choose(
         let fits = budget.is_none_or(|budget| peak_bytes <= budget);
         let take = fits && chosen.is_none();
         let Checkpointing { store, tile, .. } = candidate.checkpointing;
-        let passes = candidate.clipping.passes();
         rows.push(PlanRow {
             policy: planned.policy(),
             store: store.name(),
             tile_rows: tile.map(NonZeroUsize::get),
             clipping: candidate.clipping.name(),
-            time: (passes * planned.exec.work()) as f64 / least,
+            micro_batch: candidate.micro_batch,
+            time,
             peak_bytes,
             fits,
             chosen: take,
@@ -197,19 +205,46 @@ pub(crate) fn choose(
     (chosen, rows)
 }
 
+/// Plans with their times over the fastest's, in the order in which they are taken.
+///
+/// A batch in parts takes the time of the whole under the same policy: the rows are the same, and
+/// reading weights once more for each part is made up for by parts that fit caches. So work is
+/// compared among plans of as many sequences at once.
+fn timed(plans: Vec<(Candidate, RunPlan)>) -> Vec<(f64, Candidate, RunPlan)> {
+    let mut least = BTreeMap::new();
+    for (candidate, plan) in &plans {
+        let work = least.entry(candidate.micro_batch).or_insert(u64::MAX);
+        *work = plan.exec.work().clamp(1, *work);
+    }
+    let time = |(candidate, plan): (Candidate, RunPlan)| {
+        let work = candidate.passes() * plan.exec.work();
+        (work as f64 / least[&candidate.micro_batch] as f64, candidate, plan)
+    };
+    let mut timed: Vec<_> = plans.into_iter().map(time).collect();
+    // A file costs disk traffic, and wears what it is written to.
+    let last = |(_, c, plan): &(f64, Candidate, RunPlan)| {
+        (c.clipping == Clipping::TwoPass, c.late, plan.exec.file().is_some())
+    };
+    timed.sort_by(|a, b| {
+        let sequences = b.1.micro_batch.cmp(&a.1.micro_batch);
+        last(a).cmp(&last(b)).then(a.0.total_cmp(&b.0)).then(sequences)
+    });
+    timed
+}
+
 /// The plan of a candidate. What `selective` keeps is as much as the budget leaves room for.
 fn fitted(
     candidate: Candidate,
     budget: Option<u64>,
     plan: &mut impl FnMut(Candidate) -> RunPlan,
 ) -> RunPlan {
-    let Candidate { checkpointing, clipping } = candidate;
+    let checkpointing = candidate.checkpointing;
     let (Policy::Selective { .. }, Some(budget)) = (checkpointing.policy, budget) else {
         return plan(candidate);
     };
     let mut with = |bytes| {
         let policy = Policy::Selective { bytes };
-        plan(Candidate { checkpointing: Checkpointing { policy, ..checkpointing }, clipping })
+        plan(Candidate { checkpointing: Checkpointing { policy, ..checkpointing }, ..candidate })
     };
     let (mut room, mut best) = (0, with(0));
     // Where more is kept, less is in the arena, which leaves room for more.

@@ -137,14 +137,16 @@ fn report(
     Ok(report)
 }
 
-/// Limits that every batch of at most `sequences` sequences of these datasets keeps: the longest,
-/// those with the most examples and those with the most labels might come together.
+/// Limits that every batch of at most `sequences` sequences of these datasets keeps, and which of
+/// the datasets has the most tokens, and which the most labels. The longest sequences, those with
+/// the most examples and those with the most labels might come together.
 pub(crate) fn limits_of<'d>(
     datasets: impl Iterator<Item = &'d Dataset>,
     sequences: usize,
-) -> Result<Limits, TrainError> {
+) -> Result<(Limits, Extremes), TrainError> {
     let mut limits = Limits { tokens: 0, sequences: 0, labelled: 0 };
-    for data in datasets {
+    let mut found = Extremes::default();
+    for (number, data) in datasets.enumerate() {
         let most = || Largest::new(sequences.min(data.len()));
         let (mut tokens, mut examples, mut labelled) = (most(), most(), most());
         for index in 0..data.len() {
@@ -153,11 +155,27 @@ pub(crate) fn limits_of<'d>(
             examples.push(sequence.examples);
             labelled.push(sequence.labelled);
         }
-        limits.tokens = limits.tokens.max(tokens.sum());
+        if tokens.sum() > limits.tokens {
+            (limits.tokens, found.tokens) = (tokens.sum(), number);
+        }
+        if labelled.sum() > limits.labelled {
+            (limits.labelled, found.labelled) = (labelled.sum(), number);
+        }
         limits.sequences = limits.sequences.max(examples.sum());
-        limits.labelled = limits.labelled.max(labelled.sum());
+        found.sequences += data.len();
     }
-    Ok(limits)
+    Ok((limits, found))
+}
+
+/// Where limits come from: numbers of datasets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extremes {
+    /// Sequences of all datasets.
+    pub(crate) sequences: usize,
+    /// Which has the most tokens in a batch.
+    pub(crate) tokens: usize,
+    /// Which has the most labels.
+    pub(crate) labelled: usize,
 }
 
 /// The largest numbers of a list that is never held as a whole.

@@ -77,7 +77,8 @@ pub fn finetune_until(
     let neighbours = job.neighbours(&model, be, &mut |done, total| {
         on_event(&Event::Progress { phase: Phase::Neighbours, done, total });
     })?;
-    let Planned { plan, clip, report } = job.plan(&model, be, threads, neighbours.as_ref())?;
+    let Planned { plan, clip, optimizer, report } =
+        job.plan(&model, be, threads, neighbours.as_ref())?;
     on_event(&Event::Plan(Box::new(report.clone())));
     let course = report::course(&plan.timeline());
     tracing::debug!(
@@ -90,7 +91,7 @@ pub fn finetune_until(
     );
 
     let mut ledger = Ledger::new(report.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
-    let (optimizer, seed) = (job.optimizer.as_ref(), settings.seed);
+    let seed = settings.seed;
     let mut trainer = Trainer::reserve(&model, be, optimizer, plan, clip, seed, &mut ledger)?;
     trainer.open_scratch(&settings.scratch_dir(), &mut ledger)?;
     if let (Some(neighbours), Some(union)) = (&neighbours, &report.union) {
@@ -105,38 +106,17 @@ pub fn finetune_until(
         None => initialise(&model.sites, settings.seed, trainer.params_mut()),
     }
     tracing::debug!(bytes = ledger.live().held(), "reserved");
-    let warmup_steps = settings.warmup_steps.unwrap_or(report.steps.saturating_mul(3) / 100);
-    let checkpointing = match report.gradient {
-        // There is no policy to name.
-        "mezo" => settings.checkpointing.clone(),
-        _ => report.policy.clone(),
-    };
-    let checkpoint_store = match report.gradient {
-        "mezo" => settings.checkpoint_store.clone(),
-        _ => report.store.to_owned(),
-    };
-    let tile_rows = report.tile_rows.map_or_else(|| "all".into(), |rows| rows.to_string());
-    let compute = report.compute.to_owned();
-    let clipping = match report.clipping {
-        "off" => settings.clipping.clone(),
-        way => way.to_owned(),
-    };
-    let resolved = Settings {
-        warmup_steps: Some(warmup_steps),
-        checkpointing,
-        checkpoint_store,
-        tile_rows,
-        compute,
-        clipping,
-        ..settings.clone()
-    };
+    if settings.mlock {
+        trainer.lock()?;
+    }
     let mut run = Run {
         job: &job,
-        resolved,
+        resolved: resolved(settings, &report),
+        sequences: report.micro_batch,
         stop,
         watch: &watch,
         on_event,
-        summary: Summary { stream_weights: streams, ..Summary::default() },
+        summary: Summary { stream_weights: streams, mlock: settings.mlock, ..Summary::default() },
         read_before: storage_read(),
         log: Log::new()?,
         evaluations: Thinned::new(report::UPDATES_MAX),
@@ -170,6 +150,35 @@ pub fn finetune_until(
     Ok(summary)
 }
 
+/// The settings with nothing left to choose.
+fn resolved(settings: &Settings, plan: &PlanReport) -> Settings {
+    let warmup_steps = settings.warmup_steps.unwrap_or(plan.steps.saturating_mul(3) / 100);
+    let clipping = match plan.clipping {
+        "off" => settings.clipping.clone(),
+        way => way.to_owned(),
+    };
+    let (checkpointing, checkpoint_store) = match plan.gradient {
+        // There is no policy to name.
+        "mezo" => (settings.checkpointing.clone(), settings.checkpoint_store.clone()),
+        _ => (plan.policy.clone(), plan.store.to_owned()),
+    };
+    let micro_batch = match plan.micro_batch {
+        all if all == settings.batch_size => "all".into(),
+        some => some.to_string(),
+    };
+    Settings {
+        warmup_steps: Some(warmup_steps),
+        micro_batch,
+        optimizer: plan.optimizer.clone(),
+        clipping,
+        checkpointing,
+        checkpoint_store,
+        tile_rows: plan.tile_rows.map_or_else(|| "all".into(), |rows| rows.to_string()),
+        compute: plan.compute.to_owned(),
+        ..settings.clone()
+    }
+}
+
 /// Takes over what the plan settled.
 fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.planned_peak_bytes = plan.planned_peak_bytes;
@@ -183,6 +192,9 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.store = plan.store.into();
     summary.tile_rows = plan.tile_rows;
     summary.clipping = plan.clipping.into();
+    summary.micro_batch = plan.micro_batch;
+    summary.optimizer.clone_from(&plan.optimizer);
+    summary.packing_overhead = plan.packing_overhead;
     summary.trainable_parameters = plan.trainable_parameters;
 }
 
@@ -226,6 +238,8 @@ struct Run<'r> {
     job: &'r Job<'r>,
     /// The settings with nothing left to choose.
     resolved: Settings,
+    /// Computed at once.
+    sequences: usize,
     stop: &'r AtomicBool,
     watch: &'r Watch,
     on_event: &'r mut dyn FnMut(&Event),
@@ -284,7 +298,7 @@ impl Run<'_> {
         let (epoch, within) =
             ((step - 1) / job.steps_per_epoch(), (step - 1) % job.steps_per_epoch());
         let order = permutation(data.len(), settings.seed, epoch);
-        let per_update = settings.batch_size * settings.grad_accum;
+        let per_update = settings.per_update();
         let first = within as usize * per_update;
         let positions = first..(first + per_update).min(data.len());
         let mut labelled = 0;
@@ -294,7 +308,7 @@ impl Run<'_> {
         let start = Instant::now();
         let sequences = positions.map(|position| order.at(position));
         let hyper = StepHyper { lr, step, grad_scale: 1.0 };
-        let update = trainer.update(data, sequences, settings.batch_size, labelled, hyper)?;
+        let update = trainer.update(data, sequences, self.sequences, labelled, hyper)?;
         let seconds = start.elapsed().as_secs_f64();
         self.watch.look();
         let loss = update.sum.mean();
@@ -337,7 +351,7 @@ impl Run<'_> {
     fn compare_softmax(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
         let (data, settings) = (&self.job.data.train, self.job.settings);
         let order = permutation(data.len(), settings.seed, 0);
-        let first = (0..settings.batch_size.min(data.len())).map(|position| order.at(position));
+        let first = (0..self.sequences.min(data.len())).map(|position| order.at(position));
         let Some(error) = trainer.softmax_error(data, first)? else { return Ok(()) };
         self.summary.softmax_error = Some(error);
         (self.on_event)(&Event::Softmax(error));
@@ -357,8 +371,7 @@ impl Run<'_> {
             on_event(&Event::Progress { phase: Phase::Evaluation, done, total });
             !stop.load(Ordering::Relaxed)
         };
-        let sequences = self.job.settings.batch_size;
-        let (sum, complete) = trainer.evaluate_while(valid, sequences, &mut go_on)?;
+        let (sum, complete) = trainer.evaluate_while(valid, self.sequences, &mut go_on)?;
         if !complete {
             self.summary.interrupted = true;
             return Ok(None);

@@ -40,6 +40,9 @@ pub struct Settings {
     pub batch_size: usize,
     /// Micro-batches in an update.
     pub grad_accum: usize,
+    /// Sequences computed at once: `all` of a micro-batch, a number of them, `fit`, which is fewer
+    /// than all where no plan for all fits the budget, or `auto`, whatever the fastest plan takes.
+    pub micro_batch: String,
     /// Tokens of the longest sequence; longer examples are truncated.
     pub max_seq_len: usize,
     /// Several examples in one sequence of up to `max_seq_len` tokens, kept apart.
@@ -51,7 +54,7 @@ pub struct Settings {
     /// Updates over which the learning rate rises; 3 % of all when not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
-    /// `adamw`, `adamw8bit` or `sgd`.
+    /// `adamw`, `adamw8bit` or `sgd`; `auto` is `adamw` where it fits the budget, else `adamw8bit`.
     pub optimizer: String,
     /// Decoupled weight decay (enters the gradient for SGD).
     pub weight_decay: f64,
@@ -96,6 +99,8 @@ pub struct Settings {
     /// Whether weights are read ahead and let go block by block: `auto`, which is where they do not
     /// fit into memory, `on` or `off`.
     pub stream_weights: String,
+    /// Whether what is reserved is locked in memory, so that the system never swaps it out.
+    pub mlock: bool,
     /// Folder for temporary files that training writes; none for the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scratch_dir: Option<PathBuf>,
@@ -133,6 +138,7 @@ impl Default for Settings {
             max_steps: None,
             batch_size: 1,
             grad_accum: 1,
+            micro_batch: "fit".into(),
             max_seq_len: 512,
             packing: false,
             lr: 2e-4,
@@ -155,6 +161,7 @@ impl Default for Settings {
             checkpoint_store: "auto".into(),
             tile_rows: "auto".into(),
             stream_weights: "auto".into(),
+            mlock: false,
             scratch_dir: None,
             seed: 0,
             val_split: 0.0,
@@ -292,6 +299,7 @@ impl Settings {
         self.budget()?;
         self.candidates()?;
         self.clippings()?;
+        self.micro_batches()?;
         StreamWeights::named(&self.stream_weights)?;
         Softmax::named(&self.softmax)?;
         Ok(())

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use lowtide_backend::Backend;
 use lowtide_data::{DataError, Dataset};
-use lowtide_memory::{ByCategory, Category, Charge, Ledger, ReserveError, Slab};
+use lowtide_memory::{ByCategory, Category, Charge, Ledger, LockError, ReserveError, Slab};
 use lowtide_model::Model;
 use lowtide_optim::Optimizer;
 use lowtide_tape::{Executor, LossSum};
@@ -126,6 +126,17 @@ impl<'p, 'w> Trainer<'p, 'w> {
             self.executor.set_file(Box::new(file));
         }
         Ok(())
+    }
+
+    /// Locks adapter, gradients, states and all that the executor works in, so that the system
+    /// never swaps them out.
+    ///
+    /// # Errors
+    /// [`LockError`] when the system refuses, as it does beyond `RLIMIT_MEMLOCK`, or cannot.
+    pub fn lock(&self) -> Result<(), LockError> {
+        let Held { params, grads, state, .. } = &self.held;
+        [params, grads, state].into_iter().try_for_each(Slab::lock)?;
+        self.executor.lock()
     }
 
     /// Lets the softmax of training run over `neighbours` only, with up to `words` of them in a

@@ -100,6 +100,12 @@ struct TrainingFlags {
     #[arg(long, alias = "gradient-accumulation-steps", value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     grad_accum: Option<usize>,
+    /// Sequences computed at once, for the same update but for its last bits: all of a micro-batch,
+    /// a number of them, fit (all, or fewer where nothing else fits the budget), auto (whatever is
+    /// fastest within it) [default: fit]
+    #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
+    micro_batch: Option<String>,
     /// Tokens of the longest sequence; longer examples are truncated [default: 512]
     #[arg(long, aliases = ["max-seq-length", "max-length"], value_name = "TOKENS")]
     #[arg(allow_negative_numbers = true)]
@@ -116,9 +122,9 @@ struct TrainingFlags {
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     warmup_steps: Option<u64>,
-    /// Optimizer [default: adamw8bit]
+    /// Optimizer; auto: adamw where it fits the budget, else adamw8bit [default: adamw8bit]
     #[arg(long, alias = "optim", value_name = "NAME")]
-    #[arg(value_parser = ["adamw", "adamw8bit", "sgd"])]
+    #[arg(value_parser = ["auto", "adamw", "adamw8bit", "sgd"])]
     optimizer: Option<String>,
     /// Decoupled weight decay [default: 0]
     #[arg(long, value_name = "X")]
@@ -187,6 +193,11 @@ struct MemoryFlags {
     /// [default: auto]
     #[arg(long, value_name = "WHEN", value_parser = ["auto", "on", "off"])]
     stream_weights: Option<String>,
+    /// Lock what is reserved in memory, so that it is never swapped out; needs a limit of locked
+    /// memory (ulimit -l) above it [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    mlock: Option<bool>,
     /// Folder for temporary files, such as --checkpoint-store file makes [default: the system's]
     #[arg(long, value_name = "DIR")]
     scratch_dir: Option<PathBuf>,
@@ -238,6 +249,7 @@ impl RunFlags {
         set_option(&mut s.max_steps, &training.max_steps);
         set(&mut s.batch_size, &training.batch_size);
         set(&mut s.grad_accum, &training.grad_accum);
+        set(&mut s.micro_batch, &training.micro_batch);
         set(&mut s.max_seq_len, &training.max_seq_len);
         set(&mut s.lr, &training.lr);
         set(&mut s.lr_scheduler, &training.lr_scheduler);
@@ -259,6 +271,7 @@ impl RunFlags {
         set(&mut s.checkpoint_store, &memory.checkpoint_store);
         set(&mut s.tile_rows, &memory.tile_rows);
         set(&mut s.stream_weights, &memory.stream_weights);
+        set(&mut s.mlock, &memory.mlock);
         set_option(&mut s.scratch_dir, &memory.scratch_dir);
         set(&mut s.precision, &arithmetic.precision);
         set(&mut s.compute, &arithmetic.compute);

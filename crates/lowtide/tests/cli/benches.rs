@@ -37,8 +37,8 @@ fn steps_generation_and_memory_take_a_base_and_stand_beside_peers() {
     let figure = r#"{"suite": "step", "rows": ["train 16 block"], "seconds": 2.0}"#;
     let peers = format!(r#"{{"peers": [{{"name": "someone", "figures": [{figure}]}}]}}"#);
     fs::write(place.path("peers.json"), peers).unwrap();
-    let words = "bench --quick --suite step,generate,memory,gradients --model model --tokens 16 --rounds 1 \
-                 --backend ndarray --threads 2 --peers peers.json";
+    let words = "bench --quick --suite step,generate,memory,gradients --model model \
+                 --tokens 16 --rounds 1 --backend ndarray --threads 2 --peers peers.json";
     let out = place.lowtide(words).done();
     for part in [
         "\nforward 16\n  ndarray/2",

@@ -109,7 +109,7 @@ fn bad_input_exits_1_and_names_the_file() {
 fn over_budget_exits_3_and_the_budget_it_names_works() {
     let place = Place::new();
     for command in ["eval", "plan", "finetune"] {
-        // Of batches this large, one policy holds visibly more than the other.
+        // Batches this large have to be taken in parts.
         let command = format!("{command} --batch-size 12");
         let ran = place.on_model(&format!("{command} --memory-budget 10KiB"));
         let error = ran.failed(3);
@@ -120,7 +120,8 @@ fn over_budget_exits_3_and_the_budget_it_names_works() {
         place.on_model(&format!("{command} --memory-budget {named}")).done();
     }
     let summary = place.json("adapter/summary.json");
-    assert_eq!(summary["policy"], "block");
+    assert_ne!(summary["policy"], "store");
+    assert!(summary["micro_batch"].as_u64().unwrap() < 12, "{summary}");
 }
 
 #[test]

@@ -187,6 +187,10 @@ fn the_summary_has_every_promised_field() {
         "store",
         "tile_rows",
         "clipping",
+        "micro_batch",
+        "optimizer",
+        "packing_overhead",
+        "mlock",
         "trainable_parameters",
     ];
     assert_eq!(keys, expected);

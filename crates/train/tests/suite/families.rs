@@ -76,6 +76,25 @@ fn every_family_holds_what_it_plans_and_policies_agree() {
     }
 }
 
+#[test]
+fn offsets_cost_little_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data.jsonl");
+    write_data(&data, &[400, 9, 71]);
+    let be = Kind::fastest().make(2);
+    for model in MODELS {
+        let base = OpenBase::open(&golden_dir().join(model)).unwrap();
+        let data = dataset(&base, &data);
+        for policy in Policy::ALL {
+            for tile in [None, NonZeroUsize::new(256), NonZeroUsize::new(64)] {
+                let setup = Setup { policy, tile, ..Setup::new(&*be) };
+                let over = setup.plan(&setup.model(&base), &data).exec.packing_overhead();
+                assert!(over <= 0.03, "{model}, {policy}, {tile:?}: {:.1} %", 100.0 * over);
+            }
+        }
+    }
+}
+
 /// Logits of a sequence longer than the window of any golden base.
 fn logits(base: &Path) -> Vec<f32> {
     let base = OpenBase::open(base).unwrap();

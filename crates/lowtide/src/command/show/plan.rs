@@ -1,6 +1,6 @@
 //! What a run would hold, as tables.
 
-use lowtide::train::{BudgetSource, PlanReport};
+use lowtide::train::{BudgetSource, PlanReport, WorstCase};
 
 use super::number::{bytes, count, counted};
 use super::{Facts, amounts};
@@ -20,18 +20,16 @@ pub(crate) fn plan(report: &PlanReport) -> String {
 fn run(report: &PlanReport) -> String {
     let numbers = counted(report.trainable_parameters as u64, "trainable number");
     let sites = counted(report.sites as u64, "linear");
-    let (tokens, labelled) = (report.tokens_max as u64, report.labelled_max as u64);
     let mut facts = Facts::default();
     facts
         .add("base", format!("{} ({})", report.model.display(), report.architecture))
         .add("", kept(report))
         .add("adapter", format!("{} on {sites}, {numbers}", report.method))
         .add("training", format!("{} with {}", counted(report.steps, "update"), report.optimizer))
-        .add(
-            "micro-batch",
-            format!("up to {}, {} labelled", counted(tokens, "token"), count(labelled)),
-        )
+        .add("micro-batch", micro_batch(report))
+        .add("", worst_case(report))
         .add("gradients", gradients(report))
+        .add("arena", arena(report))
         .add("computing", computing(report))
         .add("an update", pace(report));
     if let Some(approximation) = &report.approximation {
@@ -47,6 +45,38 @@ fn run(report: &PlanReport) -> String {
         facts.add("budget", source);
     }
     facts.under("Plan")
+}
+
+/// What is computed at once.
+fn micro_batch(report: &PlanReport) -> String {
+    let (tokens, labelled) = (report.tokens_max as u64, report.labelled_max as u64);
+    let most = format!("up to {}, {} labelled", counted(tokens, "token"), count(labelled));
+    match (report.micro_batch, report.sequences_per_update) {
+        (_, 1) => most,
+        (all, of) if all == of => format!("an update's {of} sequences, {most}"),
+        (some, of) => format!("{some} of an update's {of} sequences, {most}"),
+    }
+}
+
+/// Where those numbers come from.
+fn worst_case(report: &PlanReport) -> String {
+    let WorstCase { sequences, tokens_held_out, labelled_held_out } = report.worst_case;
+    let of = counted(sequences as u64, "sequence");
+    let longest = match report.micro_batch.min(sequences) {
+        1 => format!("as in the longest of {of}"),
+        n => format!("as in the {n} longest of {of} together"),
+    };
+    match (tokens_held_out, labelled_held_out) {
+        (true, _) => format!("{longest}, held out"),
+        (false, true) => format!("{longest}, and in the most labelled, held out"),
+        (false, false) => longest,
+    }
+}
+
+/// What operations work in.
+fn arena(report: &PlanReport) -> String {
+    let (reserved, over) = (bytes(report.arena_bytes), 100.0 * report.packing_overhead);
+    format!("{reserved} reserved once, {over:.1} % more than is alive in it at most")
 }
 
 /// What is done with the gradients of an update.
@@ -132,6 +162,7 @@ fn peak(report: &PlanReport) -> String {
 }
 
 fn alternatives(report: &PlanReport) -> String {
+    let whole = report.alternatives.iter().map(|row| row.micro_batch).max();
     let rows: Vec<_> = report
         .alternatives
         .iter()
@@ -148,6 +179,9 @@ fn alternatives(report: &PlanReport) -> String {
             }
             if let Some(rows) = row.tile_rows {
                 name = format!("{name}, {rows} rows");
+            }
+            if whole.is_some_and(|whole| row.micro_batch < whole) {
+                name = format!("{name}, {} at once", row.micro_batch);
             }
             if row.clipping == "two-pass" {
                 name = format!("{name}, two passes");
@@ -186,6 +220,7 @@ mod tests {
             tile_rows,
             time,
             clipping: "whole",
+            micro_batch: 1,
             peak_bytes,
             fits: peak_bytes <= 128 << 20,
             chosen,
@@ -205,12 +240,21 @@ mod tests {
             apply_and_free: false,
             clipping: "whole",
             steps: 96,
+            sequences_per_update: 1,
+            micro_batch: 1,
             tokens_max: 512,
             labelled_max: 500,
+            worst_case: WorstCase {
+                sequences: 96,
+                tokens_held_out: false,
+                labelled_held_out: false,
+            },
             seconds_per_update: 2.449,
             disk_bytes_per_update: 0,
             planned_peak_bytes: 65 << 20,
             peak_by_category: [("adapter", 9 << 20), ("workspace", 56 << 20), ("data", 0)].into(),
+            arena_bytes: 56 << 20,
+            packing_overhead: 0.0042,
             mapped_bytes: 93 << 20,
             memory_budget: Some(128 << 20),
             budget_source: BudgetSource::Asked,
@@ -241,7 +285,9 @@ Plan
   adapter       lora on 210 linears, 2,442,240 trainable numbers
   training      96 updates with adamw8bit
   micro-batch   up to 512 tokens, 500 labelled
+                as in the longest of 96 sequences
   gradients     all blocks' are kept until the update
+  arena         56.00 MiB reserved once, 0.4 % more than is alive in it at most
   computing     simd/avx2 in f32, 2 threads
   an update     about 2.4 s at most
 
@@ -267,6 +313,25 @@ Ways to run it: what each would hold, and the predicted time of an update
         let row = "  store                    210.00 MiB  1.00 x the time\n";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("applied and freed at once"), "{text}");
+    }
+
+    #[test]
+    fn what_is_computed_at_once_and_where_its_size_comes_from_are_told() {
+        let base = PlanReport { sequences_per_update: 8, micro_batch: 8, ..report() };
+        let text = plan(&base);
+        assert!(text.contains("an update's 8 sequences, up to 512 tokens"), "{text}");
+        let mut parts = PlanReport { micro_batch: 2, ..base };
+        parts.alternatives[0].micro_batch = 8;
+        parts.worst_case.tokens_held_out = true;
+        let text = plan(&parts);
+        for part in [
+            "  micro-batch   2 of an update's 8 sequences, up to 512 tokens, 500 labelled\n",
+            "                as in the 2 longest of 96 sequences together, held out\n",
+            "  store ",
+            "  block, 1 at once ",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]
@@ -298,7 +363,10 @@ Ways to run it: what each would hold, and the predicted time of an update
         assert_eq!(told("off", false), told("whole", false));
         let mut twice = report();
         twice.alternatives[2].clipping = "two-pass";
-        assert!(plan(&twice).contains("  every:12, bf16, 64 rows, two passes   60.00 MiB\n"));
+        assert!(
+            plan(&twice)
+                .contains("  every:12, bf16, 64 rows, two passes   60.00 MiB  2.00 x the time\n")
+        );
     }
 
     #[test]
