@@ -145,7 +145,8 @@ fn finetune_writes_its_folder_and_says_what_it_does() {
     let steps: Vec<_> = metrics.iter().map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 6, 12, 18, 24]);
     let keys: Vec<_> = metrics[0].as_object().unwrap().keys().cloned().collect();
-    let expected = ["step", "loss", "lr", "grad_norm", "tokens", "seconds", "held_bytes"];
+    let expected =
+        ["step", "loss", "lr", "grad_norm", "tokens", "seconds", "held_bytes", "gradient"];
     assert_eq!(keys, expected);
     assert_eq!(place.json("out/adapter_config.json")["peft_type"], "LORA");
     assert!(place.path("out/adapter_model.safetensors").exists());
@@ -225,6 +226,28 @@ fn approximate_gradients_are_called_so_wherever_they_are_told() {
     let adapters = ["adapter", "again"]
         .map(|folder| fs::read(place.path(folder).join("adapter_model.safetensors")).unwrap());
     assert!(adapters[0] == adapters[1], "the same draws");
+}
+
+#[test]
+fn a_batch_in_parts_with_blocks_clipped_apart_is_written_down() {
+    let place = Place::new();
+    let flags = "--batch-size 4 --micro-batch 2 --clipping per-block --optimizer auto --mlock";
+    place.on_model(&format!("finetune --max-steps 1 --quiet {flags}")).done();
+    let summary = place.json("adapter/summary.json");
+    assert_eq!((&summary["micro_batch"], &summary["mlock"]), (&2.into(), &true.into()));
+    assert_eq!(
+        (&summary["clipping"], &summary["optimizer"]),
+        (&"per-block".into(), &"adamw".into())
+    );
+    assert!(summary["packing_overhead"].as_f64().unwrap() <= 0.03, "{summary}");
+    let config = fs::read_to_string(place.path("adapter/config.toml")).unwrap();
+    for line in ["micro-batch = \"2\"", "clipping = \"per-block\"", "optimizer = \"adamw\""] {
+        assert!(config.contains(line), "{line}: {config}");
+    }
+    let error = place.on_model("plan --batch-size 4 --micro-batch 5").failed(2);
+    assert!(error.contains("--micro-batch is 5 with batch-size 4"), "{error}");
+    let error = place.on_model("plan --grad-accum 2 --clipping two-pass").failed(2);
+    assert!(error.contains("--clipping is two-pass with 1 of 2 sequences"), "{error}");
 }
 
 #[test]
