@@ -314,6 +314,16 @@ impl Plan {
         self.work
     }
 
+    /// How many segments a step goes through, forward, again and backward, and how many there are.
+    /// Each time a segment's weights are read.
+    #[must_use]
+    pub fn segment_runs(&self) -> (usize, usize) {
+        let groups = 0..self.checkpoints.len();
+        let again: usize = groups.map(|group| self.checkpoints.again(group).len()).sum();
+        let back = self.checkpoints.groups().flatten().count();
+        (self.forward.len() + again + back, self.forward.len())
+    }
+
     /// Columns of all values that are kept besides segment inputs.
     #[must_use]
     pub fn kept_columns(&self) -> usize {

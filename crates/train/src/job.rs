@@ -15,6 +15,7 @@ use lowtide_tape::Checkpointing;
 
 use self::choice::Choice;
 use crate::metrics::by_name;
+use crate::pace;
 use crate::room::{Allowed, Room, cache_bytes};
 use crate::softmax::Neighbours;
 use crate::{
@@ -145,7 +146,12 @@ impl<'s> Job<'s> {
         let (choice, smallest_budget) = self.choose(model, be, &allowed, neighbours)?;
         let Choice { way, plan, optimizer, found, words, rows } = choice;
         let (union, gradient) = (plan.union, plan.needs.gradient);
+        let mapped_bytes = self.base.file().file_bytes();
         let streamed = StreamWeights::named(&settings.stream_weights)?;
+        let streamed_bytes = streamed.room_for(&self.parts, &room, plan.bytes().held());
+        let micro_batches = settings.per_update().div_ceil(way.micro_batch) as u64;
+        let steps = way.passes() * micro_batches;
+        let seconds = plan.exec.work() as f64 / pace::work_per_second(be);
         let (clip, checkpointing) =
             (way.clipping.clip(settings.max_grad_norm), plan.exec.checkpointing());
         let report = PlanReport {
@@ -172,14 +178,17 @@ impl<'s> Job<'s> {
                 tokens_held_out: found.tokens > 0,
                 labelled_held_out: found.labelled > 0,
             },
+            seconds_per_update: steps as f64 * seconds,
+            disk_bytes_per_update: steps
+                * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
             planned_peak_bytes: plan.bytes().held(),
             peak_by_category: by_name(plan.bytes()),
             arena_bytes: plan.exec.arena_bytes(),
             packing_overhead: plan.exec.packing_overhead(),
-            mapped_bytes: self.base.file().file_bytes(),
+            mapped_bytes,
             memory_budget: allowed.bytes,
             budget_source: allowed.source,
-            streamed_bytes: streamed.room_for(&self.parts, &room, plan.bytes().held()),
+            streamed_bytes,
             smallest_budget,
             alternatives: rows,
             backend: format!("{}/{}", be.name(), be.caps().isa),

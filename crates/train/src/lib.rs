@@ -22,6 +22,7 @@ mod job;
 mod log;
 mod metrics;
 mod micro_batch;
+mod pace;
 mod planner;
 mod precision;
 mod prepare;

@@ -197,6 +197,12 @@ pub struct PlanReport {
     pub labelled_max: usize,
     /// Where those come from.
     pub worst_case: WorstCase,
+    /// Seconds an update takes at most, with the largest batches: roughly, from the work there is
+    /// to do and the speed of one product, measured just before.
+    pub seconds_per_update: f64,
+    /// Bytes an update writes to and reads from disk at most, roughly: block inputs in a file, and
+    /// weights that are streamed.
+    pub disk_bytes_per_update: u64,
     /// Bytes held at the peak.
     pub planned_peak_bytes: u64,
     /// The same by category.

@@ -156,7 +156,7 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     /// How often a step is computed.
-    fn passes(&self) -> u64 {
+    pub(crate) fn passes(&self) -> u64 {
         if self.clipping == Clipping::TwoPass { 2 } else { 1 }
     }
 }

@@ -82,6 +82,9 @@ fn threads_and_checkpoints_change_no_bit_of_it() {
     let home = Home::new(&TinyLlama::default());
     let union = Settings { softmax: "union:6".into(), batch_size: 2, ..home.settings(LENGTHS) };
     let (_, _, _, want) = job(&union, Kind::fastest());
+    for gradient in ["mezo", "partial"] {
+        job(&Settings { gradient: gradient.into(), ..union.clone() }, Kind::fastest());
+    }
     for policy in ["store", "sqrt"] {
         let other = Settings { checkpointing: policy.into(), ..union.clone() };
         assert!(job(&other, Kind::fastest()).3 == want, "{policy}");

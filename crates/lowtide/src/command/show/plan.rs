@@ -30,7 +30,8 @@ fn run(report: &PlanReport) -> String {
         .add("", worst_case(report))
         .add("gradients", gradients(report))
         .add("arena", arena(report))
-        .add("computing", computing(report));
+        .add("computing", computing(report))
+        .add("an update", pace(report));
     if let Some(approximation) = &report.approximation {
         facts.add("approximate", approximation);
     }
@@ -137,6 +138,19 @@ fn computing(report: &PlanReport) -> String {
     format!("{} in {}, {threads}", report.backend, report.compute)
 }
 
+/// What an update costs besides memory.
+fn pace(report: &PlanReport) -> String {
+    let seconds = match report.seconds_per_update {
+        few @ ..10.0 => format!("{few:.1}"),
+        many => format!("{many:.0}"),
+    };
+    let disk = match report.disk_bytes_per_update {
+        0 => String::new(),
+        traffic => format!(", and {} to and from disk", bytes(traffic)),
+    };
+    format!("about {seconds} s at most{disk}")
+}
+
 fn peak(report: &PlanReport) -> String {
     let mut held: Vec<_> = report.peak_by_category.iter().filter(|(_, n)| **n > 0).collect();
     held.sort_by_key(|(name, n)| (std::cmp::Reverse(**n), **name));
@@ -235,6 +249,8 @@ mod tests {
                 tokens_held_out: false,
                 labelled_held_out: false,
             },
+            seconds_per_update: 2.449,
+            disk_bytes_per_update: 0,
             planned_peak_bytes: 65 << 20,
             peak_by_category: [("adapter", 9 << 20), ("workspace", 56 << 20), ("data", 0)].into(),
             arena_bytes: 56 << 20,
@@ -273,6 +289,7 @@ Plan
   gradients     all blocks' are kept until the update
   arena         56.00 MiB reserved once, 0.4 % more than is alive in it at most
   computing     simd/avx2 in f32, 2 threads
+  an update     about 2.4 s at most
 
 Held at the peak
   workspace     56.00 MiB
@@ -384,6 +401,14 @@ Ways to run it: what each would hold, and the predicted time of an update
         assert!(!plan(&report()).contains("softmax"));
         let text = plan(&PlanReport { sliding_window: Some(128), ..report() });
         assert!(text.contains("  attention     to the last 128 tokens only\n"), "{text}");
+    }
+
+    #[test]
+    fn disk_traffic_is_told_where_there_is_any() {
+        let report =
+            PlanReport { seconds_per_update: 61.3, disk_bytes_per_update: 70 << 20, ..report() };
+        let line = "  an update     about 61 s at most, and 70.00 MiB to and from disk\n";
+        assert!(plan(&report).contains(line));
     }
 
     #[test]
