@@ -1,6 +1,6 @@
 //! What an update costs besides memory, roughly: time and disk traffic.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lowtide_backend::{Backend, OpShape};
 use lowtide_quant::{QMat, formats::Q8_0};
@@ -8,11 +8,11 @@ use lowtide_tape::{Plan, Work};
 use lowtide_tensor::{Mat, MatMut};
 
 /// The product that is timed: rows, columns of the input and of the output. Large enough to be
-/// shared among threads, small enough to take no time that anybody notices.
-const TIMED: (usize, usize, usize) = (128, 512, 512);
+/// shared among threads as those of a model are, small enough to take no time that anybody notices.
+const TIMED: (usize, usize, usize) = (256, 512, 1024);
 
-/// How often it is timed; the shortest time counts.
-const ROUNDS: usize = 5;
+/// For how long it is repeated; the shortest time counts.
+const REPEATED: Duration = Duration::from_millis(30);
 
 /// Work that a backend does in a second, in the measure of [`Plan::work`].
 pub(crate) fn work_per_second(be: &dyn Backend<f32>) -> f64 {
@@ -28,7 +28,10 @@ pub(crate) fn work_per_second(be: &dyn Backend<f32>) -> f64 {
         be.qmatmul(Mat::new(&x, rows, in_features), w, y, &mut scratch);
         start.elapsed().as_secs_f64()
     };
-    let least = (0..ROUNDS).map(|_| time()).fold(f64::INFINITY, f64::min);
+    let (start, mut least) = (Instant::now(), time());
+    while start.elapsed() < REPEATED {
+        least = least.min(time());
+    }
     Work::packed(rows, in_features, out_features).forward as f64 / least.max(1e-9)
 }
 
