@@ -45,6 +45,13 @@ impl Settings {
             }
         };
         let tiles = self.tiles()?;
+        if let ("store" | "selective", [Some(rows)]) = (self.checkpointing.as_str(), &tiles[..]) {
+            return Err(SettingsError::BadValue {
+                field: "tile-rows",
+                found: rows.to_string(),
+                expected: "auto or all, because `store` and `selective` keep values of all rows",
+            });
+        }
         let mut candidates = Vec::new();
         let mut with_tiles = |policy: Policy, store| {
             let all = Checkpointing::new(policy, store);
@@ -166,6 +173,9 @@ mod tests {
             let error = refused(Settings { checkpointing: name.into(), ..Settings::default() });
             assert!(error.contains("checkpointing") && error.contains(name), "{error}");
         }
+        let (checkpointing, tile_rows) = ("selective".into(), "64".into());
+        let error = refused(Settings { checkpointing, tile_rows, ..Settings::default() });
+        assert!(error.contains("tile-rows") && error.contains("auto or all"), "{error}");
         for rows in ["0", "65", "many", "-64"] {
             let error = refused(Settings { tile_rows: rows.into(), ..Settings::default() });
             assert!(error.contains("tile-rows") && error.contains(rows), "{error}");

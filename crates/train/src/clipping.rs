@@ -74,10 +74,11 @@ impl Settings {
         let at_once = self.micro_batches()?[0];
         let several = at_once < self.per_update();
         let ways = match self.clipping.as_str() {
-            "auto" if several => vec![Clipping::Whole],
+            // One slope is clipped as it is.
+            "auto" if several || self.gradient == "mezo" => vec![Clipping::Whole],
             "auto" => vec![Clipping::Whole, Clipping::TwoPass],
             "whole" => vec![Clipping::Whole],
-            "two-pass" if several => {
+            "two-pass" if several && self.max_grad_norm > 0.0 => {
                 let expected = "whole or per-block: where gradients accumulate over micro-batches, \
                                 all are held in any case";
                 let found =
@@ -108,6 +109,7 @@ mod tests {
         assert_eq!(names("auto", 1.0, 2), ["whole"]);
         assert_eq!(names("auto", 0.0, 1), ["off"]);
         assert_eq!(names("two-pass", 0.5, 1), ["two-pass"]);
+        assert_eq!(names("two-pass", 0.0, 2), ["off"]);
         assert_eq!(names("two-pass", 0.0, 1), ["off"]);
         assert_eq!(names("per-block", 0.5, 4), ["per-block"]);
     }

@@ -119,6 +119,10 @@ impl Settings {
         }
         let (policy, store) = (self.checkpointing.as_str(), self.checkpoint_store.as_str());
         match gradient {
+            "mezo" if !["auto", "whole"].contains(&self.clipping.as_str()) => {
+                let expected = "auto or whole, because with `gradient` mezo one slope is clipped";
+                bad("clipping", self.clipping.clone(), expected)
+            }
             "mezo" if policy != "auto" => {
                 let expected = "auto, because with `gradient` mezo nothing is kept";
                 bad("checkpointing", policy.into(), expected)

@@ -170,6 +170,7 @@ impl<'s> Job<'s> {
             clipping: way.clipping.name(),
             steps: self.steps(),
             sequences_per_update: settings.per_update(),
+            batch_size: settings.batch_size,
             micro_batch: way.micro_batch,
             tokens_max: plan.needs.limits.tokens,
             labelled_max: plan.needs.limits.labelled,

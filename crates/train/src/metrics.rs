@@ -189,6 +189,8 @@ pub struct PlanReport {
     pub steps: u64,
     /// Sequences of an update.
     pub sequences_per_update: usize,
+    /// Sequences of a batch, which are computed at once unless `micro_batch` says otherwise.
+    pub batch_size: usize,
     /// Sequences computed at once.
     pub micro_batch: usize,
     /// Rows of the largest micro-batch: of the longest sequences together.

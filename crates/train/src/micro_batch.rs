@@ -10,13 +10,16 @@ impl Settings {
 
     /// Sequences at once that the planner tries, the most first: all of a micro-batch, then half
     /// and half again. An update stays what it is but for the last bits: gradients add up over its
-    /// parts, and each is averaged over the labelled tokens of all.
+    /// parts, and each is averaged over the labelled tokens of all. Not so where the softmax runs
+    /// over the neighbours of a micro-batch's targets: parts have other unions, so there only a
+    /// number makes parts.
     ///
     /// # Errors
     /// [`SettingsError::BadValue`] when it is no number from 1 to the batch size.
     pub(crate) fn micro_batches(&self) -> Result<Vec<usize>, SettingsError> {
         match self.micro_batch.as_str() {
             "all" => Ok(vec![self.batch_size]),
+            "auto" | "fit" if self.softmax != "exact" => Ok(vec![self.batch_size]),
             "auto" | "fit" => {
                 let halves = std::iter::successors(Some(self.batch_size), |&n| {
                     (n > 1).then(|| n.div_ceil(2))
@@ -51,6 +54,8 @@ mod tests {
         assert_eq!(sizes("fit", 6).unwrap(), [6, 3, 2, 1]);
         assert_eq!(sizes("all", 6).unwrap(), [6]);
         assert_eq!(sizes("4", 6).unwrap(), [4]);
+        let union = Settings { softmax: "union:9".into(), batch_size: 6, ..Settings::default() };
+        assert_eq!(union.micro_batches().unwrap(), [6], "parts have other unions");
     }
 
     #[test]

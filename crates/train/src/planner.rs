@@ -168,9 +168,16 @@ pub(crate) fn choose(
     budget: Option<u64>,
     mut plan: impl FnMut(Candidate) -> RunPlan,
 ) -> (Option<(Candidate, RunPlan)>, Vec<PlanRow>) {
-    let candidates = candidates.iter();
-    let mut plans: Vec<(Candidate, RunPlan)> =
-        candidates.map(|&candidate| (candidate, fitted(candidate, budget, &mut plan))).collect();
+    // What times are compared with does not depend on the budget.
+    let mut least = BTreeMap::new();
+    let selective = |c: &&Candidate| matches!(c.checkpointing.policy, Policy::Selective { .. });
+    for candidate in candidates.iter().filter(selective) {
+        least.entry(candidate.micro_batch).or_insert_with(|| plan(*candidate).exec.work());
+    }
+    let mut plans: Vec<(Candidate, RunPlan)> = candidates
+        .iter()
+        .map(|&candidate| (candidate, fitted(candidate, budget, &mut plan)))
+        .collect();
     // With nothing but inputs kept, `selective` is `block`, which is a candidate of its own.
     if plans.iter().any(|(candidate, _)| candidate.checkpointing.policy == Policy::Block) {
         let selective = |c: &Candidate| matches!(c.checkpointing.policy, Policy::Selective { .. });
@@ -178,7 +185,7 @@ pub(crate) fn choose(
     }
     let mut chosen = None;
     let mut rows = Vec::new();
-    for (time, candidate, planned) in timed(plans) {
+    for (time, candidate, planned) in timed(plans, least) {
         let peak_bytes = planned.bytes().held();
         // What is slower and holds no less is no alternative.
         if rows.iter().any(|row: &PlanRow| row.peak_bytes <= peak_bytes) {
@@ -210,8 +217,12 @@ pub(crate) fn choose(
 /// A batch in parts takes nearly the time of the whole under the same policy: the rows are the
 /// same, and decoding weights once more for each part was measured to cost nothing with 512 tokens
 /// a sequence and a tenth with 128. So work is compared among plans of as many sequences at once.
-fn timed(plans: Vec<(Candidate, RunPlan)>) -> Vec<(f64, Candidate, RunPlan)> {
-    let mut least = BTreeMap::new();
+///
+/// `least` is the work of the fastest of each size, as far as it is known.
+fn timed(
+    plans: Vec<(Candidate, RunPlan)>,
+    mut least: BTreeMap<usize, u64>,
+) -> Vec<(f64, Candidate, RunPlan)> {
     for (candidate, plan) in &plans {
         let work = least.entry(candidate.micro_batch).or_insert(u64::MAX);
         *work = plan.exec.work().clamp(1, *work);
@@ -223,7 +234,7 @@ fn timed(plans: Vec<(Candidate, RunPlan)>) -> Vec<(f64, Candidate, RunPlan)> {
     let mut timed: Vec<_> = plans.into_iter().map(time).collect();
     // A file costs disk traffic, and wears what it is written to.
     let last = |(_, c, plan): &(f64, Candidate, RunPlan)| {
-        (c.clipping == Clipping::TwoPass, c.late, plan.exec.file().is_some())
+        (c.late, c.clipping == Clipping::TwoPass, plan.exec.file().is_some())
     };
     timed.sort_by(|a, b| {
         let sequences = b.1.micro_batch.cmp(&a.1.micro_batch);

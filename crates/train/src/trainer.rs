@@ -128,14 +128,15 @@ impl<'p, 'w> Trainer<'p, 'w> {
         Ok(())
     }
 
-    /// Locks adapter, gradients, states and all that the executor works in, so that the system
-    /// never swaps them out.
+    /// Locks adapter, gradients, states, the rows of a softmax over some words and all that the
+    /// executor works in, so that the system never swaps them out.
     ///
     /// # Errors
     /// [`LockError`] when the system refuses, as it does beyond `RLIMIT_MEMLOCK`, or cannot.
     pub fn lock(&self) -> Result<(), LockError> {
         let Held { params, grads, state, .. } = &self.held;
         [params, grads, state].into_iter().try_for_each(Slab::lock)?;
+        self.union.iter().try_for_each(Union::lock)?;
         self.executor.lock()
     }
 

@@ -18,8 +18,10 @@ use crate::{Cx, Facts, Forward, GradRule, Limits, MAX_INPUTS, Op, Vjp};
 /// `G`, `V [rank, D / 2]` and `U [D / 2, rank]` of `f`, then those of `g`. With `U` zero it changes
 /// nothing, which is how to start it. Its inverse is `b = b' - g(a')`, `a = a' - f(b)`: additive
 /// coupling, as in reversible residual networks (Gomez et al. 2017). What comes back differs from
-/// the input by rounding alone: in `b` by at most a unit in the last place of the larger of `b`,
-/// `b'` and the product, in `a` by as much and what `f` makes of the error in `b`.
+/// the input by rounding alone. With a rank of at most 64, a product is added in one step: `b` is
+/// off by at most a unit in the last place of the larger of `b`, `b'` and the product, `a` by as
+/// much and what `f` makes of the error in `b`. A larger rank adds in steps of 64, each of which
+/// rounds.
 ///
 /// As a segment of its own it takes no checkpoint: see
 /// [`Segment::is_reversible`](crate::Segment::is_reversible).

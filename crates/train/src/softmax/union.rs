@@ -1,6 +1,6 @@
 //! The words of a micro-batch's softmax, and their rows of the head side by side.
 
-use lowtide_memory::{ByCategory, Category, Charge, Ledger, ReserveError, Slab};
+use lowtide_memory::{ByCategory, Category, Charge, Ledger, LockError, ReserveError, Slab};
 use lowtide_quant::formats::F32;
 use lowtide_quant::{BlockFormat, QMat};
 use lowtide_tape::Batch;
@@ -73,6 +73,11 @@ impl<'p, 'w> Union<'p, 'w> {
             targets: Vec::with_capacity(labelled),
             list: vec![0; neighbours.count()],
         })
+    }
+
+    /// Locks the packed rows in memory.
+    pub(crate) fn lock(&self) -> Result<(), LockError> {
+        self.rows.lock()
     }
 
     /// Gives everything back.

@@ -28,7 +28,7 @@ const LANES: usize = LEN / 2;
 /// Unpacks whole blocks. Says whether it knows the format, and the lengths fit it.
 ///
 /// # Safety
-/// AVX-512 F and F16C are there.
+/// AVX-512 F, BW, DQ, VL and F16C are there.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
 pub(crate) unsafe fn unpack(
     format: &'static dyn BlockFormat,

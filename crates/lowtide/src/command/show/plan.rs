@@ -140,15 +140,16 @@ fn computing(report: &PlanReport) -> String {
 
 /// What an update costs besides memory.
 fn pace(report: &PlanReport) -> String {
-    let seconds = match report.seconds_per_update {
-        few @ ..10.0 => format!("{few:.1}"),
-        many => format!("{many:.0}"),
+    let time = match report.seconds_per_update {
+        little @ ..0.1 => format!("{:.0} ms", little * 1e3),
+        few @ ..10.0 => format!("{few:.1} s"),
+        many => format!("{many:.0} s"),
     };
     let disk = match report.disk_bytes_per_update {
         0 => String::new(),
         traffic => format!(", and {} to and from disk", bytes(traffic)),
     };
-    format!("about {seconds} s at most{disk}")
+    format!("about {time} at most{disk}")
 }
 
 fn peak(report: &PlanReport) -> String {
@@ -162,7 +163,6 @@ fn peak(report: &PlanReport) -> String {
 }
 
 fn alternatives(report: &PlanReport) -> String {
-    let whole = report.alternatives.iter().map(|row| row.micro_batch).max();
     let rows: Vec<_> = report
         .alternatives
         .iter()
@@ -180,7 +180,7 @@ fn alternatives(report: &PlanReport) -> String {
             if let Some(rows) = row.tile_rows {
                 name = format!("{name}, {rows} rows");
             }
-            if whole.is_some_and(|whole| row.micro_batch < whole) {
+            if row.micro_batch < report.batch_size {
                 name = format!("{name}, {} at once", row.micro_batch);
             }
             if row.clipping == "two-pass" {
@@ -241,6 +241,7 @@ mod tests {
             clipping: "whole",
             steps: 96,
             sequences_per_update: 1,
+            batch_size: 1,
             micro_batch: 1,
             tokens_max: 512,
             labelled_max: 500,
@@ -317,7 +318,8 @@ Ways to run it: what each would hold, and the predicted time of an update
 
     #[test]
     fn what_is_computed_at_once_and_where_its_size_comes_from_are_told() {
-        let base = PlanReport { sequences_per_update: 8, micro_batch: 8, ..report() };
+        let base =
+            PlanReport { sequences_per_update: 8, batch_size: 8, micro_batch: 8, ..report() };
         let text = plan(&base);
         assert!(text.contains("an update's 8 sequences, up to 512 tokens"), "{text}");
         let mut parts = PlanReport { micro_batch: 2, ..base };
