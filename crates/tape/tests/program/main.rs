@@ -7,6 +7,7 @@ mod gradients;
 mod model;
 mod plans;
 mod policies;
+mod random_graphs;
 mod reversible;
 mod sinks;
 mod some_words;
