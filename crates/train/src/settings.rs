@@ -36,12 +36,12 @@ pub struct Settings {
     /// Updates to make.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
-    /// Sequences in a micro-batch.
+    /// Sequences of a batch.
     pub batch_size: usize,
-    /// Micro-batches in an update.
+    /// Batches in an update.
     pub grad_accum: usize,
-    /// Sequences computed at once: `all` of a micro-batch, a number of them, `fit`, which is fewer
-    /// than all where no plan for all fits the budget, or `auto`, whatever the fastest plan takes.
+    /// Sequences computed at once: `all` of a batch, a number of them, `fit`, which is fewer than
+    /// all where no plan for all fits the budget, or `auto`, whatever the fastest plan takes.
     pub micro_batch: String,
     /// Tokens of the longest sequence; longer examples are truncated.
     pub max_seq_len: usize,
@@ -88,7 +88,8 @@ pub struct Settings {
     /// it when not given. Changes what is computed, in training and in evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sliding_window: Option<usize>,
-    /// What is kept from forward to backward: `auto`, `store`, `block`, `every:N` or `sqrt`.
+    /// What is kept from forward to backward: `auto`, `store`, `selective`, `block`,
+    /// `every:N` or `sqrt`.
     pub checkpointing: String,
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
     /// than the precision allows.
@@ -256,9 +257,7 @@ impl Settings {
                 return bad(field, count.to_string(), "a whole number from 1 to 1048576");
             }
         }
-        if self.sliding_window == Some(0) {
-            return bad("sliding-window", "0".into(), "at least 1: a token sees itself");
-        }
+        check_window(self.sliding_window)?;
         if self.max_seq_len < 2 {
             return bad("max-seq-len", self.max_seq_len.to_string(), "at least 2");
         }
@@ -334,6 +333,20 @@ impl Settings {
 pub struct BudgetError {
     /// What was given.
     pub text: String,
+}
+
+/// Whether a window over the last tokens has room for one.
+///
+/// # Errors
+/// [`SettingsError::BadValue`] when it is 0.
+pub fn check_window(window: Option<usize>) -> Result<(), SettingsError> {
+    match window {
+        Some(0) => {
+            let (field, expected) = ("sliding-window", "at least 1: a token sees itself");
+            Err(SettingsError::BadValue { field, found: "0".into(), expected })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads a size such as `256MiB`, `1.5 GB` or `4096`. KB, MB and GB are powers of ten; KiB, MiB and

@@ -149,7 +149,7 @@ pub(crate) struct EvalArgs {
     #[arg(default_value_t = 512, help_heading = "Evaluation")]
     #[arg(allow_negative_numbers = true)]
     pub(crate) max_seq_len: usize,
-    /// Sequences in a batch
+    /// Sequences of a batch
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Evaluation")]
     #[arg(allow_negative_numbers = true)]
     pub(crate) batch_size: usize,

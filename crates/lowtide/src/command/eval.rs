@@ -1,6 +1,6 @@
 //! `lowtide eval`: loss, perplexity and accuracy.
 
-use lowtide::train::{SettingsError, StreamWeights, evaluate_telling, parse_bytes};
+use lowtide::train::{SettingsError, StreamWeights, check_window, evaluate_telling, parse_bytes};
 use lowtide::{EvalSettings, Event};
 
 use super::args::EvalArgs;
@@ -34,12 +34,8 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
 }
 
 fn settings(args: &EvalArgs) -> Result<EvalSettings, SettingsError> {
-    let window = args.sliding_window.unwrap_or(1);
-    let sizes = [
-        ("max-seq-len", args.max_seq_len, 2),
-        ("batch-size", args.batch_size, 1),
-        ("sliding-window", window, 1),
-    ];
+    check_window(args.sliding_window)?;
+    let sizes = [("max-seq-len", args.max_seq_len, 2), ("batch-size", args.batch_size, 1)];
     for (field, given, least) in sizes {
         if given < least {
             let expected = if least == 1 { "at least 1" } else { "at least 2" };

@@ -92,16 +92,16 @@ struct TrainingFlags {
     #[arg(long, alias = "iters", value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     max_steps: Option<u64>,
-    /// Sequences in a micro-batch [default: 1]
+    /// Sequences of a batch [default: 1]
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     batch_size: Option<usize>,
-    /// Micro-batches in an update [default: 1]
+    /// Batches in an update [default: 1]
     #[arg(long, alias = "gradient-accumulation-steps", value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     grad_accum: Option<usize>,
-    /// Sequences computed at once, for the same update but for its last bits: all of a micro-batch,
-    /// a number of them, fit (all, or fewer where nothing else fits the budget), auto (whatever is
+    /// Sequences computed at once, for the same update but for its last bits: all of a batch, a
+    /// number of them, fit (all, or fewer where nothing else fits the budget), auto (whatever is
     /// fastest within it) [default: fit]
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]

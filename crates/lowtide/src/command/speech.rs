@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lowtide::runtime::{Request, RuntimeError, Sampling, SessionSettings};
-use lowtide::train::{SettingsError, parse_bytes};
+use lowtide::train::{SettingsError, check_window, parse_bytes};
 
 use super::args::Voice;
 use super::failure::Failure;
@@ -79,9 +79,7 @@ impl SpeechFlags {
         if self.context == Some(0) {
             return Err(bad("context", &0, "a whole number from 1").into());
         }
-        if self.sliding_window == Some(0) {
-            return Err(bad("sliding-window", &0, "a whole number from 1").into());
-        }
+        check_window(self.sliding_window)?;
         inputs::base("model", &self.model, voice)?;
         if let Some(adapter) = &self.adapter {
             inputs::check_adapter("adapter", adapter)?;

@@ -98,10 +98,39 @@ fn memory_stands_against_held_out_loss_lever_by_lever() {
     let page = fs::read_to_string(place.path("bench.html")).unwrap();
     assert!(page.contains("Memory against held-out loss") && !page.contains("<script"), "{page}");
 
-    let error = place.lowtide("bench --suite tradeoff --model model").failed(2);
-    assert!(error.starts_with("error: --data is missing, expected a base and "), "{error}");
+    // Nothing is measured first.
+    for suites in ["tradeoff", "step,tradeoff"] {
+        let ran = place.lowtide(&format!("bench --suite {suites} --model model"));
+        assert_eq!(ran.out, "", "{suites}");
+        let error = ran.failed(2);
+        assert!(error.starts_with("error: --data is missing, expected a base and "), "{error}");
+    }
     let error = place.lowtide("bench --suite tradeoff --data data.jsonl").failed(2);
     assert!(error.starts_with("error: --model is missing, expected a base and "), "{error}");
+}
+
+#[test]
+fn runs_that_cannot_be_as_asked_are_refused_before_any() {
+    let place = Place::new();
+    let line = "{\"input_ids\": [1, 2, 3]}\n";
+    fs::write(place.path("nine.jsonl"), line.repeat(9)).unwrap();
+    fs::write(place.path("none.jsonl"), "\n").unwrap();
+    for (code, flags, says) in [
+        (2, "--backend ndarray", "--backend is ndarray, expected simd, with which the suite"),
+        (2, "--precision exact,fast", "--precision is exact,fast, expected exact: the suite"),
+        (2, "--isa all", "--isa is all, expected one instruction set for the suite tradeoff"),
+        (2, "--threads 1,2", "--threads is 1,2, expected one number of threads for the suite"),
+        (
+            1,
+            "--model model --data nine.jsonl",
+            "--data nine.jsonl: 9 examples in it, where the suite tradeoff holds out every 10th; \
+             expected at least 10\n",
+        ),
+        (1, "--model model --data none.jsonl", "--data none.jsonl: no examples in it\n"),
+    ] {
+        let error = place.lowtide(&format!("bench --quick --suite tradeoff {flags}")).failed(code);
+        assert!(error.starts_with(&format!("error: {says}")), "{flags}: {error}");
+    }
 }
 
 #[test]

@@ -49,14 +49,17 @@ fn bad_usage_exits_2() {
         ("plan", "--gradient partial --partial-blocks 0", "--partial-blocks is 0, expected 1"),
         ("plan", "--gradient partial --partial-blocks 9", "--partial-blocks is 9 of 2 trained"),
         ("plan", "--precision quick", "[possible values: exact, balanced, fast]"),
-        ("plan", "--sliding-window 0", "error: --sliding-window is 0, expected at least 1"),
-        ("eval", "--sliding-window 0", "error: --sliding-window is 0, expected at least 1"),
         ("plan", "--softmax union:0", "error: --softmax is union:0, expected exact, or union:K"),
         ("eval", "--batch-size 0", "error: --batch-size is 0, expected at least 1\n"),
         ("eval", "--max-seq-len 1", "error: --max-seq-len is 1, expected at least 2\n"),
     ] {
         let error = place.on_model(&format!("{command} {flags}")).failed(2);
         assert!(error.contains(says), "{flags}: {error}");
+    }
+    for command in ["plan --data data.jsonl", "eval --data data.jsonl", "generate -p a"] {
+        let error = place.lowtide(&format!("{command} --model model --sliding-window 0")).failed(2);
+        let says = "error: --sliding-window is 0, expected at least 1: a token sees itself\n";
+        assert_eq!(error, says, "{command}");
     }
     // No processor has both.
     let foreign = ["avx2", "neon"].map(|isa| place.on_model(&format!("plan --isa {isa}")));

@@ -93,6 +93,13 @@ fn tiles(run: &Run) -> Markup {
             @let off = format!("gradient cosine {:.6} to the exact one", error.gradient_cosine);
             (tile("Softmax", &format!("{}, approximate", s.softmax), &off))
         }
+        @if let Some(how) = shortcut(&s.gradient) {
+            (tile("Gradient", &format!("{}, approximate", s.gradient), how))
+        }
+        @if let Some(window) = s.sliding_window {
+            (tile("Sliding window", &format!("{} tokens", whole(window as u64)),
+                "the most that a token sees in any layer"))
+        }
         (tile("Peak memory held", &bytes(s.peak_bytes), &as_planned))
         @if let (Some(anon), Some(over)) = (s.rss_anon_peak_bytes, over) {
             @let beyond = format!("{} beyond the plan", bytes(over));
@@ -103,6 +110,15 @@ fn tiles(run: &Run) -> Markup {
         (tile("Trained", &whole(s.trainable_parameters as u64), "numbers in the adapter"))
         (tile("Learned from", &format!("{} tokens", whole(s.tokens)),
             &format!("{} of them labelled", whole(s.labelled_tokens))))
+    }
+}
+
+/// What an approximate gradient is made of; none for the gradient itself.
+fn shortcut(gradient: &str) -> Option<&'static str> {
+    match gradient {
+        "mezo" => Some("two losses in a random direction"),
+        "partial" => Some("backward through a few drawn blocks"),
+        _ => None,
     }
 }
 

@@ -103,6 +103,24 @@ fn classed<'d>(doc: &'d roxmltree::Document<'_>, class: &str) -> Vec<roxmltree::
 }
 
 #[test]
+fn a_page_says_what_is_approximate() {
+    let of = |gradient: &str, sliding_window| {
+        let mut run = run();
+        run.summary = Summary { gradient: gradient.into(), sliding_window, ..run.summary };
+        let mut body = String::new();
+        parsed(&page(&run), |doc| body = words(doc.root_element()));
+        body
+    };
+    let mezo = of("mezo", Some(1024));
+    assert!(mezo.contains("Gradient mezo, approximate two losses in a random direction"), "{mezo}");
+    assert!(mezo.contains("Sliding window 1,024 tokens the most that a token sees"), "{mezo}");
+    let partial = of("partial", None);
+    assert!(partial.contains("partial, approximate backward through a few"), "{partial}");
+    let exact = of("backprop", None);
+    assert!(!exact.contains("approximate") && !exact.contains("Sliding window"), "{exact}");
+}
+
+#[test]
 fn a_page_shows_the_run_it_was_given() {
     parsed(&page(&run()), |doc| {
         let body = words(doc.root_element());

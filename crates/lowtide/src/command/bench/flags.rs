@@ -19,10 +19,11 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     #[arg(default_value = "kernels", help_heading = "What")]
     suite: Vec<Suite>,
-    /// Base for all but kernels and papers: as elsewhere, or qwen2.5-0.5b-shape (random weights)
+    /// Base for step, generate, memory and gradients: as elsewhere, or qwen2.5-0.5b-shape (random
+    /// weights); and for tradeoff, with --data
     #[arg(long, short, value_name = "PATH", help_heading = "What")]
     pub(super) model: Option<PathBuf>,
-    /// Examples for tradeoff, with a base of yours; without both, the quickstart's
+    /// Examples for tradeoff, with --model; without both, the quickstart's
     #[arg(long, short, value_name = "PATH", help_heading = "What")]
     pub(super) data: Option<PathBuf>,
     /// Updates of each run of tradeoff [default: 60, quick 20]

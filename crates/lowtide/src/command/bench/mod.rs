@@ -23,6 +23,7 @@ use super::{inputs, show};
 use contenders::Contenders;
 pub(crate) use flags::BenchArgs;
 use flags::Suite;
+use tradeoff::Ground;
 
 /// Tokens of a step unless told otherwise.
 const TOKENS: usize = 512;
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let base = base(args)?;
     let peers = args.peers.as_deref().map(read_peers).transpose();
     let peers = peers.map_err(BenchError::from)?.unwrap_or_default();
-    check(args, base.as_ref())?;
+    let ground = check(args, base.as_ref())?;
     let contenders = Contenders::start(args)?;
     let console = RefCell::new(Console::new(args.voice()));
 
@@ -67,8 +68,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         papers: report.papers,
     } = found?;
 
-    if args.suites().contains(&Suite::Tradeoff) {
-        let (model, rows) = tradeoff::run(args, &console)?;
+    if let Some(ground) = &ground {
+        let (model, rows) = tradeoff::run(ground, &console)?;
         console.borrow_mut().settle();
         report.model.get_or_insert(model);
         report.tradeoff = rows;
@@ -87,15 +88,19 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     Ok(console.finish()?)
 }
 
-/// Refuses what would only come to light after minutes of measuring.
-fn check(args: &BenchArgs, base: Option<&Base>) -> Result<(), Failure> {
+/// Refuses what would only come to light after minutes of measuring. What the suite that trains
+/// needs is found on the way.
+fn check(args: &BenchArgs, base: Option<&Base>) -> Result<Option<Ground>, Failure> {
     for path in [&args.json, &args.html].into_iter().flatten() {
         check_writable(path)?;
     }
     if args.suites().contains(&Suite::Kernels) {
         suites::check_filter(extent(args), args.filter.as_deref())?;
     }
-    Ok(base.map_or(Ok(()), |base| base.check(tokens(args)))?)
+    if let Some(base) = base {
+        base.check(tokens(args))?;
+    }
+    args.suites().contains(&Suite::Tradeoff).then(|| Ground::of(args)).transpose()
 }
 
 fn extent(args: &BenchArgs) -> Extent {

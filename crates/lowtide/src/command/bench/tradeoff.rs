@@ -11,10 +11,11 @@ use lowtide::bench::{BenchError, TradeoffRow};
 use lowtide::convert::{self, Kind};
 use lowtide::data::DataFiles;
 use lowtide::runtime::OpenBase;
-use lowtide::train::{SettingsError, TrainError};
+use lowtide::train::{Precision, SettingsError, TrainError};
 use rayon::ThreadPoolBuilder;
+use tempfile::TempDir;
 
-use super::flags::BenchArgs;
+use super::flags::{BenchArgs, Instructions};
 use crate::command::computing::{Arithmetic, BackendName, IsaName};
 use crate::command::console::Console;
 use crate::command::failure::Failure;
@@ -30,6 +31,9 @@ struct Extent {
     types: &'static [Kind],
 }
 
+/// One of so many examples is held out where none are.
+const APART: usize = 10;
+
 const FULL: Extent = Extent {
     updates: 60,
     tokens: 512,
@@ -39,26 +43,90 @@ const FULL: Extent = Extent {
 const QUICK: Extent =
     Extent { updates: 20, tokens: 128, examples: (200, 24), types: &[Kind::F16, Kind::Q4_0] };
 
+/// What all runs have in common, looked at before anything is measured.
+pub(super) struct Ground {
+    /// Holds the examples, and whatever the runs write.
+    place: TempDir,
+    /// The run that all others differ from.
+    base: Settings,
+    /// Blocks of the model.
+    layers: usize,
+    types: &'static [Kind],
+    quick: bool,
+    isa: IsaName,
+    threads: usize,
+}
+
+impl Ground {
+    /// # Errors
+    /// When the runs cannot heed a flag, or the base or the examples cannot be used.
+    pub(super) fn of(args: &BenchArgs) -> Result<Self, Failure> {
+        let (isa, threads) = computing(args)?;
+        let place =
+            tempfile::tempdir().map_err(|error| unwritten(&std::env::temp_dir(), &error))?;
+        let extent = if args.quick { QUICK } else { FULL };
+        let base = base(args, place.path(), &extent)?;
+        base.check()?;
+        let open = OpenBase::open(&base.model).map_err(BenchError::from)?;
+        let layers = open.config().num_hidden_layers;
+        Ok(Self { place, base, layers, types: extent.types, quick: args.quick, isa, threads })
+    }
+}
+
+/// Instructions and threads of every run. Contenders do not take turns here.
+fn computing(args: &BenchArgs) -> Result<(IsaName, usize), Failure> {
+    let words = |names: Vec<String>| names.join(",");
+    if args.backend.iter().all(|name| *name == BackendName::Ndarray) {
+        return Err(Failure::flag(
+            "backend",
+            "ndarray",
+            "simd, with which the suite tradeoff trains",
+        ));
+    }
+    if args.precision.iter().any(|precision| *precision != Precision::Exact) {
+        let found = words(args.precision.iter().map(|one| one.name().to_owned()).collect());
+        let expected = "exact: the suite tradeoff tries the others by itself";
+        return Err(Failure::flag("precision", found, expected));
+    }
+    let isa = match args.isa[..] {
+        [] => IsaName::Auto,
+        [Instructions::Of(isa)] => IsaName::Of(isa),
+        _ => {
+            let name = |one: &Instructions| match one {
+                Instructions::All => "all".to_owned(),
+                Instructions::Of(isa) => isa.to_string(),
+            };
+            let found = words(args.isa.iter().map(name).collect());
+            return Err(Failure::flag("isa", found, "one instruction set for the suite tradeoff"));
+        }
+    };
+    match args.threads[..] {
+        [] => Ok((isa, cores())),
+        [threads] => Ok((isa, usize::from(threads))),
+        _ => {
+            let found = words(args.threads.iter().map(u16::to_string).collect());
+            Err(Failure::flag("threads", found, "one number of threads for the suite tradeoff"))
+        }
+    }
+}
+
 /// Makes all runs and tells rows as they come.
 ///
 /// # Errors
-/// When the base or the data cannot be used, or a run fails.
+/// When a run fails.
 pub(super) fn run(
-    args: &BenchArgs,
+    ground: &Ground,
     console: &RefCell<Console>,
 ) -> Result<(String, Vec<TradeoffRow>), Failure> {
-    let place = tempfile::tempdir().map_err(|error| unwritten(&std::env::temp_dir(), &error))?;
-    let extent = if args.quick { QUICK } else { FULL };
-    let base = base(args, place.path(), &extent)?;
+    let Ground { place, base, layers, types, quick, isa, threads } = ground;
+    let (isa, threads) = (*isa, *threads);
     let name = base.model.file_name().map_or_else(String::new, |name| name.display().to_string());
-    let threads = args.threads.first().map_or_else(cores, |&threads| usize::from(threads));
     let pool = ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let layers = OpenBase::open(&base.model).map_err(BenchError::from)?.config().num_hidden_layers;
     let start = |words: &str| {
         console.borrow_mut().advance(0, 1, words.to_owned(), String::new());
     };
-    let mut types = Vec::new();
-    for kind in extent.types {
+    let mut converted = Vec::new();
+    for kind in *types {
         start(&format!("converting to {}", kind.name()));
         let output = place.path().join(format!("{}.gguf", kind.name()));
         let conversion = convert::Settings {
@@ -69,9 +137,9 @@ pub(super) fn run(
         };
         let convert = || convert::convert(&conversion, &mut |_| ()).map(drop).map_err(Box::new);
         pool.install(convert).map_err(Failure::Conversion)?;
-        types.push((kind.name().to_owned(), output));
+        converted.push((kind.name().to_owned(), output));
     }
-    let trials: Vec<Trial> = suites::trials(&base, &types, layers, args.quick);
+    let trials: Vec<Trial> = suites::trials(base, &converted, *layers, *quick);
     // One that cannot start should say so before minutes of others.
     for trial in &trials {
         trial.settings.check()?;
@@ -81,9 +149,7 @@ pub(super) fn run(
         let arithmetic = Arithmetic::from(settings);
         let compute = machine::compute(BackendName::Simd, arithmetic);
         let backend = compute
-            .and_then(|compute| {
-                machine::backend(BackendName::Simd, IsaName::Auto, compute, threads)
-            })
+            .and_then(|compute| machine::backend(BackendName::Simd, isa, compute, threads))
             .map_err(|failure| {
                 refused = Some(failure);
                 TrainError::Unsupported("the backend cannot compute this".into())
@@ -145,6 +211,9 @@ fn missing(field: &'static str) -> SettingsError {
 
 /// The first of the examples, and of those that are held out, in a folder: each run measures itself
 /// on them twice. Where no file is held out, every tenth example is.
+///
+/// # Errors
+/// When a file cannot be read, or nothing of it is left to learn from or to hold out.
 fn some_examples(
     data: &Path,
     place: &Path,
@@ -152,16 +221,18 @@ fn some_examples(
 ) -> Result<PathBuf, Failure> {
     let files = DataFiles::find(data).map_err(BenchError::from)?;
     let folder = place.join("data");
-    let copy = || -> io::Result<()> {
+    let copy = || -> io::Result<(usize, usize)> {
         fs::create_dir_all(&folder)?;
         let mut train = BufWriter::new(File::create(folder.join("train.jsonl"))?);
         let mut valid = BufWriter::new(File::create(folder.join("valid.jsonl"))?);
-        let lines = |path: &Path| File::open(path).map(|file| BufReader::new(file).lines());
+        let filled = |line: &io::Result<String>| !line.as_ref().is_ok_and(|l| l.trim().is_empty());
+        let lines =
+            |path: &Path| File::open(path).map(|file| BufReader::new(file).lines().filter(filled));
         let apart = files.valid.is_none();
         let (mut learned, mut kept) = (0, 0);
         for (index, line) in lines(&files.train)?.enumerate() {
             let line = line?;
-            if apart && index % 10 == 9 && kept < held_out {
+            if apart && index % APART == APART - 1 && kept < held_out {
                 writeln!(valid, "{line}")?;
                 kept += 1;
             } else if learned < examples {
@@ -172,10 +243,12 @@ fn some_examples(
         if let Some(file) = &files.valid {
             for line in lines(file)?.take(held_out) {
                 writeln!(valid, "{}", line?)?;
+                kept += 1;
             }
         }
         train.flush()?;
-        valid.flush()
+        valid.flush()?;
+        Ok((learned, kept))
     };
     let jsonl = |path: &PathBuf| path.extension().is_some_and(|end| end == "jsonl");
     if !jsonl(&files.train) || !files.valid.iter().all(jsonl) {
@@ -183,8 +256,18 @@ fn some_examples(
         let (field, found) = ("data", data.display().to_string());
         return Err(SettingsError::BadValue { field, found, expected }.into());
     }
-    copy().map_err(|error| unwritten(data, &error))?;
-    Ok(folder)
+    let (learned, kept) = copy().map_err(|error| unwritten(data, &error))?;
+    let (path, reason) = match (learned, kept, files.valid) {
+        (0, _, _) => (files.train, "no examples in it".to_owned()),
+        (_, 0, Some(valid)) => (valid, "no examples in it".to_owned()),
+        (_, 0, None) => {
+            let there =
+                format!("examples in it, where the suite tradeoff holds out every {APART}th");
+            (files.train, format!("{learned} {there}; expected at least {APART}"))
+        }
+        _ => return Ok(folder),
+    };
+    Err(Failure::Input { flag: "data", path, reason })
 }
 
 fn unwritten(path: &Path, error: &io::Error) -> Failure {
