@@ -119,7 +119,7 @@ fn all_with(toolchain: &Toolchain) -> Result<()> {
     Ok(())
 }
 
-/// The programs on the processors that they run on, those of the crates above first, since they take
+/// The programs on the processors that they run on, those of the crates above first: they take
 /// longest.
 fn jobs<'a>(programs: &'a [Program], toolchain: &'a Toolchain) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
