@@ -250,7 +250,8 @@ fn papers(rows: &[PaperRow]) -> Markup {
         div class="scroll" { table {
             thead { tr {
                 th { "setting" } th { "tokens" } th { "contender" } th { "published" }
-                th { "planned" } th { "share" } th { "charged" } th { "grown" } th { "an update" }
+                th { "planned" } th { "share" } th { "charged" } th { "grown" }
+                th { "with base" } th { "an update" }
             } }
             tbody { @for row in rows { tr {
                 th { (row.model) ", " (row.terms) }
@@ -261,6 +262,7 @@ fn papers(rows: &[PaperRow]) -> Markup {
                 td { (share(row).map_or(NONE.into(), |share| format!("{:.0} %", 100.0 * share))) }
                 td { (row.run.map_or(NONE.into(), |run| bytes(run.charged_bytes))) }
                 td { (row.run.and_then(|run| run.grown_bytes).map_or(NONE.into(), bytes)) }
+                td { (row.run.and_then(|run| run.resident_bytes).map_or(NONE.into(), bytes)) }
                 td { (row.run.map_or("planned alone".into(), |run| time(run.seconds))) }
             } } }
         } }

@@ -179,6 +179,10 @@ pub struct PaperRun {
     pub charged_bytes: u64,
     /// By how much the process grew, as the system tells it, where it does.
     pub grown_bytes: Option<u64>,
+    /// The most that was resident, the base included, as the system tells it, where it does. The
+    /// base is made of random numbers, and lies on the heap.
+    #[serde(default)]
+    pub resident_bytes: Option<u64>,
     /// Seconds, with all that is touched for the first time.
     pub seconds: f64,
 }

@@ -81,6 +81,7 @@ fn report() -> Report {
             run: Some(PaperRun {
                 charged_bytes: 25 << 20,
                 grown_bytes: Some(26 << 20),
+                resident_bytes: Some(99 << 20),
                 seconds: 4.25,
             }),
         }],
@@ -166,7 +167,10 @@ fn json_has_the_fields_that_the_book_names_and_reads_back() {
         "run",
     ];
     assert_eq!(keys(&json["papers"][0]), fields);
-    assert_eq!(keys(&json["papers"][0]["run"]), ["charged_bytes", "grown_bytes", "seconds"]);
+    assert_eq!(
+        keys(&json["papers"][0]["run"]),
+        ["charged_bytes", "grown_bytes", "resident_bytes", "seconds"]
+    );
     assert_eq!(keys(&result["seconds"]), ["low", "median", "high"]);
     assert_eq!((&result["limit"], &result["share"]), (&"compute".into(), &0.25.into()));
     assert_eq!(result["tokens_per_second"], 512.0);

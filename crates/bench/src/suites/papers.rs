@@ -184,13 +184,14 @@ impl Setting {
         let seconds = start.elapsed().as_secs_f64();
         watch.look();
         let after = watch.peak();
+        let resident_bytes = after.zip(memory_now().file_bytes).map(|(heap, file)| heap + file);
         trainer.release(&mut ledger);
         let loss = update?.sum.mean();
         if !loss.is_finite() {
             return Err(BenchError::Loss { contender: contender.label.into(), loss });
         }
         let grown_bytes = before.zip(after).map(|(before, after)| after.saturating_sub(before));
-        Ok(PaperRun { charged_bytes: ledger.peak(), grown_bytes, seconds })
+        Ok(PaperRun { charged_bytes: ledger.peak(), grown_bytes, resident_bytes, seconds })
     }
 }
 

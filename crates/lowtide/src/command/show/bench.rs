@@ -156,20 +156,22 @@ pub(crate) fn papers(rows: &[PaperRow]) -> String {
         if row.terms != terms {
             terms = &row.terms;
             line(&mut text, &format!("\n{terms}"));
-            let head = ("published", "planned", "charged", "grown", "an update");
+            let head = ["published", "planned", "charged", "grown", "with base", "an update"];
             let title = format!("  {:14}{:>7}  {:16}", "model", "tokens", "contender");
-            let figures = format!("{:>12}{:>12}{:>12}{:>12}", head.0, head.1, head.2, head.3);
-            line(&mut text, &format!("{title}{figures}{:>12}  plan", head.4));
+            let figures: String = head.map(|word| format!("{word:>13}")).concat();
+            line(&mut text, &format!("{title}{figures}  plan"));
         }
         let PaperRow { model, tokens, contender, .. } = row;
         let known = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), number::bytes);
         let (published, planned) = (known(row.published_bytes), number::bytes(row.planned_bytes));
         let charged = known(row.run.map(|run| run.charged_bytes));
         let grown = known(row.run.and_then(|run| run.grown_bytes));
+        let resident = known(row.run.and_then(|run| run.resident_bytes));
         let seconds = row.run.map_or_else(|| "-".to_owned(), |run| format!("{:.1} s", run.seconds));
+        let figures = [published, planned, charged, grown, resident, seconds];
+        let figures: String = figures.map(|figure| format!("{figure:>13}")).concat();
         let tile = row.tile_rows.map_or_else(String::new, |rows| format!(", {rows} rows"));
         let title = format!("  {model:14}{tokens:>7}  {contender:16}");
-        let figures = format!("{published:>12}{planned:>12}{charged:>12}{grown:>12}{seconds:>12}");
         line(&mut text, &format!("{title}{figures}  {}, {}{tile}", row.policy, row.store));
     }
     text
