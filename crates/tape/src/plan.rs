@@ -327,7 +327,8 @@ impl Plan {
     /// Columns of all values that are kept besides segment inputs.
     #[must_use]
     pub fn kept_columns(&self) -> usize {
-        self.forward.iter().skip(self.first).map(|s| s.kept).sum::<usize>() / self.limits.tokens
+        let kept = self.forward.iter().skip(self.first).map(|s| s.kept);
+        kept.sum::<usize>() / self.limits.tokens.max(1)
     }
 
     /// Labelled rows the head works on at a time.

@@ -168,10 +168,11 @@ pub(crate) fn choose(
     budget: Option<u64>,
     mut plan: impl FnMut(Candidate) -> RunPlan,
 ) -> (Option<(Candidate, RunPlan)>, Vec<PlanRow>) {
-    // What times are compared with does not depend on the budget.
+    // What times are compared with does not depend on the budget. Where there is `store`, it does
+    // no more work than `selective` without a bound.
     let mut least = BTreeMap::new();
-    let selective = |c: &&Candidate| matches!(c.checkpointing.policy, Policy::Selective { .. });
-    for candidate in candidates.iter().filter(selective) {
+    let selective = |c: &Candidate| matches!(c.checkpointing.policy, Policy::Selective { .. });
+    for candidate in candidates.iter().filter(|_| candidates.iter().all(selective)) {
         least.entry(candidate.micro_batch).or_insert_with(|| plan(*candidate).exec.work());
     }
     let mut plans: Vec<(Candidate, RunPlan)> = candidates
@@ -180,7 +181,6 @@ pub(crate) fn choose(
         .collect();
     // With nothing but inputs kept, `selective` is `block`, which is a candidate of its own.
     if plans.iter().any(|(candidate, _)| candidate.checkpointing.policy == Policy::Block) {
-        let selective = |c: &Candidate| matches!(c.checkpointing.policy, Policy::Selective { .. });
         plans.retain(|(c, plan)| plan.exec.kept_columns() > 0 || !selective(c));
     }
     let mut chosen = None;

@@ -6,7 +6,7 @@ use lowtide_data::Dataset;
 use lowtide_optim::{Noise, StepHyper, clip_factor};
 use lowtide_tape::{LossSum, Pair};
 
-use super::update::among;
+use super::update::filled;
 use super::{Trainer, Update};
 use crate::{Clip, TrainError};
 
@@ -44,10 +44,8 @@ impl Trainer<'_, '_> {
     ) -> Result<(f64, LossSum, u64), TrainError> {
         let (mut sums, mut tokens) = ([LossSum::default(); 2], 0);
         while examples.len() > 0 {
-            let batch =
-                self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
-            let batch = among(&mut self.union, batch)?;
-            self.micro_batches += 1;
+            let (some, counter) = (examples.by_ref().take(sequences), &mut self.micro_batches);
+            let batch = filled(&mut self.batch, &mut self.union, data, some, counter)?;
             tokens += batch.ids.len() as u64;
             let mut sides = Sides {
                 params: self.held.params.get(),

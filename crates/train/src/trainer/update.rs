@@ -10,7 +10,7 @@ use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum};
 use super::drawn::Drawn;
 use super::{Trainer, Update};
 use crate::softmax::Union;
-use crate::{Clip, Gradient, TrainError};
+use crate::{BatchBuffers, Clip, Gradient, TrainError};
 
 impl Trainer<'_, '_> {
     /// One update over the sequences that `examples` number, `sequences` of them in a micro-batch.
@@ -63,10 +63,8 @@ impl Trainer<'_, '_> {
         self.held.grads.get_mut::<f32>().fill(0.0);
         let ranges = self.drawn.as_ref().map_or(&self.ranges[..], Drawn::ranges);
         while examples.len() > 0 {
-            let batch =
-                self.batch.fill(data, examples.by_ref().take(sequences), self.micro_batches)?;
-            let batch = among(&mut self.union, batch)?;
-            self.micro_batches += 1;
+            let (some, counter) = (examples.by_ref().take(sequences), &mut self.micro_batches);
+            let batch = filled(&mut self.batch, &mut self.union, data, some, counter)?;
             let mut sink = Accumulate { grads: self.held.grads.get_mut(), ranges };
             tokens += batch.ids.len() as u64;
             sum += self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
@@ -107,9 +105,8 @@ impl Trainer<'_, '_> {
         scale: f32,
         hyper: StepHyper,
     ) -> Result<Update, TrainError> {
-        let batch = self.batch.fill(data, examples, self.micro_batches)?;
-        let batch = among(&mut self.union, batch)?;
-        self.micro_batches += 1;
+        let counter = &mut self.micro_batches;
+        let batch = filled(&mut self.batch, &mut self.union, data, examples, counter)?;
         let tokens = batch.ids.len() as u64;
         let (be, ranges, params) = (self.be, &self.ranges, self.held.params.get_mut::<f32>());
         let mut hyper = hyper;
@@ -222,11 +219,16 @@ impl Blocks<'_> {
     }
 }
 
-/// The batch with the softmax of training.
-pub(super) fn among<'b>(
+/// The next micro-batch of training, with its softmax; `counter` counts them.
+pub(super) fn filled<'b>(
+    buffers: &'b mut BatchBuffers,
     union: &'b mut Option<Union<'_, '_>>,
-    batch: Batch<'b>,
+    data: &Dataset,
+    examples: impl Iterator<Item = usize>,
+    counter: &mut u64,
 ) -> Result<Batch<'b>, TrainError> {
+    let batch = buffers.fill(data, examples, *counter)?;
+    *counter += 1;
     match union {
         Some(union) => union.over(batch),
         None => Ok(batch),
