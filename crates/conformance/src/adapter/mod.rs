@@ -118,8 +118,8 @@ impl Pair {
             gradients::check_equals_base(&self.double, double);
         }
         gradients::check_merge(&self.double, double);
-        gradients::check_decoding(&self.double, double);
         bits::check(&self.single, single);
         bits::check_close(self, single, double);
+        gradients::check_decoding(&self.double, double);
     }
 }
