@@ -49,10 +49,16 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+mod dora;
 mod lora;
+mod lora_fa;
+mod low_rank;
 #[cfg(feature = "alloc")]
 mod method;
 
-pub use lora::{Lora, RANK_MAX};
+pub use dora::Dora;
+pub use lora::Lora;
+pub use lora_fa::LoraFa;
+pub use low_rank::RANK_MAX;
 #[cfg(feature = "alloc")]
-pub use method::LoraMethod;
+pub use method::{DoraMethod, LoraFaMethod, LoraMethod, RsLoraMethod};

@@ -1,8 +1,8 @@
-//! LoRA through the suite that every method must pass.
+//! The LoRA family through the suite that every method must pass.
 
 use lowtide_adapter::Config;
 use lowtide_conformance::{AtInit, adapter};
-use lowtide_lora::LoraMethod;
+use lowtide_lora::{DoraMethod, LoraFaMethod, LoraMethod, RsLoraMethod};
 
 #[test]
 fn lora_conforms() {
@@ -19,6 +19,28 @@ fn lora_with_dropout_conforms() {
 fn rslora_conforms() {
     let config = Config { rank: 4, use_rslora: true, ..Config::default() };
     adapter(&LoraMethod, &config, AtInit::EqualsBase);
+}
+
+#[test]
+fn rslora_by_name_conforms() {
+    adapter(&RsLoraMethod, &Config { rank: 4, ..Config::default() }, AtInit::EqualsBase);
+}
+
+#[test]
+fn lora_fa_conforms() {
+    for dropout in [0.0, 0.3] {
+        let config = Config { rank: 3, alpha: 5.0, dropout, ..Config::default() };
+        adapter(&LoraFaMethod, &config, AtInit::EqualsBase);
+    }
+}
+
+#[test]
+fn dora_conforms() {
+    for dropout in [0.0, 0.3] {
+        let config = Config { rank: 3, alpha: 5.0, dropout, ..Config::default() };
+        let at_init = if dropout == 0.0 { AtInit::EqualsBase } else { AtInit::Anything };
+        adapter(&DoraMethod, &config, at_init);
+    }
 }
 
 #[test]
