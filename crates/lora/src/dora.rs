@@ -168,8 +168,8 @@ impl Dora {
         }
     }
 
-    /// `out = dy ⊙ (what m / n scales) / n`, whose sum over the rows is the gradient of `m`, without
-    /// the forward's output. `h` is the low-rank product of `x`.
+    /// `out = dy ⊙ (what m / n scales) / n`, whose sum over the rows is the gradient of `m`. The
+    /// forward's output is not read. `h` is the low-rank product of `x`.
     fn shares<F: Float>(
         &self,
         cx: &Cx<'_, F>,

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use lowtide_adapter::Registry;
 use lowtide_backend as backend;
 use lowtide_formats::{self as formats, Base};
-use lowtide_lora::LoraMethod;
+use lowtide_lora::{
+    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraMethod,
+};
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
     TargetModules, Weights, build,
@@ -18,7 +20,13 @@ use crate::{LoadedAdapter, RuntimeError};
 /// The adapter methods that come with Lowtide.
 #[must_use]
 pub fn registry<F: Float>() -> Registry<F> {
-    Registry::new().with(LoraMethod)
+    Registry::new()
+        .with(LoraMethod)
+        .with(RsLoraMethod)
+        .with(LoraFaMethod)
+        .with(DoraMethod)
+        .with(VeraMethod)
+        .with(QaLoraMethod)
 }
 
 /// A mapped base and what it means as a model.
