@@ -16,7 +16,7 @@
 //! |---|---|
 //! | scales | bf16, little-endian: the groups of the first line, then those of the next |
 //! | `int8` codes | one signed byte an element, in the tensor's own row-major order |
-//! | `int4` codes | half a byte an element in that order, each plus 8, the first in the lower half |
+//! | `int4` codes | half a byte an element in that order, each plus 8, the first lower |
 //!
 //! A tensor that stays in f32 is its numbers, little-endian.
 

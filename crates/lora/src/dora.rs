@@ -319,7 +319,7 @@ impl<F: Float> Adapter<F> for Dora {
         ratios(m, cx.fixed, ratio);
         for t in 0..y.rows() {
             for (y, &ratio) in y.row_mut(t).iter_mut().zip(&*ratio) {
-                *y = *y * ratio;
+                *y *= ratio;
             }
         }
         if let Some(bias) = cx.base.bias() {
@@ -362,7 +362,7 @@ impl<F: Float> Adapter<F> for Dora {
         for (at, row) in rows.enumerate() {
             let ratio = ratio(m[row], fixed[row]);
             for w in out.row_mut(at) {
-                *w = *w * ratio;
+                *w *= ratio;
             }
         }
         Ok(())

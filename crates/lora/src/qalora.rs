@@ -1,9 +1,9 @@
 //! QA-LoRA: low-rank updates that are constant over groups of the input.
 //!
 //! `y = x Wᵀ + b + s · (pool(x̃) Aᵀ) Bᵀ` with `A [r, I / g]`: the input is pooled over groups of
-//! `g` neighbours before the first factor. So the update of a row of the matrix is one number a group,
-//! and can be added to the minimum of each block of a format that has minima, without touching its
-//! codes: [`QaLora::group_corrections`] has these numbers.
+//! `g` neighbours before the first factor. So the update of a row of the matrix is one number a
+//! group, and can be added to the minimum of each block of a format that has minima, without
+//! touching its codes: [`QaLora::group_corrections`] has these numbers.
 //!
 //! Pooling is PEFT's: the mean of the group times the number of groups, `I / g`. Backward reads the
 //! pooled input only, `[T, I / g]`, which forward keeps.

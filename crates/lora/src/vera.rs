@@ -247,7 +247,7 @@ pub(crate) fn sharing<F: Float>(
 fn scale_columns<F: Float>(factors: &[F], mut m: MatMut<'_, F>) {
     for t in 0..m.rows() {
         for (value, &factor) in m.row_mut(t).iter_mut().zip(factors) {
-            *value = *value * factor;
+            *value *= factor;
         }
     }
 }
@@ -256,7 +256,7 @@ fn scale_columns<F: Float>(factors: &[F], mut m: MatMut<'_, F>) {
 fn multiply<F: Float>(other: Mat<'_, F>, mut out: MatMut<'_, F>) {
     for t in 0..other.rows() {
         for (out, &other) in out.row_mut(t).iter_mut().zip(other.row(t)) {
-            *out = *out * other;
+            *out *= other;
         }
     }
 }
