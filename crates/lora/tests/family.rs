@@ -21,9 +21,9 @@ fn config(rank: usize, alpha: f64) -> Config {
     Config { rank, alpha, ..Config::default() }
 }
 
-fn with(config: Config, options: &[(&str, &str)]) -> Config {
+fn with(config: &Config, options: &[(&str, &str)]) -> Config {
     let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    Config { options, ..config }
+    Config { options, ..config.clone() }
 }
 
 fn site(name: &str, in_features: usize, out_features: usize) -> SiteInfo {
@@ -177,7 +177,7 @@ fn lora_fa_keeps_the_low_rank_product_and_trains_the_second_factor() {
 #[test]
 fn vera_shares_its_matrices_among_all_sites() {
     let (narrow, wide) = (site("a.q_proj", 4, 3), site("a.down_proj", 6, 5));
-    let config = with(config(2, 1.0), &[("projection_prng_key", "3"), ("d_initial", "0.5")]);
+    let config = with(&config(2, 1.0), &[("projection_prng_key", "3"), ("d_initial", "0.5")]);
     let sites = [(&narrow, &config), (&wide, &config)];
     let built = Method::<f32>::build_all(&VeraMethod, &sites).unwrap();
     let [Some(first), Some(second)] = &built[..] else { panic!("two adapters") };
@@ -190,7 +190,7 @@ fn vera_shares_its_matrices_among_all_sites() {
     let sites = [(&narrow, &config), (&wide, &other)];
     let error = Method::<f32>::build_all(&VeraMethod, &sites).map(|_| ()).unwrap_err();
     assert!(matches!(&error, BuildError::BadSite { site, .. } if site == "a.down_proj"), "{error}");
-    let bad = with(config, &[("projection_prng_key", "-1")]);
+    let bad = with(&config, &[("projection_prng_key", "-1")]);
     let error = Method::<f32>::build(&VeraMethod, &narrow, &bad).map(|_| ()).unwrap_err();
     let text = "vera: option `projection_prng_key` is `-1`, expected a whole number from 0";
     assert_eq!(error.to_string(), text);
@@ -238,7 +238,7 @@ fn qalora_pools_groups_and_merges_one_number_a_group() {
 #[test]
 fn qalora_refuses_groups_that_do_not_fit() {
     let refused = |size: &str| {
-        let config = with(config(1, 1.0), &[("group_size", size)]);
+        let config = with(&config(1, 1.0), &[("group_size", size)]);
         let built = Method::<f32>::build(&QaLoraMethod, &site("a.k_proj", 48, 8), &config);
         built.map(|_| ()).unwrap_err().to_string()
     };
