@@ -286,6 +286,13 @@ impl<F: Float> Adapter<F> for Dora {
         self.lengths(be, base, (a, b), fixed, scratch);
     }
 
+    fn work(&self, rows: usize) -> u64 {
+        let (i, o, r) = (self.in_features, self.out_features, self.low.rank);
+        // With dropout the base is multiplied twice.
+        let base = if self.low.dropout > 0.0 { i * o } else { 0 };
+        (rows * (2 * (r * (i + o) + o) + base)) as u64
+    }
+
     fn req(&self, be: &dyn Backend<F>, base: &dyn Linear<F>, rows: usize) -> Req {
         let (i, o, r) = (self.in_features, self.out_features, self.low.rank);
         let tile = rows.min(QUANTUM);

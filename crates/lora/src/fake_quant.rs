@@ -140,6 +140,10 @@ impl<F: Float> Adapter<F> for FakeQuant<F> {
         self.inner.prepare(be, base, coded, fixed, rest);
     }
 
+    fn work(&self, rows: usize) -> u64 {
+        self.inner.work(rows) + self.len as u64
+    }
+
     fn req(&self, be: &dyn Backend<F>, base: &dyn Linear<F>, rows: usize) -> Req {
         self.inner.req(be, base, rows).plus(self.len)
     }

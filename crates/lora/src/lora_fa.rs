@@ -86,6 +86,10 @@ impl<F: Float> Adapter<F> for LoraFa {
         Keeps::PerRow(self.low.rank)
     }
 
+    fn work(&self, rows: usize) -> u64 {
+        2 * (rows * self.low.rank * (self.in_features + self.out_features)) as u64
+    }
+
     fn req(&self, be: &dyn Backend<F>, base: &dyn Linear<F>, rows: usize) -> Req {
         let (i, o, r) = (self.in_features, self.out_features, self.low.rank);
         let tile = self.low.tile_rows(rows);

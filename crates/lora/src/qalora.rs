@@ -143,6 +143,11 @@ impl<F: Float> Adapter<F> for QaLora {
         Keeps::PerRow(self.groups())
     }
 
+    fn work(&self, rows: usize) -> u64 {
+        let products = self.low.rank * (self.groups() + self.out_features);
+        2 * (rows * (products + self.in_features)) as u64
+    }
+
     fn req(&self, be: &dyn Backend<F>, base: &dyn Linear<F>, rows: usize) -> Req {
         let (o, r, groups) = (self.out_features, self.low.rank, self.groups());
         let matmul = |m, k, n| be.req(OpShape::Matmul { m, k, n });
