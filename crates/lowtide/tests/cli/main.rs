@@ -9,6 +9,7 @@ mod inspects;
 mod packaging;
 mod place;
 mod quickstart;
+mod ranks;
 mod refused;
 mod reports;
 mod runs;
