@@ -130,33 +130,49 @@ impl LoadedAdapter {
             return Err(refuse(format!("it adapts `{stray}`, which is not a site of this run")));
         }
         for site in sites {
-            let mut rest = &mut params[site.range.clone()];
-            for spec in &site.params {
-                let (into, after) = rest.split_at_mut(spec.len());
-                rest = after;
-                let (name, tensor) = self.tensor(&site.info.name, spec.name);
-                let Some(tensor) = tensor else {
-                    return Err(refuse(format!("tensor `{name}` is missing")));
-                };
-                if tensor.shape != spec.shape {
-                    let (found, want) = (tensor.shape, spec.shape);
-                    let reason = format!(
-                        "tensor `{name}` has shape {found:?}, this base and rank need {want:?}: \
-                         the adapter is of another base or another rank"
-                    );
-                    return Err(refuse(reason));
+            self.fill_site(hyper, site, &mut params[site.range.clone()])?;
+        }
+        Ok(())
+    }
+
+    /// Fills the parameters of one site, rows in the order of the base.
+    ///
+    /// # Errors
+    /// As [`fill`](Self::fill).
+    pub(crate) fn fill_site(
+        &self,
+        hyper: &Hyperparameters,
+        site: &Site,
+        params: &mut [f32],
+    ) -> Result<(), RuntimeError> {
+        let refuse =
+            |reason: String| RuntimeError::Adapter { path: self.path().to_owned(), reason };
+        let mut rest = params;
+        for spec in &site.params {
+            let (into, after) = rest.split_at_mut(spec.len());
+            rest = after;
+            let (name, tensor) = self.tensor(&site.info.name, spec.name);
+            let Some(tensor) = tensor else {
+                return Err(refuse(format!("tensor `{name}` is missing")));
+            };
+            if tensor.shape != spec.shape {
+                let (found, want) = (tensor.shape, spec.shape);
+                let reason = format!(
+                    "tensor `{name}` has shape {found:?}, this base and rank need {want:?}: the \
+                     adapter is of another base or another rank"
+                );
+                return Err(refuse(reason));
+            }
+            let values = tensor.to_f32_vec();
+            let stored = self.stored_rows(hyper, site, spec);
+            match (stored, permuted_rows(hyper, site, spec)) {
+                (None, Some(PermutedRows { heads, head_dim })) => {
+                    rows::permute(&values, into, heads, head_dim);
                 }
-                let values = tensor.to_f32_vec();
-                let stored = self.stored_rows(hyper, site, spec);
-                match (stored, permuted_rows(hyper, site, spec)) {
-                    (None, Some(PermutedRows { heads, head_dim })) => {
-                        rows::permute(&values, into, heads, head_dim);
-                    }
-                    (Some(PermutedRows { heads, head_dim }), None) => {
-                        rows::unpermute(&values, into, heads, head_dim);
-                    }
-                    _ => into.copy_from_slice(&values),
+                (Some(PermutedRows { heads, head_dim }), None) => {
+                    rows::unpermute(&values, into, heads, head_dim);
                 }
+                _ => into.copy_from_slice(&values),
             }
         }
         Ok(())

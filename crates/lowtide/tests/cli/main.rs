@@ -6,6 +6,7 @@ mod converts;
 mod home;
 mod hub;
 mod inspects;
+mod merges;
 mod packaging;
 mod place;
 mod quickstart;
