@@ -12,6 +12,7 @@ use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, load_adapter, regis
 use lowtide_tape::{Batch, Executor, Limits, Plan, Policy};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::golden::golden_dir;
+use lowtide_testkit::mlx::mlx_folder;
 
 fn golden(name: &str) -> PathBuf {
     golden_dir().join(name)
@@ -164,4 +165,16 @@ fn ranks_that_differ_are_refused() {
     std::fs::write(&path, data.finish().unwrap()).unwrap();
     let error = LoadedAdapter::open(&path).unwrap_err().to_string();
     assert!(error.ends_with("one rank for all modules is supported"), "{error}");
+}
+
+#[test]
+fn an_adapter_of_mlx_lm_is_the_one_of_peft() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, gguf) = (dir.path().join("mlx"), dir.path().join("base.gguf"));
+    let (base, peft) = (golden("llama_tied"), golden("llama_tied/lora"));
+    mlx_folder(&peft, &folder);
+    gguf_of(&base, &gguf);
+    for base in [base, gguf] {
+        assert!(run(&base, &folder) == run(&base, &peft), "{}", base.display());
+    }
 }
