@@ -13,7 +13,7 @@ use lowtide_tensor::Float;
 use crate::rope::inv_freq;
 use crate::targets::select;
 use crate::weights::{matrix, vector};
-use crate::{Adaptation, Config, ModelError, Site, Weights};
+use crate::{Adaptation, Config, ModelError, Site, TargetsError, Weights};
 
 /// A linear of a block.
 struct Linear {
@@ -83,7 +83,10 @@ impl<'a, 'w, F: Float> Blocks<'a, 'w, F> {
             .flat_map(|layer| linears(config).map(|linear| info(layer, &linear)))
             .collect();
         let selected = match &adaptation {
-            Some(a) => select(a.targets, a.layers, &infos, config.num_hidden_layers)?,
+            Some(a) => {
+                let selected = select(a.targets, a.layers, &infos, config.num_hidden_layers)?;
+                left(&selected, &infos, a)?
+            }
             None => alloc::vec![false; infos.len()],
         };
         let local = config.local.as_ref().map(|local| inv_freq(&local.rope, config.head_dim));
@@ -116,7 +119,10 @@ impl<'a, 'w, F: Float> Blocks<'a, 'w, F> {
             return Ok(None);
         };
         let info = &self.infos[site];
-        let adapter = adaptation.method.build(info, adaptation.config)?;
+        let Some(config) = adaptation.patterns.config_of(&info.name, adaptation.config) else {
+            return Ok(None);
+        };
+        let adapter = adaptation.method.build(info, &config)?;
         if let Some(adapter) = &adapter {
             let params = adapter.params().to_vec();
             let start = self.params;
@@ -126,6 +132,21 @@ impl<'a, 'w, F: Float> Blocks<'a, 'w, F> {
         }
         Ok(adapter)
     }
+}
+
+/// Those of the selected sites that rank patterns leave an adapter.
+fn left<F: Float>(
+    selected: &[bool],
+    infos: &[SiteInfo],
+    adaptation: &Adaptation<'_, F>,
+) -> Result<Vec<bool>, ModelError> {
+    let Adaptation { patterns, config, .. } = adaptation;
+    patterns.check(infos)?;
+    let left = |(info, &selected): (&SiteInfo, &bool)| {
+        selected && patterns.config_of(&info.name, config).is_some()
+    };
+    let left: Vec<bool> = infos.iter().zip(selected).map(left).collect();
+    if left.contains(&true) { Ok(left) } else { Err(TargetsError::NothingLeft.into()) }
 }
 
 /// A block that is being recorded. Names of modules are those within the block.

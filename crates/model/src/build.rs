@@ -9,7 +9,7 @@ use lowtide_tensor::Float;
 
 use crate::block::Blocks;
 use crate::weights::{matrix, vector};
-use crate::{Config, Layers, ModelError, TargetModules, Weights};
+use crate::{Config, Layers, ModelError, SitePatterns, TargetModules, Weights};
 
 /// Which sites get which adapter.
 #[derive(Clone, Copy)]
@@ -18,6 +18,8 @@ pub struct Adaptation<'a, F: Float> {
     pub method: &'a dyn Method<F>,
     /// What the method is told.
     pub config: &'a AdapterConfig,
+    /// What it is told otherwise at some sites.
+    pub patterns: &'a SitePatterns,
     /// Which linears of a block.
     pub targets: &'a TargetModules,
     /// Which blocks.

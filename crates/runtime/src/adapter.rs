@@ -13,7 +13,7 @@ use lowtide_formats::mlx::{self, MlxAdapter};
 use lowtide_formats::peft::{self, AdapterFiles};
 use lowtide_formats::safe::PermutedRows;
 use lowtide_formats::{Hyperparameters, Tensor, rows};
-use lowtide_model::{ModelError, Site, TargetsError};
+use lowtide_model::{ModelError, Site, SitePatterns, TargetsError};
 
 use crate::RuntimeError;
 
@@ -25,6 +25,8 @@ pub struct LoadedAdapter {
     pub kind: String,
     /// How its adapters are built.
     pub config: Config,
+    /// How they are built otherwise at some modules.
+    pub patterns: SitePatterns,
     /// The modules it adapts.
     pub modules: Vec<String>,
 }
@@ -65,24 +67,32 @@ impl LoadedAdapter {
     fn open_gguf(path: &Path) -> Result<Self, RuntimeError> {
         let file = GgufAdapter::open(path)?;
         let facts = file.facts();
-        let Some(rank) = facts.one_rank() else {
-            let reason = "its modules differ in rank: one rank for all modules is supported";
-            return Err(RuntimeError::Adapter { path: path.to_owned(), reason: reason.into() });
-        };
+        let rank = facts.common_rank();
         let config = Config { rank, alpha: facts.alpha_at(rank), dropout: 0.0, use_rslora: false };
+        let others = || facts.modules.iter().filter(|module| module.rank != rank);
+        let ranks = others().map(|module| (module.module.as_str(), module.rank));
+        // Only an alpha of 0, which stands for the rank, differs where the rank does.
+        let alphas = others().filter(|_| facts.alpha == 0.0);
+        let alphas = alphas.map(|m| (m.module.as_str(), facts.alpha_at(m.rank)));
+        let patterns = SitePatterns::new(ranks, alphas).map_err(|error| RuntimeError::Adapter {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
         let modules = facts.modules.iter().map(|module| module.module.clone()).collect();
-        Ok(Self { files: Files::Gguf(file), kind: "lora".into(), config, modules })
+        Ok(Self { files: Files::Gguf(file), kind: "lora".into(), config, patterns, modules })
     }
 
     fn open_peft(dir: &Path) -> Result<Self, RuntimeError> {
         let files = AdapterFiles::open(dir)?;
         let (config, pairs) = files.lora()?;
-        if !config.rank_pattern.is_empty() || !config.alpha_pattern.is_empty() {
-            let reason = "`rank_pattern` and `alpha_pattern` must be empty: one rank and one alpha \
-                          for all modules are supported";
-            return Err(RuntimeError::Adapter { path: dir.to_owned(), reason: reason.into() });
-        }
-        let modules = pairs.iter().map(|pair| pair.module.to_owned()).collect();
+        let modules: Vec<String> = pairs.iter().map(|pair| pair.module.to_owned()).collect();
+        let ranks = config.rank_pattern.iter().map(|(key, rank)| (key.as_str(), *rank));
+        let alphas = config.alpha_pattern.iter().map(|(key, alpha)| (key.as_str(), *alpha));
+        let patterns = SitePatterns::new(ranks, alphas).map_err(|error| RuntimeError::Adapter {
+            path: dir.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let patterns = patterns.matching(&modules);
         let config = Config {
             rank: config.r,
             alpha: config.lora_alpha,
@@ -90,7 +100,7 @@ impl LoadedAdapter {
             use_rslora: config.use_rslora,
         };
         let kind = files.peft_type().to_ascii_lowercase();
-        Ok(Self { files: Files::Peft(files), kind, config, modules })
+        Ok(Self { files: Files::Peft(files), kind, config, patterns, modules })
     }
 
     /// The folder or file.

@@ -111,7 +111,7 @@ pub fn finetune_until(
     }
     let mut run = Run {
         job: &job,
-        resolved: resolved(settings, &report),
+        resolved: resolved(&job, &report),
         sequences: report.micro_batch,
         stop,
         watch: &watch,
@@ -151,7 +151,8 @@ pub fn finetune_until(
 }
 
 /// The settings with nothing left to choose.
-fn resolved(settings: &Settings, plan: &PlanReport) -> Settings {
+fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
+    let settings = job.settings;
     let warmup_steps = settings.warmup_steps.unwrap_or(plan.steps.saturating_mul(3) / 100);
     let clipping = match plan.clipping {
         "off" => settings.clipping.clone(),
@@ -166,7 +167,7 @@ fn resolved(settings: &Settings, plan: &PlanReport) -> Settings {
         all if all == settings.batch_size => "all".into(),
         some => some.to_string(),
     };
-    Settings {
+    let mut resolved = Settings {
         warmup_steps: Some(warmup_steps),
         micro_batch,
         optimizer: plan.optimizer.clone(),
@@ -176,7 +177,9 @@ fn resolved(settings: &Settings, plan: &PlanReport) -> Settings {
         tile_rows: plan.tile_rows.map_or_else(|| "all".into(), |rows| rows.to_string()),
         compute: plan.compute.to_owned(),
         ..settings.clone()
-    }
+    };
+    resolved.set_patterns(&job.patterns);
+    resolved
 }
 
 /// Takes over what the plan settled.
@@ -398,7 +401,8 @@ impl Run<'_> {
             return Err(TrainError::Diverged { step, loss, lr: job.settings.lr });
         }
         let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
-        save_adapter(output, job.base.name(), hyper, sites, &job.config, trainer.params())?;
+        let told = (&job.config, &job.patterns);
+        save_adapter(output, job.base.name(), hyper, sites, told, trainer.params())?;
         let config = self.resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;

@@ -10,6 +10,7 @@ mod merges;
 mod packaging;
 mod place;
 mod quickstart;
+mod ranks;
 mod refused;
 mod reports;
 mod runs;
