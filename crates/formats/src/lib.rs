@@ -5,7 +5,8 @@
 //! - [`gguf`] is the container itself, reader and writer; [`safe`] the safetensors file; [`hf`] the
 //!   folder with its configs.
 //! - [`peft`] reads and writes adapter folders, [`gguf_adapter`] adapters as GGUF files, [`mlx`]
-//!   reads those of mlx-lm; [`rows`] is the row order in which GGUF files of some families keep the query and key projections.
+//!   reads those of mlx-lm; [`rows`] is the row order in which GGUF files of some families keep the
+//!   query and key projections.
 //! - [`atomic`] replaces files so that nobody ever sees half of one; a [`ScratchFile`] is space on
 //!   disk for what does not fit in memory.
 //!

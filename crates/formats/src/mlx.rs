@@ -6,8 +6,8 @@
 //! `scale · x A B`: the scale is not divided by the rank. Modules have HF names, and rows of q and
 //! k lie as in HF.
 //!
-//! [`MlxAdapter`] gives the pairs as PEFT has them: `A` `[rank, inputs]`, `B` `[outputs, rank]`, and
-//! alpha, which over the rank is the scale.
+//! [`MlxAdapter`] gives the pairs as PEFT has them: `A` `[rank, inputs]`, `B` `[outputs, rank]`,
+//! and alpha, which over the rank is the scale.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -205,12 +205,12 @@ impl MlxAdapter {
         let file = SafeFile::open(&path)?;
         let modules = describe(file.contents(), file.mapped().bytes(), &config)
             .map_err(|reason| Error::Adapter { path, reason })?;
-        let turned = |module: &str, end: &str| {
-            Turned::of(file.tensor(&format!("{module}{end}")).expect("a tensor that was looked at"))
-        };
-        let pairs = modules.into_iter().map(|MlxModule { module, .. }| {
-            let (a, b) = (turned(&module, DOWN), turned(&module, UP));
-            Pair { module, a, b }
+        // Both parts are there: they have been looked at.
+        let turned =
+            |module: &str, end: &str| file.tensor(&format!("{module}{end}")).map(Turned::of);
+        let pairs = modules.into_iter().filter_map(|MlxModule { module, .. }| {
+            let (a, b) = (turned(&module, DOWN)?, turned(&module, UP)?);
+            Some(Pair { module, a, b })
         });
         let pairs = pairs.collect();
         Ok(Self { dir: dir.to_path_buf(), config, file_bytes: file.file_bytes(), pairs })

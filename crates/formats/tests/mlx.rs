@@ -10,6 +10,7 @@ use lowtide_testkit::golden::{Array, Arrays, golden_dir, load_safetensors};
 use lowtide_testkit::mlx::mlx_folder;
 use lowtide_testkit::tiny::write_safetensors;
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 fn peft() -> PathBuf {
     golden_dir().join("llama_tied/lora")
@@ -132,7 +133,11 @@ fn bytes(dir: &Path, name: &str) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 64,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn any_text_as_a_config(text in r#"[{}\[\]":,a-z0-9_.\- ]{0,80}"#) {
@@ -140,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn a_folder_with_some_bytes_changed(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+    fn a_folder_with_some_bytes_changed(changes in changes()) {
         let dir = folder();
         let (mut text, mut weights) =
             (bytes(dir.path(), CONFIG_FILE), bytes(dir.path(), WEIGHTS_FILE));
@@ -151,4 +156,8 @@ proptest! {
         }
         sound(&String::from_utf8_lossy(&text), &weights);
     }
+}
+
+fn changes() -> impl Strategy<Value = Vec<(Index, u8)>> {
+    prop::collection::vec((any::<Index>(), any::<u8>()), 1..6)
 }

@@ -61,7 +61,8 @@ impl LoadedAdapter {
             ..Config::default()
         };
         let modules = files.pairs().map(|pair| pair.module.to_owned()).collect();
-        Ok(Self { files: Files::Mlx(files), kind: "lora".into(), config, modules })
+        let (kind, patterns) = ("lora".into(), SitePatterns::NONE);
+        Ok(Self { files: Files::Mlx(files), kind, config, patterns, modules })
     }
 
     fn open_gguf(path: &Path) -> Result<Self, RuntimeError> {

@@ -165,7 +165,9 @@ impl<'a> Parts<'a> {
                     module: site.info.name,
                 });
             }
-            let adapter = method.build(&site.info, &loaded.config)?;
+            let config = loaded.patterns.config_of(&site.info.name, &loaded.config);
+            let config = config.expect("a site that its patterns adapt");
+            let adapter = method.build(&site.info, &config)?;
             let adapter = adapter.expect("a site that its method adapts");
             let name = format!("{}.weight", site.info.name);
             let weight = base.file().tensor(&name).and_then(|tensor| tensor.qmat().ok());
