@@ -9,12 +9,12 @@ use lowtide_adapter::Config;
 use lowtide_formats::Hyperparameters;
 use lowtide_formats::peft::{self, AdapterTensor, LoraConfig, TargetModules};
 use lowtide_formats::safe::Values;
-use lowtide_model::Site;
+use lowtide_model::{Site, SitePatterns};
 use lowtide_runtime::permuted_rows;
 
 use crate::TrainError;
 
-/// Writes the adapter slab of `sites` as a PEFT folder.
+/// Writes the adapter slab of `sites` as a PEFT folder; `told` is how they were built.
 ///
 /// # Errors
 /// When a value is not finite or a file cannot be written; the folder is then as it was.
@@ -23,7 +23,7 @@ pub fn save_adapter(
     base: &Path,
     hyper: &Hyperparameters,
     sites: &[Site],
-    config: &Config,
+    (config, patterns): (&Config, &SitePatterns),
     params: &[f32],
 ) -> Result<(), TrainError> {
     let mut tensors = Vec::new();
@@ -48,10 +48,18 @@ pub fn save_adapter(
         lora_dropout: config.dropout,
         target_modules: Some(TargetModules::List(target_modules(hyper, sites))),
         use_rslora: config.use_rslora,
+        rank_pattern: own(patterns.ranks().filter(|(_, rank)| *rank > 0)),
+        alpha_pattern: own(patterns.alphas()),
         ..LoraConfig::default()
     }
     .to_document();
     Ok(peft::write(dir, &document, &tensors)?)
+}
+
+/// Entries of patterns. Those with a rank of 0 are of sites without an adapter, which PEFT is told
+/// by the list of modules.
+fn own<'p, T>(entries: impl Iterator<Item = (&'p str, T)>) -> Vec<(String, T)> {
+    entries.map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// The shortest list of names that selects exactly `sites` in PEFT: last parts of module names

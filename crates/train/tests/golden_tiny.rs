@@ -9,7 +9,7 @@ use lowtide_adapter::Config;
 use lowtide_backend::{Backend, Scalar};
 use lowtide_kernels::{Isa, Kernels};
 use lowtide_memory::{Budget, Ledger};
-use lowtide_model::{Adaptation, Layers, Site, TargetModules};
+use lowtide_model::{Adaptation, Layers, Site, SitePatterns, TargetModules};
 use lowtide_ndarray::NdArray;
 use lowtide_optim::{AdamW, StepHyper};
 use lowtide_simd::Simd;
@@ -145,7 +145,13 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     let config = Config { rank, alpha: 8.0, use_rslora, options, ..Config::default() };
     let (targets, layers) = (TargetModules::AllLinear, Layers::All);
     let method = methods.get(case.method).unwrap();
-    let adaptation = Adaptation { method, config: &config, targets: &targets, layers: &layers };
+    let adaptation = Adaptation {
+        patterns: &SitePatterns::NONE,
+        method,
+        config: &config,
+        targets: &targets,
+        layers: &layers,
+    };
     let model = base.build(Some(adaptation)).unwrap();
     let limits = Limits { tokens: 48, sequences: 2, labelled: 40 };
     let (apply_and_free, gradient) = (false, Gradient::Backprop);

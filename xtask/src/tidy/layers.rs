@@ -67,6 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-formats",
             "lowtide-model",
             "lowtide-data",
+            "lowtide-convert",
         ],
     ),
     (

@@ -10,7 +10,7 @@ use lowtide_backend::Backend;
 use lowtide_data::Dataset;
 use lowtide_kernels::Kernels;
 use lowtide_memory::{Budget, Ledger};
-use lowtide_model::{Adaptation, Layers, Model, TargetModules};
+use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
 use lowtide_ndarray::NdArray;
 use lowtide_optim::{AdamW, Optimizer, StepHyper};
 use lowtide_simd::Simd;
@@ -164,7 +164,13 @@ impl<'s> Setup<'s> {
         let method = methods.get(self.method).unwrap();
         let (config, targets): (_, TargetModules) = (self.config(), self.targets.parse().unwrap());
         let layers: Layers = self.layers.parse().unwrap();
-        let adaptation = Adaptation { method, config: &config, targets: &targets, layers: &layers };
+        let adaptation = Adaptation {
+            patterns: &SitePatterns::NONE,
+            method,
+            config: &config,
+            targets: &targets,
+            layers: &layers,
+        };
         base.build(Some(adaptation)).unwrap()
     }
 
