@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use lowtide_adapter::Registry;
 use lowtide_backend as backend;
 use lowtide_formats::{self as formats, Base};
-use lowtide_lora::{
-    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraMethod,
-};
+use lowtide_lora::{DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraMethod};
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
     TargetModules, Weights, build,

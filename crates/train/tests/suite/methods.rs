@@ -1,5 +1,5 @@
-//! Methods other than LoRA in the engine: the same bits however memory is spent, and the memory that
-//! was planned.
+//! Methods other than LoRA in the engine: the same bits however memory is spent, and the memory
+//! that was planned.
 
 use lowtide_memory::{Budget, Ledger};
 use lowtide_simd::Simd;
