@@ -9,8 +9,10 @@ use lowtide_train::{Gradient, OpenBase};
 
 use crate::support::{Home, Setup, dataset};
 
-/// What to train, and with which options.
-const METHODS: [(&str, &[(&str, &str)], f64); 8] = [
+type Options = &'static [(&'static str, &'static str)];
+
+/// What to train, with which options, and the dropout.
+const METHODS: [(&str, Options, f64); 8] = [
     ("rslora", &[], 0.0),
     ("lora-fa", &[], 0.2),
     ("dora", &[], 0.0),
