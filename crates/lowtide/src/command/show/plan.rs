@@ -25,6 +25,7 @@ fn run(report: &PlanReport) -> String {
         .add("base", format!("{} ({})", report.model.display(), report.architecture))
         .add("", kept(report))
         .add("adapter", format!("{} on {sites}, {numbers}", report.method))
+        .add("", format!("{} when saved as {}", bytes(report.adapter_bytes), report.adapter_type))
         .add("training", format!("{} with {}", counted(report.steps, "update"), report.optimizer))
         .add("micro-batch", micro_batch(report))
         .add("", worst_case(report))
