@@ -24,7 +24,7 @@ use crate::{LoadedAdapter, OpenBase, RuntimeError};
 pub struct MergeSettings {
     /// HF folder, `.gguf` file, or hub id.
     pub model: PathBuf,
-    /// Adapter: a PEFT folder or a GGUF file.
+    /// Adapter: a folder of PEFT or mlx-lm, or a GGUF file.
     pub adapter: PathBuf,
     /// What is written: a GGUF file if the name ends so, else an HF folder.
     pub output: PathBuf,
@@ -165,7 +165,9 @@ impl<'a> Parts<'a> {
                     module: site.info.name,
                 });
             }
-            let adapter = method.build(&site.info, &loaded.config)?;
+            let config = loaded.patterns.config_of(&site.info.name, &loaded.config);
+            let config = config.expect("a site that its patterns adapt");
+            let adapter = method.build(&site.info, &config)?;
             let adapter = adapter.expect("a site that its method adapts");
             let name = format!("{}.weight", site.info.name);
             let weight = base.file().tensor(&name).and_then(|tensor| tensor.qmat().ok());
