@@ -94,7 +94,7 @@ fn flags_not_given_leave_settings_alone() {
         panic!("plan")
     };
     let expected = Settings { model: "m".into(), data: "d".into(), lr: 1.0, ..before.clone() };
-    assert_eq!(args.flags.over(before), expected);
+    assert_eq!(args.run.flags.over(before), expected);
 }
 
 #[test]
