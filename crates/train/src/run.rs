@@ -11,7 +11,6 @@ use lowtide_memory::{Budget, Ledger};
 use lowtide_optim::{Schedule, StepHyper};
 use lowtide_runtime::registry;
 
-use crate::init::initialise;
 use crate::job::{Job, Planned};
 use crate::log::Log;
 use crate::metrics::{by_name, file};
@@ -43,8 +42,8 @@ pub fn plan(
     Ok((job.data.report.clone(), planned.report))
 }
 
-/// What the gradients of a few batches say of the sites of a run, before it is run; `tell` hears how
-/// many batches are done, of how many.
+/// What the gradients of a few batches say of the sites of a run, before it is run; `tell` hears
+/// how many batches are done, of how many.
 ///
 /// # Errors
 /// As [`plan`], and when the gradients do not fit the memory budget or are not finite.
@@ -125,9 +124,9 @@ pub fn finetune_until(
     let streams = room.is_some_and(|room| trainer.stream_weights(job.parts.clone(), room));
     match &job.init_adapter {
         Some(adapter) => {
-            adapter.fill(job.base.file().hyper(), &model.sites, trainer.params_mut())?;
+            adapter.fill(job.base.file().hyper(), &model.sites, trainer.values_mut())?;
         }
-        None => initialise(&model.sites, settings.seed, trainer.params_mut()),
+        None => trainer.initialise(settings.seed),
     }
     tracing::debug!(bytes = ledger.live().held(), "reserved");
     if settings.mlock {
@@ -194,6 +193,7 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
     let mut resolved = Settings {
         warmup_steps: Some(warmup_steps),
         micro_batch,
+        target_modules: job.target_modules.clone(),
         optimizer: plan.optimizer.clone(),
         clipping,
         checkpointing,

@@ -17,7 +17,6 @@ use serde::Serialize;
 pub use self::budget::BudgetReport;
 pub(crate) use self::budget::{Chosen, within};
 pub use self::proposal::Proposal;
-use crate::init::initialise;
 use crate::job::Job;
 use crate::prepare::limits_of;
 use crate::{Clip, Gradient, Needs, RunPlan, TrainError, Trainer};
@@ -94,7 +93,7 @@ pub(crate) fn probe(
     }
     let mut trainer =
         Trainer::reserve(model, be, &optimizer, plan, Clip::Off, settings.seed, &mut ledger)?;
-    initialise(&model.sites, settings.seed, trainer.params_mut());
+    trainer.initialise(settings.seed);
     let batches = Batches::of(data, settings.per_update().max(SEQUENCES_MIN), settings.seed);
     let (probes, mut labelled_tokens) = (settings.probes, 0);
     for probe in 0..probes {
