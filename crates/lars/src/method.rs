@@ -54,6 +54,10 @@ impl<F: Float> Method<F> for LarsMethod {
         &[POOL, CHUNK_ROWS]
     }
 
+    fn needs_prompts(&self, config: &Config) -> bool {
+        matches!(pool(config), Ok(Some(Pool::Prompt | Pool::Learned)))
+    }
+
     fn build(
         &self,
         site: &SiteInfo,

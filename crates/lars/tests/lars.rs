@@ -136,6 +136,19 @@ fn pooled_vectors_are_kept_and_nothing_of_the_rows() {
 }
 
 #[test]
+fn prompts_are_needed_where_they_are_pooled() {
+    let needs = |pool: &str| {
+        let options = [("pool".into(), pool.into())].into();
+        Method::<f32>::needs_prompts(&LarsMethod, &Config { options, ..Config::default() })
+    };
+    assert_eq!(
+        ["prompt", "learned", "all", "chunk", "gate"].map(needs),
+        [true, true, false, false, false]
+    );
+    assert!(Method::<f32>::needs_prompts(&LarsMethod, &Config::default()));
+}
+
+#[test]
 fn nonsense_is_refused_by_name() {
     let method: &dyn Method<f32> = &LarsMethod;
     let build = |inputs, config: &Config| {
