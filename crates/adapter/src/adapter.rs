@@ -260,6 +260,12 @@ pub trait Adapter<F: Float = f32>: Send + Sync {
     ) {
     }
 
+    /// Roughly the multiply-adds of a forward over `rows` rows beyond the base's: a measure to
+    /// compare plans by. Narrow products take longer than their arithmetic says, hence the factor.
+    fn work(&self, rows: usize) -> u64 {
+        2 * rows as u64 * self.params().iter().map(|spec| spec.len() as u64).sum::<u64>()
+    }
+
     /// Scratch that any one method needs for at most `rows` rows, the base's own included.
     /// [`start`](Self::start) and [`prepare`](Self::prepare) are lent what one row needs.
     fn req(&self, be: &dyn Backend<F>, base: &dyn Linear<F>, rows: usize) -> Req;

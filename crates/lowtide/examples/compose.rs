@@ -69,8 +69,16 @@ pub(crate) fn losses() -> Vec<f32> {
         y.iter_mut().for_each(|error| *error /= TOKENS as f32);
         grad.fill(0.0);
         let dy = Mat::new(&y, TOKENS, OUT);
-        let (x, grad, scratch) = (Some(x), &mut grad[..], &mut scratch[..]);
-        lora.vjp(&cx, Vjp { x, y: None, kept: None, dy, dx: None, grad, scratch });
+        let operands = Vjp {
+            x: Some(x),
+            y: None,
+            kept: None,
+            dy,
+            dx: None,
+            grad: &mut grad,
+            scratch: &mut scratch,
+        };
+        lora.vjp(&cx, operands);
         p.iter_mut().zip(&grad).for_each(|(p, g)| *p -= LR * g);
     }
     losses

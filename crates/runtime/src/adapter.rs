@@ -12,7 +12,7 @@ use lowtide_formats::gguf_adapter::{self, GgufAdapter};
 use lowtide_formats::peft::{self, AdapterFiles};
 use lowtide_formats::safe::PermutedRows;
 use lowtide_formats::{Hyperparameters, Tensor, rows};
-use lowtide_model::{ModelError, Site, TargetsError};
+use lowtide_model::{ModelError, Site, SiteValues, TargetsError};
 
 use crate::RuntimeError;
 
@@ -50,7 +50,7 @@ impl LoadedAdapter {
             let reason = "its modules differ in rank: one rank for all modules is supported";
             return Err(RuntimeError::Adapter { path: path.to_owned(), reason: reason.into() });
         };
-        let config = Config { rank, alpha: facts.alpha_at(rank), dropout: 0.0, use_rslora: false };
+        let config = Config { rank, alpha: facts.alpha_at(rank), ..Config::default() };
         let modules = facts.modules.iter().map(|module| module.module.clone()).collect();
         Ok(Self { files: Files::Gguf(file), kind: "lora".into(), config, modules })
     }
@@ -69,6 +69,7 @@ impl LoadedAdapter {
             alpha: config.lora_alpha,
             dropout: config.lora_dropout,
             use_rslora: config.use_rslora,
+            ..Config::default()
         };
         let kind = files.peft_type().to_ascii_lowercase();
         Ok(Self { files: Files::Peft(files), kind, config, modules })
@@ -98,18 +99,19 @@ impl LoadedAdapter {
         }
     }
 
-    /// Fills the adapter slab of `sites` with the adapter's tensors, rows in the order of the base.
+    /// Fills the tensors of `sites` with the adapter's, rows in the order of the base.
     ///
     /// # Errors
     /// [`RuntimeError::Adapter`] when a site's tensor is missing or has another shape, or the
     /// adapter has tensors of modules that are not among the sites; [`RuntimeError::Formats`] when
     /// a GGUF adapter is of another architecture.
-    pub fn fill(
+    pub fn fill<'v>(
         &self,
         hyper: &Hyperparameters,
         sites: &[Site],
-        params: &mut [f32],
+        values: impl Into<SiteValues<'v>>,
     ) -> Result<(), RuntimeError> {
+        let mut values = values.into();
         let refuse =
             |reason: String| RuntimeError::Adapter { path: self.path().to_owned(), reason };
         if let Files::Gguf(file) = &self.files {
@@ -120,15 +122,13 @@ impl LoadedAdapter {
             return Err(refuse(format!("it adapts `{stray}`, which is not a site of this run")));
         }
         for site in sites {
-            let mut rest = &mut params[site.range.clone()];
-            for spec in &site.params {
-                let (into, after) = rest.split_at_mut(spec.len());
-                rest = after;
+            for (spec, into) in site.tensors(&mut values) {
                 let (name, tensor) = self.tensor(&site.info.name, spec.name);
                 let Some(tensor) = tensor else {
                     return Err(refuse(format!("tensor `{name}` is missing")));
                 };
-                if tensor.shape != spec.shape {
+                let flat = spec.shape[1] == 1 && tensor.shape == &spec.shape[..1];
+                if tensor.shape != spec.shape && !flat {
                     let (found, want) = (tensor.shape, spec.shape);
                     let reason = format!(
                         "tensor `{name}` has shape {found:?}, this base and rank need {want:?}: \
@@ -180,17 +180,17 @@ impl LoadedAdapter {
     }
 }
 
-/// Fills the adapter slab of `sites` from an adapter folder or file.
+/// Fills the tensors of `sites` from an adapter folder or file.
 ///
 /// # Errors
 /// As [`LoadedAdapter::open`] and [`LoadedAdapter::fill`].
-pub fn load_adapter(
+pub fn load_adapter<'v>(
     path: &Path,
     hyper: &Hyperparameters,
     sites: &[Site],
-    params: &mut [f32],
+    values: impl Into<SiteValues<'v>>,
 ) -> Result<(), RuntimeError> {
-    LoadedAdapter::open(path)?.fill(hyper, sites, params)
+    LoadedAdapter::open(path)?.fill(hyper, sites, values)
 }
 
 /// How the rows of a site's parameter are permuted in this base, if they are.

@@ -23,7 +23,7 @@ fn run(base: &Path, adapter: &Path) -> (Vec<f32>, Vec<f32>) {
     let adapter = LoadedAdapter::open(adapter).unwrap();
     let model = base.build_adapted(&registry(), &adapter).unwrap();
     let mut params = vec![0.0; model.program.params()];
-    adapter.fill(base.file().hyper(), &model.sites, &mut params).unwrap();
+    adapter.fill(base.file().hyper(), &model.sites, &mut params[..]).unwrap();
     let ids: Vec<u32> = (0..12).map(|t| t * 7 % 96).collect();
     let positions: Vec<u32> = (0..12).collect();
     let limits = Limits { tokens: 12, sequences: 1, labelled: 12 };
@@ -128,14 +128,14 @@ fn adapters_of_other_bases_are_refused() {
     let model = base.build_adapted(&registry::<f32>(), &adapter).unwrap();
     let mut params = vec![0.0; model.program.params()];
     let hyper = base.file().hyper();
-    let error = load_adapter(&l4, hyper, &model.sites, &mut params).unwrap_err();
+    let error = load_adapter(&l4, hyper, &model.sites, &mut params[..]).unwrap_err();
     assert!(matches!(error, RuntimeError::Formats(_)), "{error}");
     assert!(error.to_string().contains("l4.gguf: `general.architecture` is \"llama\""), "{error}");
     // The same family, another shape.
     let base = OpenBase::open(&golden("llama_tied")).unwrap();
     let model = base.build_adapted(&registry::<f32>(), &adapter).unwrap();
     let mut params = vec![0.0; model.program.params()];
-    let error = adapter.fill(base.file().hyper(), &model.sites, &mut params).unwrap_err();
+    let error = adapter.fill(base.file().hyper(), &model.sites, &mut params[..]).unwrap_err();
     let words = "tensor `blk.0.attn_q.weight.lora_a` has shape [4, 32], this base and rank need";
     assert!(error.to_string().contains(words), "{error}");
 }

@@ -10,7 +10,7 @@ use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
 use lowtide_model::{Adaptation, Layers, Model, TargetModules};
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
-use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts};
+use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, registry};
 use lowtide_tape::Checkpointing;
 
 use self::choice::Choice;
@@ -34,6 +34,8 @@ pub(crate) struct Job<'s> {
     pub(crate) config: Config,
     /// Where the weights lie.
     pub(crate) parts: WeightParts,
+    /// As the settings or the method have them.
+    pub(crate) target_modules: String,
     targets: TargetModules,
     layers: Layers,
     candidates: Vec<Checkpointing>,
@@ -52,7 +54,11 @@ impl<'s> Job<'s> {
     pub(crate) fn open(settings: &'s Settings, be: &dyn Backend<f32>) -> Result<Self, TrainError> {
         settings.check()?;
         settings.check_backend(be.caps().compute)?;
-        let targets = settings.target_modules.parse()?;
+        let target_modules = match settings.target_modules.as_str() {
+            "auto" => registry::<f32>().get(&settings.method)?.default_targets().to_owned(),
+            given => given.to_owned(),
+        };
+        let targets = target_modules.parse()?;
         let layers = settings.layers.parse()?;
         let optimizers = optimizers(settings)?;
         let candidates = settings.candidates()?;
@@ -61,6 +67,7 @@ impl<'s> Job<'s> {
             alpha: settings.alpha,
             dropout: settings.dropout,
             use_rslora: settings.use_rslora,
+            options: settings.method_option.clone(),
         };
         check_output(&settings.output)?;
         let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
@@ -85,6 +92,7 @@ impl<'s> Job<'s> {
             optimizers,
             config,
             parts,
+            target_modules,
             targets,
             layers,
             candidates,

@@ -284,6 +284,7 @@ fn targets(error: &TargetsError) -> String {
     let flag = match error {
         TargetsError::BadRegex { .. }
         | TargetsError::UnknownModule { .. }
+        | TargetsError::NotForMethod { .. }
         | TargetsError::NothingSelected { .. } => "target-modules",
         TargetsError::BadLayers { .. }
         | TargetsError::TooManyLayers { .. }
@@ -298,6 +299,10 @@ fn method(error: &BuildError) -> String {
             out_of_range(&bad.field.replace('_', "-"), bad.value, bad.expected)
         }
         BuildError::UnknownMethod { .. } => format!("--method: {error}"),
+        BuildError::UnknownOption { .. } | BuildError::BadOption { .. } => {
+            format!("--method-option: {error}")
+        }
+        BuildError::BadSite { .. } => format!("--target-modules: {error}"),
     }
 }
 

@@ -73,7 +73,12 @@ struct AdapterFlags {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true")]
     use_rslora: Option<bool>,
-    /// all-linear, a comma list, or a regular expression over site names [default: all-linear]
+    /// An option that only some methods know, such as `pool=chunk` of lars; may be given several
+    /// times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
+    method_option: Vec<(String, String)>,
+    /// all-linear, a comma list, or a regular expression over site names [default: what the method
+    /// adapts by itself, which is all-linear for lora]
     #[arg(long, alias = "lora-target-modules", value_name = "SITES")]
     target_modules: Option<String>,
     /// all, last:N, or ranges such as 0-3,20-29 [default: all]
@@ -243,6 +248,7 @@ impl RunFlags {
         set(&mut s.alpha, &adapter.alpha);
         set(&mut s.dropout, &adapter.dropout);
         set(&mut s.use_rslora, &adapter.use_rslora);
+        s.method_option.extend(adapter.method_option.iter().cloned());
         set(&mut s.target_modules, &adapter.target_modules);
         set(&mut s.layers, &adapter.layers);
         set(&mut s.epochs, &training.epochs);
@@ -293,6 +299,14 @@ fn set<T: Clone>(setting: &mut T, given: &Option<T>) {
 fn set_option<T: Clone>(setting: &mut Option<T>, given: &Option<T>) {
     if given.is_some() {
         setting.clone_from(given);
+    }
+}
+
+/// Reads `NAME=VALUE`.
+fn option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected a name, `=` and a value, such as `pool=chunk`".to_owned()),
     }
 }
 
