@@ -18,7 +18,7 @@ const TILE: usize = 2 * QUANTUM;
 
 /// A bottleneck of inner width `r` behind a base that gives `O` features.
 ///
-/// Parameters, one after another: `D [r, O]`, `b1 [r, 1]`, `U [O, r]`, `b2 [O, 1]`.
+/// Parameters, one after another: `D [O, r]`, `b1 [r, 1]`, `U [O, r]`, `b2 [O, 1]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bottleneck {
     width: usize,
@@ -30,6 +30,7 @@ pub struct Bottleneck {
 
 /// The parameters as matrices, or room for their gradients cut the same way.
 struct Weights<'p, F> {
+    /// `[O, r]`: its rows are those of the base's outputs, so that files can follow their order.
     down: Mat<'p, F>,
     down_bias: &'p [F],
     up: Mat<'p, F>,
@@ -71,7 +72,7 @@ impl Bottleneck {
         let bound = 1.0 / Float::sqrt(width as f32);
         let spec = |name, shape, init, output_axis| ParamSpec { name, shape, init, output_axis };
         let params = [
-            spec("adapter_down.weight", [rank, width], Init::Uniform { bound }, Some(1)),
+            spec("adapter_down.weight", [width, rank], Init::Uniform { bound }, Some(0)),
             spec("adapter_down.bias", [rank, 1], Init::Zeros, None),
             spec("adapter_up.weight", [width, rank], Init::Zeros, Some(0)),
             spec("adapter_up.bias", [width, 1], Init::Zeros, Some(0)),
@@ -86,11 +87,11 @@ impl Bottleneck {
     }
 
     fn weights<'p, F: Float>(&self, p: &'p [F]) -> Weights<'p, F> {
-        let (down, p) = p.split_at(self.rank * self.width);
+        let (down, p) = p.split_at(self.width * self.rank);
         let (down_bias, p) = p.split_at(self.rank);
         let (up, up_bias) = p.split_at(self.width * self.rank);
         let (down, up) =
-            (Mat::new(down, self.rank, self.width), Mat::new(up, self.width, self.rank));
+            (Mat::new(down, self.width, self.rank), Mat::new(up, self.width, self.rank));
         Weights { down, down_bias, up, up_bias }
     }
 
@@ -113,10 +114,9 @@ impl Bottleneck {
     fn own_req<F: Float>(&self, be: &dyn Backend<F>, tile: usize) -> Req {
         let (o, r) = (self.width, self.rank);
         let matmul = |m, k, n| be.req(OpShape::Matmul { m, k, n });
-        matmul(tile, o, r) // h Dᵀ, dy U
-            .max(matmul(tile, r, o)) // a Uᵀ, da D
-            .max(matmul(o, tile, r)) // dyᵀ a
-            .max(matmul(r, tile, o)) // daᵀ h
+        matmul(tile, o, r) // h D, dy U
+            .max(matmul(tile, r, o)) // a Uᵀ, da Dᵀ
+            .max(matmul(o, tile, r)) // dyᵀ a, hᵀ da
     }
 
     /// `a = act(inner)`, and `y += a Uᵀ + b2`.
@@ -134,7 +134,7 @@ impl Bottleneck {
     }
 }
 
-/// `inner = h Dᵀ + b1`.
+/// `inner = h D + b1`.
 fn squeeze<F: Float>(
     be: &dyn Backend<F>,
     weights: &Weights<'_, F>,
@@ -142,7 +142,7 @@ fn squeeze<F: Float>(
     mut inner: MatMut<'_, F>,
     rest: &mut [F],
 ) {
-    be.matmul(F::ONE, h, weights.down.t(), F::ZERO, inner.rb(), rest);
+    be.matmul(F::ONE, h, weights.down, F::ZERO, inner.rb(), rest);
     be.add_bias(weights.down_bias, inner);
 }
 
@@ -197,7 +197,7 @@ impl<F: Float> Adapter<F> for Bottleneck {
         let (be, Vjp { x, y, kept, dy, mut dx, grad, scratch }) = (cx.be, operands);
         let weights = self.weights(cx.p);
         let (o, r) = (self.width, self.rank);
-        let (d_down, grad) = grad.split_at_mut(r * o);
+        let (d_down, grad) = grad.split_at_mut(o * r);
         let (d_down_bias, grad) = grad.split_at_mut(r);
         let (d_up, d_up_bias) = grad.split_at_mut(o * r);
         be.sum_rows(dy, d_up_bias);
@@ -232,10 +232,10 @@ impl<F: Float> Adapter<F> for Bottleneck {
             self.act.vjp(be, da.as_ref(), inner.rb(), room);
             let da = inner.as_ref();
             be.sum_rows(da, d_down_bias);
-            be.matmul(F::ONE, da.t(), h, F::ONE, MatMut::new(d_down, r, o), rest);
+            be.matmul(F::ONE, h.t(), da, F::ONE, MatMut::new(d_down, o, r), rest);
             if let Some(dx) = &mut dx {
                 wide.copy_from(dy);
-                be.matmul(F::ONE, da, weights.down, F::ONE, wide.rb(), rest);
+                be.matmul(F::ONE, da, weights.down.t(), F::ONE, wide.rb(), rest);
                 cx.base.vjp(be, wide.as_ref(), dx.rb().rows_range(tile), rest);
             }
         }

@@ -1,6 +1,6 @@
 //! Bottleneck adapters: a narrow layer with a non-linearity behind a frozen one.
 //!
-//! `y = h + U act(D h + b1) + b2` with `h` what the base gives, `D [r, O]`, `U [O, r]`. On a branch
+//! `y = h + act(h D + b1) Uᵀ + b2` with `h` what the base gives, `D` and `U [O, r]`. On a branch
 //! of a block (what attention or the feed-forward part adds to the residual stream) the base is the
 //! identity, as in the paper; on a linear, `h` is the linear's output. `D` starts as a linear of
 //! PyTorch does, uniform in `±1 / sqrt(O)`; `U` and the biases start at zero, so that training

@@ -56,7 +56,7 @@ fn it_starts_at_nothing_with_a_down_projection_of_unit_size() {
     let specs = Adapter::<f32>::params(&adapter);
     let shapes: Vec<_> = specs.iter().map(|spec| (spec.name, spec.shape)).collect();
     let want = [
-        ("adapter_down.weight", [4, 64]),
+        ("adapter_down.weight", [64, 4]),
         ("adapter_down.bias", [4, 1]),
         ("adapter_up.weight", [64, 4]),
         ("adapter_up.bias", [64, 1]),
