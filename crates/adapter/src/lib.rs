@@ -77,7 +77,7 @@ pub use adapter::{
 pub use config::{BadValue, Config};
 pub use linear::{FrozenLinear, Identity, Linear};
 #[cfg(feature = "alloc")]
-pub use method::{BuildError, Method, Place, Registry, SiteInfo, check_options};
+pub use method::{BuildError, Built, Method, Place, Registry, SiteInfo, check_options};
 
 #[cfg(test)]
 mod tests;

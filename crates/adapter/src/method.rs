@@ -87,6 +87,9 @@ fn names(names: &[&str]) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
+/// An adapter, where a method makes one.
+pub type Built<F = f32> = Option<Box<dyn Adapter<F>>>;
+
 /// A family of adapters, built per site.
 pub trait Method<F: Float = f32>: Send + Sync {
     /// Name in configurations: `lora`.
@@ -113,21 +116,14 @@ pub trait Method<F: Float = f32>: Send + Sync {
     ///
     /// # Errors
     /// [`BuildError`] when the configuration makes no sense for the method.
-    fn build(
-        &self,
-        site: &SiteInfo,
-        config: &Config,
-    ) -> Result<Option<Box<dyn Adapter<F>>>, BuildError>;
+    fn build(&self, site: &SiteInfo, config: &Config) -> Result<Built<F>, BuildError>;
 
     /// The adapters for all sites that are to be adapted, in their order; each has its own
     /// configuration. For methods whose sites have something in common.
     ///
     /// # Errors
     /// As [`build`](Self::build).
-    fn build_all(
-        &self,
-        sites: &[(&SiteInfo, &Config)],
-    ) -> Result<Vec<Option<Box<dyn Adapter<F>>>>, BuildError> {
+    fn build_all(&self, sites: &[(&SiteInfo, &Config)]) -> Result<Vec<Built<F>>, BuildError> {
         sites.iter().map(|(site, config)| self.build(site, config)).collect()
     }
 }

@@ -1,6 +1,5 @@
 //! Adapters between PEFT folders and GGUF files.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -124,7 +123,7 @@ fn into_peft(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> 
     let pairs: Vec<LoraPair<'_>> = file.pairs().collect();
     check_base(settings, &base, &pairs)?;
     let facts = file.facts();
-    let r = most_common_rank(&pairs);
+    let r = facts.common_rank();
     let others = || facts.modules.iter().filter(|module| module.rank != r);
     let rank_pattern = others().map(|module| (module.module.clone(), module.rank)).collect();
     // Only an alpha of 0, which stands for the rank, differs where the rank does.
@@ -227,14 +226,6 @@ fn check_output(settings: &AdapterSettings) -> Result<(), ConvertError> {
         true => Ok(()),
         false => Err(ConvertError::Exists { path }),
     }
-}
-
-/// The rank that most pairs have; the smallest of several such.
-fn most_common_rank(pairs: &[LoraPair<'_>]) -> usize {
-    let mut counts = BTreeMap::new();
-    pairs.iter().for_each(|pair| *counts.entry(pair.rank()).or_insert(0_usize) += 1);
-    let most = counts.values().copied().max().unwrap_or(0);
-    counts.into_iter().find(|(_, count)| *count == most).map_or(1, |(rank, _)| rank)
 }
 
 /// The shortest list of names that selects exactly these modules in PEFT: last parts of names

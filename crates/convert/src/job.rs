@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use lowtide_formats::{Base, atomic};
 use lowtide_memory::{Budget, ByCategory, Category, Charge, Ledger, OverBudget};
 
+use crate::changes::{ChangeReport, Changes, Unchanged};
 use crate::hf_out::{self, Beside, Shard};
 use crate::plan::{Job, Target, jobs};
 use crate::report::{TypeReport, relative};
@@ -57,6 +58,19 @@ pub fn convert(
     settings: &Settings,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, ConvertError> {
+    convert_changed(settings, &mut Unchanged, tell).map(|(report, _)| report)
+}
+
+/// Converts a base whose tensors are changed on the way, and says what became of the changes: one
+/// report a changed tensor, in the order of the output.
+///
+/// # Errors
+/// As [`convert`].
+pub fn convert_changed(
+    settings: &Settings,
+    changes: &mut dyn Changes,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<(Report, Vec<ChangeReport>), ConvertError> {
     let target = if is_gguf(&settings.output) { Target::Gguf } else { Target::Hf };
     if let (Target::Hf, Some(kind)) = (target, settings.kind.filter(|kind| !kind.is_float())) {
         let path = settings.output.clone();
@@ -70,13 +84,14 @@ pub fn convert(
         Target::Gguf => settings.kind,
         Target::Hf => Some(settings.kind.unwrap_or_else(|| smallest(&base))),
     };
-    let jobs = jobs(&base, target, kind);
-    let mut run = Run::new(&base, &jobs, settings, kind, tell);
+    let jobs = jobs(&base, target, kind, &|tensor| changes.touches(tensor));
+    let mut run = Run::new(&base, &jobs, settings, kind, changes, tell);
     match target {
         Target::Gguf => run.gguf()?,
         Target::Hf => run.folder(kind.unwrap_or(Kind::F32))?,
     }
-    Ok(run.report())
+    let changed = std::mem::take(&mut run.changed);
+    Ok((run.report(), changed))
 }
 
 /// The smallest float type that holds every matrix of the base as it is.
@@ -116,9 +131,11 @@ struct Run<'a> {
     jobs: &'a [Job<'a>],
     settings: &'a Settings,
     kind: Option<Kind>,
+    changes: &'a mut dyn Changes,
     tell: &'a mut dyn FnMut(Event<'_>),
     ledger: Ledger,
     types: Vec<TypeReport>,
+    changed: Vec<ChangeReport>,
     done: u64,
     total: u64,
     bytes_after: u64,
@@ -131,6 +148,7 @@ impl<'a> Run<'a> {
         jobs: &'a [Job<'a>],
         settings: &'a Settings,
         kind: Option<Kind>,
+        changes: &'a mut dyn Changes,
         tell: &'a mut dyn FnMut(Event<'_>),
     ) -> Self {
         let total = jobs.iter().map(|job| job.source.len() as u64).sum();
@@ -141,9 +159,11 @@ impl<'a> Run<'a> {
             jobs,
             settings,
             kind,
+            changes,
             tell,
             ledger,
             types,
+            changed: Vec::new(),
             done: 0,
             total,
             bytes_after: 0,
@@ -270,7 +290,7 @@ impl<'a> Run<'a> {
                 *done += values;
                 tell(Event { tensor: &job.name, done: *done, total });
             };
-            let sums = match tiles.run(job, write, &mut advance)? {
+            let sums = match tiles.run(job, self.changes, write, &mut advance)? {
                 Ok(sums) => sums,
                 Err(row) => {
                     *bad = Some(ConvertError::NotFinite {
@@ -289,6 +309,9 @@ impl<'a> Run<'a> {
 
     fn count(&mut self, job: &Job<'_>, sums: Sums) {
         let name = job.format.name();
+        if job.changed {
+            self.changed.push(ChangeReport::new(&job.name, &job.hf_name, name, sums.kept));
+        }
         let place = self.types.iter().position(|found| found.name == name);
         let place = place.unwrap_or_else(|| {
             self.types.push(TypeReport { name, ..TypeReport::default() });

@@ -13,10 +13,15 @@
 //! [`convert_adapter`] does the same between PEFT folders and GGUF adapters, value for value:
 //! LoRA's rows of q and k go to the order in which the base's GGUF file has them, and back.
 //!
+//! [`convert_changed`] lets its caller change tensors while they pass, rows at a time, and says how
+//! much of each change the type that is written could hold. Merging an adapter is that, with the
+//! adapter's arithmetic in the hands of a crate above.
+//!
 //! The crate knows files, never what a model computes.
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod changes;
 mod error;
 mod gguf_out;
 mod hf_out;
@@ -28,8 +33,9 @@ mod rows;
 mod vocab;
 
 pub use adapter::{AdapterReport, AdapterSettings, convert_adapter, named_base};
+pub use changes::{ChangeReport, Changes, Kept};
 pub use error::ConvertError;
-pub use job::{Settings, convert};
+pub use job::{Settings, convert, convert_changed};
 pub use kind::{Kind, KindError};
 pub use report::{Event, Report, TypeReport};
 

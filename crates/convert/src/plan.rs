@@ -19,6 +19,8 @@ pub(crate) struct Job<'a> {
     pub(crate) order: Order,
     /// Added to every value.
     pub(crate) offset: f32,
+    /// Whether the caller changes its values.
+    pub(crate) changed: bool,
 }
 
 /// Where the rows of the output lie in the source.
@@ -65,12 +67,28 @@ impl Job<'_> {
         self.row_bytes() * self.rows()
     }
 
+    /// Whether it is a bias or a norm.
+    pub(crate) fn is_vector(&self) -> bool {
+        self.source.shape.len() < 2
+    }
+
+    /// Whether values that were read are written in the type that they had.
+    pub(crate) fn keeps_type(&self) -> bool {
+        let plain = self.source.apart.is_none() && self.offset == 0.0;
+        plain && self.source.format.name() == self.format.name()
+    }
+
     /// Whether the bytes are copied as they are.
     pub(crate) fn is_copy(&self) -> bool {
-        let plain = self.source.apart.is_none() && self.offset == 0.0;
         // Rows that are moved within a vector are single values.
         let whole = matches!(self.order, Order::Same) || self.source.shape.len() == 2;
-        plain && whole && self.source.format.name() == self.format.name()
+        !self.changed && whole && self.keeps_type()
+    }
+
+    /// How often a row is held as floats: as it is written and as that reads back; for a change
+    /// also as it was, and as that would read back.
+    pub(crate) fn copies(&self) -> usize {
+        if self.changed { 4 } else { 2 }
     }
 }
 
@@ -82,7 +100,14 @@ pub(crate) enum Target {
 }
 
 /// The tensors of `base` as they are written. Without a `kind`, GGUF files keep every type.
-pub(crate) fn jobs(base: &Base, target: Target, kind: Option<Kind>) -> Vec<Job<'_>> {
+///
+/// `changes` says of a tensor, by its HF name, whether its values are changed.
+pub(crate) fn jobs<'b>(
+    base: &'b Base,
+    target: Target,
+    kind: Option<Kind>,
+    changes: &dyn Fn(&str) -> bool,
+) -> Vec<Job<'b>> {
     let hyper = base.hyper();
     let gguf_source = base.gguf().is_some();
     let permutes = gguf_architecture(&hyper.architecture) == Some("llama");
@@ -114,7 +139,8 @@ pub(crate) fn jobs(base: &Base, target: Target, kind: Option<Kind>) -> Vec<Job<'
         };
         let offset = if hf_name.ends_with("norm.weight") { norm_offset } else { 0.0 };
         let order = if permutes { order(base, &hf_name, gguf_source, target) } else { Order::Same };
-        Job { name, hf_name, source, format, order, offset }
+        let changed = changes(&hf_name);
+        Job { name, hf_name, source, format, order, offset, changed }
     };
     base.tensor_names().map(job).collect()
 }

@@ -5,6 +5,8 @@ use std::io;
 use lowtide_memory::{ByCategory, Category, Ledger, ReserveError, Slab};
 use rayon::prelude::*;
 
+use crate::Changes;
+use crate::changes::Kept;
 use crate::plan::{Job, Order};
 
 /// Most bytes of tiles, whatever the budget: more would make nothing faster.
@@ -12,7 +14,8 @@ const TILES_MAX: usize = 16 << 20;
 
 /// Room for a tile of rows, reserved once for all tensors.
 pub(crate) struct Tiles {
-    /// Decoded rows, and the same rows as they read back: two halves of each row.
+    /// Decoded rows, and the same rows as they read back. Where they are changed, also the rows as
+    /// they were, and these as they read back.
     values: Slab,
     packed: Slab,
     sums: Slab,
@@ -23,7 +26,13 @@ pub(crate) struct Tiles {
 pub(crate) struct Sums {
     pub(crate) squares: f64,
     pub(crate) errors: f64,
+    /// What became of the changes.
+    pub(crate) kept: Kept,
 }
+
+/// Sums over a row: squares of the values, of their errors and of the changes, and the product of
+/// the changes with what is read back of them.
+type RowSums = [f64; 4];
 
 /// A row that holds a value that cannot be written.
 #[derive(Debug)]
@@ -31,7 +40,7 @@ pub(crate) struct BadRow(pub(crate) usize);
 
 /// Bytes of the buffers that one row takes.
 fn row_bytes(job: &Job<'_>) -> (usize, usize, usize) {
-    (2 * job.cols() * size_of::<f32>(), job.row_bytes(), size_of::<[f64; 2]>())
+    (job.copies() * job.cols() * size_of::<f32>(), job.row_bytes(), size_of::<RowSums>())
 }
 
 /// Bytes of all buffers, for the largest tile that `allowed` bytes hold, of every tensor.
@@ -89,6 +98,7 @@ impl Tiles {
     pub(crate) fn run(
         &mut self,
         job: &Job<'_>,
+        changes: &mut dyn Changes,
         write: &mut dyn FnMut(&[u8]) -> io::Result<()>,
         tell: &mut dyn FnMut(u64),
     ) -> io::Result<Result<Sums, BadRow>> {
@@ -97,32 +107,30 @@ impl Tiles {
             return copy(job, write, tell).map(|()| Ok(Sums::default()));
         }
         let room = [
-            self.values.get::<f32>().len() / (2 * cols),
+            self.values.get::<f32>().len() / (job.copies() * cols),
             self.packed.get::<u8>().len() / packed_row,
-            self.sums.get::<[f64; 2]>().len(),
+            self.sums.get::<RowSums>().len(),
         ];
         let tile = room.into_iter().min().unwrap_or(0).min(rows);
         assert!(tile > 0, "no room for a row of {cols} values: it was not in the plan");
         let mut total = Sums::default();
         for first in (0..rows).step_by(tile) {
             let count = tile.min(rows - first);
-            let values = &mut self.values.get_mut::<f32>()[..count * 2 * cols];
             let packed = &mut self.packed.get_mut::<u8>()[..count * packed_row];
-            let sums = &mut self.sums.get_mut::<[f64; 2]>()[..count];
-            values
-                .par_chunks_exact_mut(2 * cols)
-                .zip(packed.par_chunks_exact_mut(packed_row))
-                .zip(sums.par_iter_mut())
-                .enumerate()
-                .for_each(|(i, ((values, packed), sums))| {
-                    *sums = convert_row(job, first + i, values, packed);
-                });
-            for (i, [squares, errors]) in sums.iter().enumerate() {
+            let sums = &mut self.sums.get_mut::<RowSums>()[..count];
+            let mut tile = Tile::of(self.values.get_mut(), count * cols);
+            tile.decode(job, first);
+            if job.changed {
+                tile.change(job, first, changes);
+            }
+            tile.encode(job, packed, sums);
+            for (i, [squares, errors, update, held]) in sums.iter().enumerate() {
                 if !errors.is_finite() {
                     return Ok(Err(BadRow(first + i)));
                 }
                 total.squares += squares;
                 total.errors += errors;
+                total.kept.add(*errors, *update, *held);
             }
             write(packed)?;
             tell((count * cols) as u64);
@@ -131,16 +139,85 @@ impl Tiles {
     }
 }
 
-/// One row: decoded, changed, encoded, and read back to see what was lost.
-fn convert_row(job: &Job<'_>, row: usize, values: &mut [f32], packed: &mut [u8]) -> [f64; 2] {
-    let (values, read) = values.split_at_mut(values.len() / 2);
-    decode(job, row, values);
-    if job.offset != 0.0 {
-        values.iter_mut().for_each(|value| *value += job.offset);
+/// A tile of rows on its way through.
+struct Tile<'a> {
+    /// Rows as they are written.
+    values: &'a mut [f32],
+    /// The same as they read back.
+    read: &'a mut [f32],
+    /// Where rows are changed: room for them as they were, and as those would read back.
+    before: &'a mut [f32],
+}
+
+impl<'a> Tile<'a> {
+    fn of(room: &'a mut [f32], len: usize) -> Self {
+        let (values, rest) = room.split_at_mut(len);
+        let (read, before) = rest.split_at_mut(len);
+        Self { values, read, before }
     }
+
+    fn decode(&mut self, job: &Job<'_>, first: usize) {
+        let rows = self.values.par_chunks_exact_mut(job.cols()).enumerate();
+        rows.for_each(|(i, values)| {
+            decode(job, first + i, values);
+            if job.offset != 0.0 {
+                values.iter_mut().for_each(|value| *value += job.offset);
+            }
+        });
+    }
+
+    /// Keeps the rows as they are, then has them changed, in the order of the source.
+    fn change(&mut self, job: &Job<'_>, first: usize, changes: &mut dyn Changes) {
+        self.before[..self.values.len()].copy_from_slice(self.values);
+        // A vector is rows of one value.
+        let width = if job.is_vector() { 1 } else { job.cols() };
+        let rows = self.values.len() / width;
+        if let Order::Same = job.order {
+            return changes.change(&job.hf_name, first..first + rows, self.values);
+        }
+        for (i, values) in self.values.chunks_exact_mut(width).enumerate() {
+            let row = job.order.source_row(first + i);
+            changes.change(&job.hf_name, row..row + 1, values);
+        }
+    }
+
+    /// Encodes the rows and reads them back to see what was lost.
+    fn encode(&mut self, job: &Job<'_>, packed: &mut [u8], sums: &mut [RowSums]) {
+        let (cols, packed_row) = (job.cols(), job.row_bytes());
+        let rows = self.values.par_chunks_exact(cols).zip(self.read.par_chunks_exact_mut(cols));
+        let rows = rows.zip(packed.par_chunks_exact_mut(packed_row)).zip(sums.par_iter_mut());
+        if !job.changed {
+            return rows.for_each(|(((values, read), packed), sums)| {
+                *sums = encode(job, values, packed, read);
+            });
+        }
+        let (before, alone) = self.before.split_at_mut(self.values.len());
+        let alone = alone.par_chunks_exact_mut(cols);
+        let rows = rows.zip(before.par_chunks_exact(cols)).zip(alone);
+        rows.for_each(|(((((values, read), packed), sums), before), alone)| {
+            // What the base would read as without the change; then the bytes that are written.
+            if job.keeps_type() {
+                alone.copy_from_slice(before);
+            } else {
+                encode(job, before, packed, alone);
+            }
+            *sums = encode(job, values, packed, read);
+            for (((value, read), before), alone) in
+                values.iter().zip(&*read).zip(before).zip(&*alone)
+            {
+                let update = f64::from(*value) - f64::from(*before);
+                sums[2] += update * update;
+                sums[3] += update * (f64::from(*read) - f64::from(*alone));
+            }
+        });
+    }
+}
+
+/// Encodes one row and reads it back; sums of the squares of the values and of their errors.
+fn encode(job: &Job<'_>, values: &[f32], packed: &mut [u8], read: &mut [f32]) -> RowSums {
     job.format.encode(values, packed);
     job.format.decode(packed, read);
-    let mut sums = [0.0; 2];
+    let mut sums = [0.0; 4];
     for (value, read) in values.iter().zip(read) {
         let (value, read) = (f64::from(*value), f64::from(*read));
         sums[0] += value * value;

@@ -31,7 +31,7 @@ fn plain(alpha: f32) -> Settings<'static> {
 fn an_adapter_of_llama_cpp() {
     let file = GgufAdapter::open(&golden("formats/l4.gguf")).unwrap();
     let facts = file.facts();
-    assert_eq!((facts.architecture, facts.alpha, facts.one_rank()), ("llama", 8.0, Some(4)));
+    assert_eq!((facts.architecture, facts.alpha, facts.common_rank()), ("llama", 8.0, 4));
     assert_eq!((facts.alpha_at(4), facts.modules.len()), (8.0, 8));
     let q = facts.modules.iter().find(|module| module.module == Q).unwrap();
     assert_eq!((q.tensor.as_str(), q.rank), ("blk.0.attn_q.weight", 4));

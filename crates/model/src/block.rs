@@ -4,9 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
-use lowtide_adapter::{
-    Adapter, Config as AdapterConfig, ParamSpec, Place, SiteInfo, check_options,
-};
+use lowtide_adapter::{Built, Config as AdapterConfig, ParamSpec, Place, SiteInfo, check_options};
 use lowtide_backend::AttentionShape;
 use lowtide_tape::ops::{AdaptedLinear, Add, Attention, Glu, RmsNorm, Rope};
 use lowtide_tape::{Graph, Segment, ValueId};
@@ -77,7 +75,7 @@ pub(crate) struct Blocks<'a, 'w, F: Float> {
     /// Every site of every block.
     infos: Vec<SiteInfo>,
     /// Their adapters, until they are taken.
-    adapters: Vec<Option<Box<dyn Adapter<F>>>>,
+    adapters: Vec<Built<F>>,
     /// Those that are trained, so far.
     pub(crate) sites: Vec<Site>,
     /// Parameters of all sites so far.
@@ -130,7 +128,7 @@ impl<'a, 'w, F: Float> Blocks<'a, 'w, F> {
     }
 
     /// The adapter of a site, if it has one; sites are asked for in the order of their operations.
-    fn adapter(&mut self, site: usize) -> Option<Box<dyn Adapter<F>>> {
+    fn adapter(&mut self, site: usize) -> Built<F> {
         let adapter = self.adapters[site].take()?;
         let (params, frozen) = (adapter.params().to_vec(), adapter.frozen().to_vec());
         let len = |specs: &[ParamSpec]| specs.iter().map(ParamSpec::len).sum::<usize>();
@@ -156,12 +154,19 @@ fn adapters<F: Float>(
     adaptation: &Adaptation<'_, F>,
     infos: &[SiteInfo],
     selected: &[bool],
-) -> Result<Vec<Option<Box<dyn Adapter<F>>>>, ModelError> {
-    let Adaptation { method, config, targets, .. } = *adaptation;
+) -> Result<Vec<Built<F>>, ModelError> {
+    let Adaptation { method, config, patterns, targets, .. } = *adaptation;
     check_options(method, config)?;
-    let chosen: Vec<usize> = (0..infos.len()).filter(|&site| selected[site]).collect();
+    patterns.check(infos)?;
+    // A site whose rank is 0 has no adapter.
+    let config_of = |site: usize| Some((site, patterns.config_of(&infos[site].name, config)?));
+    let selected = (0..infos.len()).filter(|&site| selected[site]);
+    let chosen: Vec<(usize, AdapterConfig)> = selected.filter_map(config_of).collect();
+    if chosen.is_empty() {
+        return Err(TargetsError::NothingLeft.into());
+    }
     let asked: Vec<(&SiteInfo, &AdapterConfig)> =
-        chosen.iter().map(|&site| (&infos[site], config)).collect();
+        chosen.iter().map(|(site, config)| (&infos[*site], config)).collect();
     let built = method.build_all(&asked)?;
     assert!(built.len() == asked.len(), "{} gives one answer a site", method.kind());
     if built.iter().all(Option::is_none) {
@@ -169,7 +174,7 @@ fn adapters<F: Float>(
         return Err(TargetsError::NotForMethod { method, text }.into());
     }
     let mut adapters: Vec<_> = infos.iter().map(|_| None).collect();
-    for (site, adapter) in chosen.into_iter().zip(built) {
+    for ((site, _), adapter) in chosen.into_iter().zip(built) {
         adapters[site] = adapter;
     }
     Ok(adapters)

@@ -9,7 +9,7 @@ use lowtide_tensor::Float;
 
 use crate::block::Blocks;
 use crate::weights::{matrix, vector};
-use crate::{Config, Layers, ModelError, TargetModules, Weights};
+use crate::{Config, Layers, ModelError, SitePatterns, TargetModules, Weights};
 
 /// Which sites get which adapter.
 #[derive(Clone, Copy)]
@@ -18,6 +18,8 @@ pub struct Adaptation<'a, F: Float> {
     pub method: &'a dyn Method<F>,
     /// What the method is told.
     pub config: &'a AdapterConfig,
+    /// What it is told otherwise at some sites.
+    pub patterns: &'a SitePatterns,
     /// Which linears of a block.
     pub targets: &'a TargetModules,
     /// Which blocks.
@@ -68,10 +70,18 @@ impl Site {
         &self,
         values: &'v mut SiteValues<'_>,
     ) -> impl Iterator<Item = (&ParamSpec, &'v mut [f32])> {
-        let params = cut(&self.params, &mut values.params[self.range.clone()]);
-        let frozen: usize = self.frozen.iter().map(ParamSpec::len).sum();
-        let at = if frozen == 0 { 0..0 } else { self.fixed.start..self.fixed.start + frozen };
-        params.chain(cut(&self.frozen, &mut values.fixed[at]))
+        let SiteValues { params, fixed } = values;
+        let at = if self.frozen.is_empty() { 0..0 } else { self.fixed.clone() };
+        self.tensors_in(&mut params[self.range.clone()], &mut fixed[at])
+    }
+
+    /// The same, where the values are this site's alone.
+    pub fn tensors_in<'v>(
+        &self,
+        params: &'v mut [f32],
+        fixed: &'v mut [f32],
+    ) -> impl Iterator<Item = (&ParamSpec, &'v mut [f32])> {
+        cut(&self.params, params).chain(cut(&self.frozen, fixed))
     }
 }
 

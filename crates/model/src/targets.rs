@@ -28,6 +28,27 @@ pub enum TargetsError {
         /// The names of a block's linears.
         known: Vec<String>,
     },
+    /// A key of a pattern that does not parse.
+    #[error("{field} `{text}` is no regular expression: {reason}")]
+    BadPattern {
+        /// Which kind of pattern: `rank pattern` or `alpha pattern`.
+        field: &'static str,
+        /// The key.
+        text: String,
+        /// Why it does not parse.
+        reason: String,
+    },
+    /// A key of a pattern that matches nothing.
+    #[error("{field} `{text}` matches the end of no linear's name in the model")]
+    StrayPattern {
+        /// Which kind of pattern: `rank pattern` or `alpha pattern`.
+        field: &'static str,
+        /// The key.
+        text: String,
+    },
+    /// Every site that is selected has a rank of 0.
+    #[error("rank patterns leave none of the chosen sites an adapter")]
+    NothingLeft,
     /// Nothing is selected.
     #[error("no linear matches target modules `{text}` in the chosen layers")]
     NothingSelected {

@@ -12,7 +12,7 @@ use lowtide_formats::gguf_adapter::{self, GgufAdapter};
 use lowtide_formats::peft::{self, AdapterFiles};
 use lowtide_formats::safe::PermutedRows;
 use lowtide_formats::{Hyperparameters, Tensor, rows};
-use lowtide_model::{ModelError, Site, SiteValues, TargetsError};
+use lowtide_model::{ModelError, Site, SitePatterns, SiteValues, TargetsError};
 
 use crate::RuntimeError;
 
@@ -24,6 +24,8 @@ pub struct LoadedAdapter {
     pub kind: String,
     /// How its adapters are built.
     pub config: Config,
+    /// How they are built otherwise at some modules.
+    pub patterns: SitePatterns,
     /// The modules it adapts.
     pub modules: Vec<String>,
 }
@@ -35,7 +37,7 @@ enum Files {
 }
 
 impl LoadedAdapter {
-    /// Opens a LoRA adapter: a PEFT folder, or a GGUF file.
+    /// Opens an adapter: a folder in PEFT's layout, or LoRA in a GGUF file.
     ///
     /// # Errors
     /// When a file is unsound, or the adapter is of a kind or with a setting that is not known.
@@ -46,24 +48,35 @@ impl LoadedAdapter {
     fn open_gguf(path: &Path) -> Result<Self, RuntimeError> {
         let file = GgufAdapter::open(path)?;
         let facts = file.facts();
-        let Some(rank) = facts.one_rank() else {
-            let reason = "its modules differ in rank: one rank for all modules is supported";
-            return Err(RuntimeError::Adapter { path: path.to_owned(), reason: reason.into() });
-        };
+        let rank = facts.common_rank();
         let config = Config { rank, alpha: facts.alpha_at(rank), ..Config::default() };
+        let others = || facts.modules.iter().filter(|module| module.rank != rank);
+        let ranks = others().map(|module| (module.module.as_str(), module.rank));
+        // Only an alpha of 0, which stands for the rank, differs where the rank does.
+        let alphas = others().filter(|_| facts.alpha == 0.0);
+        let alphas = alphas.map(|m| (m.module.as_str(), facts.alpha_at(m.rank)));
+        let patterns = SitePatterns::new(ranks, alphas).map_err(|error| RuntimeError::Adapter {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
         let modules = facts.modules.iter().map(|module| module.module.clone()).collect();
-        Ok(Self { files: Files::Gguf(file), kind: "lora".into(), config, modules })
+        Ok(Self { files: Files::Gguf(file), kind: "lora".into(), config, patterns, modules })
     }
 
     fn open_peft(dir: &Path) -> Result<Self, RuntimeError> {
         let files = AdapterFiles::open(dir)?;
-        let (config, pairs) = files.lora()?;
-        if !config.rank_pattern.is_empty() || !config.alpha_pattern.is_empty() {
-            let reason = "`rank_pattern` and `alpha_pattern` must be empty: one rank and one alpha \
-                          for all modules are supported";
-            return Err(RuntimeError::Adapter { path: dir.to_owned(), reason: reason.into() });
+        if files.peft_type() != "LORA" {
+            return Self::of_method(dir, files);
         }
-        let modules = pairs.iter().map(|pair| pair.module.to_owned()).collect();
+        let (config, pairs) = files.lora()?;
+        let modules: Vec<String> = pairs.iter().map(|pair| pair.module.to_owned()).collect();
+        let ranks = config.rank_pattern.iter().map(|(key, rank)| (key.as_str(), *rank));
+        let alphas = config.alpha_pattern.iter().map(|(key, alpha)| (key.as_str(), *alpha));
+        let patterns = SitePatterns::new(ranks, alphas).map_err(|error| RuntimeError::Adapter {
+            path: dir.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let patterns = patterns.matching(&modules);
         let config = Config {
             rank: config.r,
             alpha: config.lora_alpha,
@@ -72,7 +85,29 @@ impl LoadedAdapter {
             ..Config::default()
         };
         let kind = files.peft_type().to_ascii_lowercase();
-        Ok(Self { files: Files::Peft(files), kind, config, modules })
+        Ok(Self { files: Files::Peft(files), kind, config, patterns, modules })
+    }
+
+    /// An adapter of a method outside the LoRA family.
+    fn of_method(dir: &Path, files: AdapterFiles) -> Result<Self, RuntimeError> {
+        let (method, modules) = files.method()?;
+        let modules: Vec<String> = modules.into_iter().map(str::to_owned).collect();
+        let ranks = method.rank_pattern.iter().map(|(key, rank)| (key.as_str(), *rank));
+        let patterns = SitePatterns::new(ranks, std::iter::empty::<(&str, f64)>());
+        let patterns = patterns.map_err(|error| RuntimeError::Adapter {
+            path: dir.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let patterns = patterns.matching(&modules);
+        let config = Config {
+            rank: method.r,
+            alpha: method.alpha,
+            dropout: method.dropout,
+            use_rslora: false,
+            options: method.options,
+        };
+        let kind = files.peft_type().to_ascii_lowercase();
+        Ok(Self { files: Files::Peft(files), kind, config, patterns, modules })
     }
 
     /// The folder or file.
@@ -122,31 +157,47 @@ impl LoadedAdapter {
             return Err(refuse(format!("it adapts `{stray}`, which is not a site of this run")));
         }
         for site in sites {
-            for (spec, into) in site.tensors(&mut values) {
-                let (name, tensor) = self.tensor(&site.info.name, spec.name);
-                let Some(tensor) = tensor else {
-                    return Err(refuse(format!("tensor `{name}` is missing")));
-                };
-                let flat = spec.shape[1] == 1 && tensor.shape == &spec.shape[..1];
-                if tensor.shape != spec.shape && !flat {
-                    let (found, want) = (tensor.shape, spec.shape);
-                    let reason = format!(
-                        "tensor `{name}` has shape {found:?}, this base and rank need {want:?}: \
-                         the adapter is of another base or another rank"
-                    );
-                    return Err(refuse(reason));
+            self.fill_site(hyper, site, site.tensors(&mut values))?;
+        }
+        Ok(())
+    }
+
+    /// Fills the tensors of one site, rows in the order of the base.
+    ///
+    /// # Errors
+    /// As [`fill`](Self::fill).
+    pub(crate) fn fill_site<'s, 'v>(
+        &self,
+        hyper: &Hyperparameters,
+        site: &Site,
+        tensors: impl Iterator<Item = (&'s ParamSpec, &'v mut [f32])>,
+    ) -> Result<(), RuntimeError> {
+        let refuse =
+            |reason: String| RuntimeError::Adapter { path: self.path().to_owned(), reason };
+        for (spec, into) in tensors {
+            let (name, tensor) = self.tensor(&site.info.name, spec.name);
+            let Some(tensor) = tensor else {
+                return Err(refuse(format!("tensor `{name}` is missing")));
+            };
+            let flat = spec.shape[1] == 1 && tensor.shape == &spec.shape[..1];
+            if tensor.shape != spec.shape && !flat {
+                let (found, want) = (tensor.shape, spec.shape);
+                let reason = format!(
+                    "tensor `{name}` has shape {found:?}, this base and rank need {want:?}: the \
+                     adapter is of another base or another rank"
+                );
+                return Err(refuse(reason));
+            }
+            let values = tensor.to_f32_vec();
+            let stored = self.stored_rows(hyper, site, spec);
+            match (stored, permuted_rows(hyper, site, spec)) {
+                (None, Some(PermutedRows { heads, head_dim })) => {
+                    rows::permute(&values, into, heads, head_dim);
                 }
-                let values = tensor.to_f32_vec();
-                let stored = self.stored_rows(hyper, site, spec);
-                match (stored, permuted_rows(hyper, site, spec)) {
-                    (None, Some(PermutedRows { heads, head_dim })) => {
-                        rows::permute(&values, into, heads, head_dim);
-                    }
-                    (Some(PermutedRows { heads, head_dim }), None) => {
-                        rows::unpermute(&values, into, heads, head_dim);
-                    }
-                    _ => into.copy_from_slice(&values),
+                (Some(PermutedRows { heads, head_dim }), None) => {
+                    rows::unpermute(&values, into, heads, head_dim);
                 }
+                _ => into.copy_from_slice(&values),
             }
         }
         Ok(())

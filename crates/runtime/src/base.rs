@@ -101,8 +101,9 @@ impl OpenBase {
     ) -> Result<Model<'_, F>, RuntimeError> {
         let method = methods.get(&adapter.kind)?;
         let targets = TargetModules::List(adapter.modules.clone());
-        let (config, layers) = (&adapter.config, &Layers::All);
-        let adaptation = Adaptation { method, config, targets: &targets, layers };
+        let LoadedAdapter { config, patterns, .. } = adapter;
+        let (targets, layers) = (&targets, &Layers::All);
+        let adaptation = Adaptation { method, config, patterns, targets, layers };
         self.build(Some(adaptation)).map_err(|error| adapter.blame(error))
     }
 }

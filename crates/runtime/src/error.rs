@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lowtide_adapter::BuildError;
+use lowtide_convert::ConvertError;
 use lowtide_data::{TemplateError, TokenizerError};
 use lowtide_memory::ReserveError;
 use lowtide_model::ModelError;
@@ -132,6 +133,22 @@ pub enum RuntimeError {
     /// What was planned cannot be reserved.
     #[error("cannot reserve what was planned: {0}")]
     Reserve(#[from] ReserveError),
+    /// A merged base cannot be written.
+    #[error(transparent)]
+    Convert(#[from] Box<ConvertError>),
+    /// A method that is more than a change of matrices.
+    #[error(
+        "{}: method `{method}` at `{module}` cannot be merged: what it does is no change of a \
+         matrix of the base; use it beside the base, with --adapter", path.display()
+    )]
+    NotMergeable {
+        /// The adapter's folder or file.
+        path: PathBuf,
+        /// Name of the method.
+        method: &'static str,
+        /// A module that it adapts.
+        module: String,
+    },
     /// An adapter does not belong to this base, or this run.
     #[error("{}: {reason}", path.display())]
     Adapter {

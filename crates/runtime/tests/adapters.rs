@@ -141,7 +141,7 @@ fn adapters_of_other_bases_are_refused() {
 }
 
 #[test]
-fn ranks_that_differ_are_refused() {
+fn ranks_that_differ_are_the_sites_own() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.gguf");
     let mut writer = gguf::Writer::new();
@@ -150,18 +150,26 @@ fn ranks_that_differ_are_refused() {
     {
         writer.metadata(key, value.into());
     }
-    let mut values = 0;
-    for (module, rank) in [("attn_q", 2), ("attn_v", 1)] {
-        writer.tensor(&format!("blk.0.{module}.weight.lora_a"), &[rank, 8], &F32);
-        writer.tensor(&format!("blk.0.{module}.weight.lora_b"), &[8, rank], &F32);
-        values += 2;
+    for (module, rank) in [("attn_q", 2), ("attn_v", 1), ("attn_output", 2)] {
+        let outputs = if module == "attn_v" { 16 } else { 32 };
+        writer.tensor(&format!("blk.0.{module}.weight.lora_a"), &[rank, 32], &F32);
+        writer.tensor(&format!("blk.0.{module}.weight.lora_b"), &[outputs, rank], &F32);
     }
     let mut data = writer.start(Vec::new()).unwrap();
-    for len in [16, 16, 8, 8] {
+    for len in [64, 64, 32, 16, 64, 64] {
         data.write(&vec![0; 4 * len]).unwrap();
     }
-    assert_eq!(values, 4);
     std::fs::write(&path, data.finish().unwrap()).unwrap();
-    let error = LoadedAdapter::open(&path).unwrap_err().to_string();
-    assert!(error.ends_with("one rank for all modules is supported"), "{error}");
+    let adapter = LoadedAdapter::open(&path).unwrap();
+    let v = "model.layers.0.self_attn.v_proj";
+    assert_eq!(adapter.config.rank, 2);
+    assert_eq!(adapter.patterns.ranks().collect::<Vec<_>>(), [(v, 1)]);
+    // An alpha of 0 means that nothing is scaled.
+    let own = adapter.patterns.config_of(v, &adapter.config).unwrap();
+    assert_eq!((own.rank, own.alpha, adapter.config.alpha), (1, 1.0, 2.0));
+    let base = OpenBase::open(&golden("formats/base")).unwrap();
+    let model = base.build_adapted(&registry::<f32>(), &adapter).unwrap();
+    let ranks: Vec<_> = model.sites.iter().map(|site| site.params[0].shape[0]).collect();
+    assert_eq!(ranks, [2, 1, 2]);
+    adapter.fill(base.file().hyper(), &model.sites, &mut [0.0; 304][..]).unwrap();
 }

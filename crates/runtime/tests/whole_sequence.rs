@@ -7,7 +7,7 @@ use lowtide_adapter::{
 };
 use lowtide_backend::{Backend, Req, Scalar};
 use lowtide_lora::LoraMethod;
-use lowtide_model::{Adaptation, Layers, TargetModules};
+use lowtide_model::{Adaptation, Layers, SitePatterns, TargetModules};
 use lowtide_runtime::{BaseText, OpenBase, RuntimeError, Session};
 use lowtide_tape::{DecodeLimits, DecodePlan};
 use lowtide_testkit::golden::golden_dir;
@@ -63,8 +63,13 @@ fn generating_is_refused_by_name() {
     let base = OpenBase::open(&golden_dir().join("llama_tied")).unwrap();
     let (config, layers) = (Config { rank: 2, ..Config::default() }, Layers::All);
     let targets: TargetModules = "v_proj".parse().unwrap();
-    let adaptation =
-        Adaptation { method: &PooledMethod, config: &config, targets: &targets, layers: &layers };
+    let adaptation = Adaptation {
+        patterns: &SitePatterns::NONE,
+        method: &PooledMethod,
+        config: &config,
+        targets: &targets,
+        layers: &layers,
+    };
     let model = base.build(Some(adaptation)).unwrap();
     let text = BaseText::open(&base).unwrap();
     let refused = Session::reserve(&model, &text, &Scalar, 64, None).map(|_| ());

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
-use lowtide_model::{Adaptation, Layers, Model, TargetModules};
+use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
 use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, registry};
 use lowtide_tape::Checkpointing;
@@ -32,6 +32,8 @@ pub(crate) struct Job<'s> {
     /// What the planner may choose among, the most exact first.
     pub(crate) optimizers: Vec<Box<dyn Optimizer>>,
     pub(crate) config: Config,
+    /// What sites have of their own, be it by the settings or by the adapter to start from.
+    pub(crate) patterns: SitePatterns,
     /// Where the weights lie.
     pub(crate) parts: WeightParts,
     /// As the settings or the method have them.
@@ -54,8 +56,10 @@ impl<'s> Job<'s> {
     pub(crate) fn open(settings: &'s Settings, be: &dyn Backend<f32>) -> Result<Self, TrainError> {
         settings.check()?;
         settings.check_backend(be.caps().compute)?;
+        let methods = registry::<f32>();
+        let method = methods.get(&settings.method)?;
         let target_modules = match settings.target_modules.as_str() {
-            "auto" => registry::<f32>().get(&settings.method)?.default_targets().to_owned(),
+            "auto" => method.default_targets().to_owned(),
             given => given.to_owned(),
         };
         let targets = target_modules.parse()?;
@@ -72,12 +76,17 @@ impl<'s> Job<'s> {
         check_output(&settings.output)?;
         let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
         let init_adapter = settings.init_adapter.as_deref().map(LoadedAdapter::open).transpose()?;
+        let mut patterns = settings.patterns()?;
         if let Some(adapter) = &init_adapter {
-            check_start(adapter, &config)?;
+            if patterns.is_empty() {
+                patterns = adapter.patterns.clone();
+            }
+            check_start(adapter, &config, &patterns)?;
         }
         let prepared = Prepared {
             max_seq_len: settings.max_seq_len,
             mask_prompt: settings.mask_prompt,
+            needs_prompt: method.needs_prompts(&config),
             val_split: settings.val_split,
             packing: settings.packing,
             seed: settings.seed,
@@ -91,6 +100,7 @@ impl<'s> Job<'s> {
             init_adapter,
             optimizers,
             config,
+            patterns,
             parts,
             target_modules,
             targets,
@@ -106,8 +116,8 @@ impl<'s> Job<'s> {
         methods: &'j Registry<f32>,
     ) -> Result<Model<'j, f32>, TrainError> {
         let method = methods.get(&self.settings.method)?;
-        let (config, targets, layers) = (&self.config, &self.targets, &self.layers);
-        Ok(self.base.build(Some(Adaptation { method, config, targets, layers }))?)
+        let Self { config, patterns, targets, layers, .. } = self;
+        Ok(self.base.build(Some(Adaptation { method, config, patterns, targets, layers }))?)
     }
 
     /// Updates of one pass over the data.
@@ -236,17 +246,35 @@ fn optimizers(settings: &Settings) -> Result<Vec<Box<dyn Optimizer>>, SettingsEr
 
 /// Refuses to go on with an adapter at another scale: the same numbers would mean another change of
 /// the base.
-fn check_start(adapter: &LoadedAdapter, config: &Config) -> Result<(), RuntimeError> {
+fn check_start(
+    adapter: &LoadedAdapter,
+    config: &Config,
+    patterns: &SitePatterns,
+) -> Result<(), RuntimeError> {
     let told = |c: &Config| {
         let flag = if c.use_rslora { " --use-rslora" } else { "" };
         format!("--rank {} --alpha {}{flag}", c.rank, c.alpha)
     };
+    let refuse = |reason| Err(RuntimeError::Adapter { path: adapter.path().to_owned(), reason });
     let (own, asked) = (told(&adapter.config), told(config));
-    if own == asked {
-        return Ok(());
+    if own != asked {
+        return refuse(format!(
+            "it was trained with {own}, and this run has {asked}: give its own"
+        ));
     }
-    let reason = format!("it was trained with {own}, and this run has {asked}: give its own");
-    Err(RuntimeError::Adapter { path: adapter.path().to_owned(), reason })
+    for module in &adapter.modules {
+        let told = |patterns: &SitePatterns| {
+            patterns.config_of(module, config).map_or_else(|| "--rank 0".into(), |c| told(&c))
+        };
+        let (own, asked) = (told(&adapter.patterns), told(patterns));
+        if own != asked {
+            return refuse(format!(
+                "`{module}` was trained with {own}, and this run's patterns give it {asked}: \
+                 leave them out, and the adapter's own hold"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses an output folder that cannot be written, before any work is done. Leaves no trace.

@@ -55,7 +55,7 @@ pub use prepare::{Prepared, PreparedData};
 pub use room::{BudgetSource, GroupLimit};
 pub use rss::{Memory, Watch, memory_now};
 pub use run::{finetune, finetune_until, plan};
-pub use settings::{BudgetError, Settings, SettingsError, check_window, parse_bytes};
+pub use settings::{BudgetError, PatternTable, Settings, SettingsError, check_window, parse_bytes};
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use streaming::StreamWeights;
 pub use trainer::{Trainer, Update};

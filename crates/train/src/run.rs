@@ -166,7 +166,7 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
         all if all == settings.batch_size => "all".into(),
         some => some.to_string(),
     };
-    Settings {
+    let mut resolved = Settings {
         warmup_steps: Some(warmup_steps),
         micro_batch,
         target_modules: job.target_modules.clone(),
@@ -177,7 +177,9 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
         tile_rows: plan.tile_rows.map_or_else(|| "all".into(), |rows| rows.to_string()),
         compute: plan.compute.to_owned(),
         ..settings.clone()
-    }
+    };
+    resolved.set_patterns(&job.patterns);
+    resolved
 }
 
 /// Takes over what the plan settled.
@@ -399,7 +401,8 @@ impl Run<'_> {
             return Err(TrainError::Diverged { step, loss, lr: job.settings.lr });
         }
         let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
-        save_adapter(output, job.base.name(), hyper, sites, &job.config, trainer.params())?;
+        let told = (&job.config, &job.patterns);
+        save_adapter(output, job.base.name(), hyper, sites, told, trainer.params())?;
         let config = self.resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Softmax, StreamWeights};
 
+mod patterns;
+
+pub use patterns::PatternTable;
+
 /// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -125,6 +129,13 @@ pub struct Settings {
     /// Adapter folder to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_adapter: Option<PathBuf>,
+    /// Ranks that differ from `rank`, by regular expressions for the ends of site names; 0 leaves a
+    /// site without an adapter.
+    #[serde(skip_serializing_if = "PatternTable::is_empty")]
+    pub rank_pattern: PatternTable<usize>,
+    /// Alphas that differ from `alpha`, in the same way.
+    #[serde(skip_serializing_if = "PatternTable::is_empty")]
+    pub alpha_pattern: PatternTable<f64>,
 }
 
 impl Default for Settings {
@@ -177,6 +188,8 @@ impl Default for Settings {
             samples: 3,
             method_option: BTreeMap::new(),
             init_adapter: None,
+            rank_pattern: PatternTable::default(),
+            alpha_pattern: PatternTable::default(),
         }
     }
 }
@@ -278,6 +291,12 @@ impl Settings {
         }
         if !self.alpha.is_finite() {
             return bad("alpha", self.alpha.to_string(), "a finite number");
+        }
+        if let Some((_, rank)) = self.rank_pattern.iter().find(|(_, rank)| *rank > RANK_MAX) {
+            return bad("rank-pattern", rank.to_string(), "whole numbers from 0 to 65536");
+        }
+        if let Some((_, alpha)) = self.alpha_pattern.iter().find(|(_, alpha)| !alpha.is_finite()) {
+            return bad("alpha-pattern", alpha.to_string(), "finite numbers");
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return bad("dropout", self.dropout.to_string(), "a chance from 0 to below 1");

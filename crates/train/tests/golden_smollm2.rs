@@ -12,7 +12,7 @@ use lowtide_backend::Backend;
 use lowtide_data::Dataset;
 use lowtide_kernels::{Isa, Kernels};
 use lowtide_memory::{Budget, Ledger};
-use lowtide_model::{Adaptation, Layers, Model, TargetModules};
+use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
 use lowtide_ndarray::NdArray;
 use lowtide_optim::{AdamW, Sgd, StepHyper};
 use lowtide_runtime::{BaseText, Generator, GeneratorPlan, Request, Sampling};
@@ -54,8 +54,13 @@ fn the_curve_is_the_golden_one(be: &dyn Backend<f32>, loss_atol: f64, norm_rtol:
     let config = Config { rank: 8, alpha: 16.0, ..Config::default() };
     let targets: TargetModules = "q_proj,v_proj".parse().unwrap();
     let method = methods.get("lora").unwrap();
-    let adaptation =
-        Adaptation { method, config: &config, targets: &targets, layers: &Layers::All };
+    let adaptation = Adaptation {
+        patterns: &SitePatterns::NONE,
+        method,
+        config: &config,
+        targets: &targets,
+        layers: &Layers::All,
+    };
     let model = base.build(Some(adaptation)).unwrap();
     let optimizer = AdamW { weight_decay: 0.01, ..AdamW::default() };
     let plan = RunPlan::new(&model, be, &optimizer, needs(&data), Policy::Store);
@@ -111,8 +116,14 @@ fn paragraphs(base: &OpenBase, dir: &Path) -> Dataset {
     for paragraph in golden()["paragraphs"].as_array().unwrap() {
         writeln!(file, "{}", serde_json::json!({ "input_ids": paragraph["ids"] })).unwrap();
     }
-    let prepared =
-        Prepared { max_seq_len: 512, mask_prompt: true, val_split: 0.0, packing: false, seed: 0 };
+    let prepared = Prepared {
+        max_seq_len: 512,
+        mask_prompt: true,
+        needs_prompt: false,
+        val_split: 0.0,
+        packing: false,
+        seed: 0,
+    };
     prepared.for_training(base, &path).unwrap().train
 }
 
@@ -184,7 +195,13 @@ fn gradient(path: &Path, be: &dyn Backend<f32>) -> BTreeMap<String, Vec<f32>> {
     let (methods, config) = (registry(), Config { rank: 8, alpha: 16.0, ..Config::default() });
     let (method, targets) = (methods.get("lora").unwrap(), TargetModules::AllLinear);
     let layers = &Layers::All;
-    let adaptation = Adaptation { method, config: &config, targets: &targets, layers };
+    let adaptation = Adaptation {
+        patterns: &SitePatterns::NONE,
+        method,
+        config: &config,
+        targets: &targets,
+        layers,
+    };
     let model = base.build(Some(adaptation)).unwrap();
     let optimizer = Sgd::default();
     let plan = RunPlan::new(&model, be, &optimizer, needs(&data), Policy::Block);

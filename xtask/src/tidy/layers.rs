@@ -73,6 +73,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lowtide-formats",
             "lowtide-model",
             "lowtide-data",
+            "lowtide-convert",
         ],
     ),
     (

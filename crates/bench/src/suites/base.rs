@@ -6,7 +6,8 @@ use std::path::Path;
 use lowtide_adapter::Config as AdapterConfig;
 use lowtide_backend::{Activation, Pairing};
 use lowtide_model::{
-    Adaptation, Config, Family, Layers, Model, Rope, RopeScaling, TargetModules, Weights, build,
+    Adaptation, Config, Family, Layers, Model, Rope, RopeScaling, SitePatterns, TargetModules,
+    Weights, build,
 };
 use lowtide_quant::formats::{Q4_1, Q8_0};
 use lowtide_quant::{BlockFormat, QMat};
@@ -116,7 +117,13 @@ impl Base {
         let method = methods.get("lora").expect("LoRA comes with Lowtide");
         let targets: TargetModules = "all-linear".parse().expect("a selection that is known");
         let (config, layers) = (&AdapterConfig { rank, ..AdapterConfig::default() }, &Layers::All);
-        self.build(Some(Adaptation { method, config, targets: &targets, layers }))
+        self.build(Some(Adaptation {
+            patterns: &SitePatterns::NONE,
+            method,
+            config,
+            targets: &targets,
+            layers,
+        }))
     }
 
     fn build(&self, with: Option<Adaptation<'_, f32>>) -> Result<Model<'_, f32>, BenchError> {

@@ -388,8 +388,7 @@ fn initial<F: Float>(specs: &[ParamSpec], draw: &mut Draw) -> Vec<F> {
         for i in 0..spec.len() {
             values.push(match spec.init {
                 Init::Identity if i / spec.shape[1] == i % spec.shape[1] => F::ONE,
-                Init::Identity => F::ZERO,
-                Init::Zeros => F::ZERO,
+                Init::Identity | Init::Zeros => F::ZERO,
                 Init::Constant(value) => F::from_f32(value),
                 Init::Uniform { bound } => draw.value(bound),
                 // The uniform distribution of the same deviation: the suite needs the size only.

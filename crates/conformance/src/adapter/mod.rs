@@ -26,8 +26,8 @@ pub enum AtInit {
 /// With its initial values moved by random amounts, so that no gradient vanishes by chance, the
 /// suite checks
 ///
-/// - *specs*: parameters and frozen tensors have unique names, elements, finite initial values and an output axis of
-///   the output's length; f32 and f64 agree on parameters, facts and results;
+/// - *specs*: parameters and frozen tensors have unique names, elements, finite initial values and
+///   an output axis of the output's length; f32 and f64 agree on them, on facts and on results;
 /// - *gradients*, in f64 over sequences of two spans in training, dropout included: of every
 ///   parameter and of the input, against central differences. Values that `prepare` derives are
 ///   held fixed, as backward treats them;

@@ -62,10 +62,12 @@ impl Facts {
         if self.alpha == 0.0 { rank as f64 } else { f64::from(self.alpha) }
     }
 
-    /// The rank of all pairs, if it is one.
-    pub fn one_rank(&self) -> Option<usize> {
-        let first = self.modules.first()?.rank;
-        self.modules.iter().all(|module| module.rank == first).then_some(first)
+    /// The rank that most pairs have; the smallest of several such.
+    pub fn common_rank(&self) -> usize {
+        let mut counts = BTreeMap::new();
+        self.modules.iter().for_each(|module| *counts.entry(module.rank).or_insert(0_usize) += 1);
+        let most = counts.values().copied().max().unwrap_or(0);
+        counts.into_iter().find(|(_, count)| *count == most).map_or(1, |(rank, _)| rank)
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::lora::{RANK_MAX, TargetModules, is_on, number, target_modules};
+use super::patterns;
 use crate::DocumentError;
 use crate::document::shown;
 use crate::json::{Object, required, shown_value};
@@ -30,6 +31,8 @@ pub struct MethodConfig {
     pub alpha: f64,
     /// Chance that a value of the adapter is dropped in training.
     pub dropout: f64,
+    /// Ranks that differ from `r`, as LoRA has them.
+    pub rank_pattern: Vec<(String, usize)>,
     /// Which modules are adapted.
     pub target_modules: Option<TargetModules>,
     /// What the method alone knows, by name.
@@ -54,10 +57,14 @@ impl MethodConfig {
         if let Some(value) = config.get("task_type").filter(|value| *value != only) {
             return Err(DocumentError::unsupported("task_type", shown_value(value), shown(only)));
         }
-        let r = config.usize("r")?.unwrap_or(8);
+        let (r, ranks) = (config.usize("r")?.unwrap_or(8), "a whole number from 1 to 65536");
         if !(1..=RANK_MAX).contains(&r) {
-            return Err(DocumentError::out_of_range("r", r, "a whole number from 1 to 65536"));
+            return Err(DocumentError::out_of_range("r", r, ranks));
         }
+        let rank = |value: &Value| {
+            let rank = usize::try_from(value.as_u64()?).ok()?;
+            (1..=RANK_MAX).contains(&rank).then_some(rank)
+        };
         let (alpha, dropout) = (config.f64("alpha")?, config.f64("dropout")?.unwrap_or(0.0));
         if !(0.0..1.0).contains(&dropout) {
             let expected = "a number from 0 to below 1";
@@ -73,6 +80,7 @@ impl MethodConfig {
             r,
             alpha: alpha.unwrap_or(16.0),
             dropout,
+            rank_pattern: patterns::read(config, "rank_pattern", ranks, rank)?,
             target_modules: target_modules(config)?,
             options,
         })
@@ -111,6 +119,7 @@ impl MethodConfig {
                 ("dropout", Value::from(self.dropout)),
                 ("options", Value::Object(options.collect())),
                 ("r", Value::from(self.r)),
+                ("rank_pattern", patterns::document(&self.rank_pattern, Value::from)),
             ]);
         }
         fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()

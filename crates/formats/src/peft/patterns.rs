@@ -15,7 +15,11 @@ pub(super) fn lookup<T: Copy>(
     module: &str,
 ) -> Result<Option<T>, DocumentError> {
     for (key, value) in entries {
-        if compile(field, key)?.is_match(module) {
+        let matches = match is_plain(key) {
+            true => ends_with(module, key),
+            false => compile(field, key)?.is_match(module),
+        };
+        if matches {
             return Ok(Some(*value));
         }
     }
@@ -45,6 +49,19 @@ pub(super) fn read<T>(
 pub(super) fn document<T: Copy>(entries: &[(String, T)], value: impl Fn(T) -> Value) -> Value {
     let fields: Map<_, _> = entries.iter().map(|(key, v)| (key.clone(), value(*v))).collect();
     Value::Object(fields)
+}
+
+/// Whether comparing letters does what the regular expression says: there may be such a key for
+/// every module, each asked for every module.
+fn is_plain(key: &str) -> bool {
+    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
+}
+
+/// What a plain key says of the end of `name`; its dots stand for any character.
+fn ends_with(name: &str, key: &str) -> bool {
+    let (mut name, mut key) = (name.chars().rev(), key.chars().rev());
+    let same = |wanted: char| name.next().is_some_and(|c| wanted == '.' || wanted == c);
+    key.all(same) && name.next().is_none_or(|before| before == '.')
 }
 
 fn compile(field: &str, key: &str) -> Result<Regex, DocumentError> {

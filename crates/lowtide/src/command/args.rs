@@ -11,6 +11,7 @@ use super::computing::{ArithmeticFlags, MachineFlags};
 use super::convert::ConvertArgs;
 use super::flags::{RunFlags, size};
 use super::generate::GenerateArgs;
+use super::merge::MergeArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 bad usage, 3 no plan fits the memory budget,\n\
@@ -51,6 +52,9 @@ pub(crate) enum Job {
     /// Talk with a base, or with a base with an adapter
     #[command(after_help = EXIT_CODES)]
     Chat(Box<ChatArgs>),
+    /// Fold an adapter into its base, and say how much of it the written weights can hold
+    #[command(after_help = EXIT_CODES)]
+    Merge(Box<MergeArgs>),
     /// Write a base or an adapter as another kind of file, or a base with weights of another type
     #[command(after_help = EXIT_CODES)]
     Convert(Box<ConvertArgs>),
@@ -79,6 +83,7 @@ impl Job {
             Self::Eval(args) => args.voice,
             Self::Generate(args) => args.voice,
             Self::Chat(args) => args.voice,
+            Self::Merge(args) => args.voice,
             Self::Convert(args) => args.voice,
             Self::Inspect(args) => args.voice,
             Self::Report(args) => args.voice,

@@ -70,7 +70,9 @@ fn run_base(args: &ConvertArgs, model: &Path) -> Result<(), Failure> {
     let machine = Machine::start(args.machine, &ArithmeticFlags::NONE)?;
     let mut console = Console::new(args.voice);
     let done = machine.run(|_, _| {
-        let done = lowtide::convert::convert(&settings, &mut |event| tell(event, &mut console));
+        let done = lowtide::convert::convert(&settings, &mut |event| {
+            tell("converting", event, &mut console);
+        });
         done.map_err(Box::new)
     });
     console.settle();
@@ -142,8 +144,9 @@ fn settings(args: &ConvertArgs) -> Result<Settings, SettingsError> {
     })
 }
 
-fn tell(event: Event<'_>, console: &mut Console) {
+/// Moves the live line of what is being done to the tensors of a base.
+pub(crate) fn tell(doing: &str, event: Event<'_>, console: &mut Console) {
     let Event { tensor, done, total } = event;
     let share = number::percent(done as f64, total as f64);
-    console.advance(done, total, format!("converting {share}"), tensor.to_owned());
+    console.advance(done, total, format!("{doing} {share}"), tensor.to_owned());
 }

@@ -19,12 +19,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     }
     let machine = Machine::start(args.machine, &args.arithmetic)?;
     let mut console = Console::new(args.voice);
-    let mut hear = |event: &Event| {
-        if let Event::Progress { phase, done, total } = *event {
-            let words = show::evaluation::progress(phase, done, total);
-            console.advance(done as u64, total as u64, words, String::new());
-        }
-    };
+    let mut hear = |event: &Event| tell(event, &mut console);
     let result = machine.run(|backend, _| evaluate_telling(&settings, backend, &mut hear));
     console.settle();
     let result = result.map_err(|error| Failure::Evaluation(error.into()))?;
@@ -33,15 +28,29 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     Ok(console.finish()?)
 }
 
-fn settings(args: &EvalArgs) -> Result<EvalSettings, SettingsError> {
-    check_window(args.sliding_window)?;
-    let sizes = [("max-seq-len", args.max_seq_len, 2), ("batch-size", args.batch_size, 1)];
+/// Moves the live line of an evaluation.
+pub(crate) fn tell(event: &Event, console: &mut Console) {
+    if let Event::Progress { phase, done, total } = *event {
+        let words = show::evaluation::progress(phase, done, total);
+        console.advance(done as u64, total as u64, words, String::new());
+    }
+}
+
+/// Refuses sequences and batches of too few tokens.
+pub(crate) fn check_sizes(max_seq_len: usize, batch_size: usize) -> Result<(), SettingsError> {
+    let sizes = [("max-seq-len", max_seq_len, 2), ("batch-size", batch_size, 1)];
     for (field, given, least) in sizes {
         if given < least {
             let expected = if least == 1 { "at least 1" } else { "at least 2" };
             return Err(SettingsError::BadValue { field, found: given.to_string(), expected });
         }
     }
+    Ok(())
+}
+
+fn settings(args: &EvalArgs) -> Result<EvalSettings, SettingsError> {
+    check_window(args.sliding_window)?;
+    check_sizes(args.max_seq_len, args.batch_size)?;
     let budget = args.memory_budget.as_deref().map(parse_bytes).transpose()?;
     Ok(EvalSettings {
         model: args.model.clone(),

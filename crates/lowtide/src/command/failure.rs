@@ -282,6 +282,10 @@ fn usage(error: &TrainError) -> Option<String> {
 
 fn targets(error: &TargetsError) -> String {
     let flag = match error {
+        TargetsError::BadPattern { field, .. } | TargetsError::StrayPattern { field, .. } => {
+            return format!("--{}: {error}", field.replace(' ', "-"));
+        }
+        TargetsError::NothingLeft => "rank-pattern",
         TargetsError::BadRegex { .. }
         | TargetsError::UnknownModule { .. }
         | TargetsError::NotForMethod { .. }

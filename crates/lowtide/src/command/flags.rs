@@ -2,11 +2,12 @@
 //! default of its own, so that what was not given leaves the configuration file its say.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use lowtide::optim::ScheduleKind;
-use lowtide::train::{BudgetError, Gradient, Settings, parse_bytes};
+use lowtide::train::{BudgetError, Gradient, PatternTable, Settings, parse_bytes};
 
 use super::args::{MaskFlags, PackingFlags};
 use super::computing::ArithmeticFlags;
@@ -73,6 +74,13 @@ struct AdapterFlags {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true")]
     use_rslora: Option<bool>,
+    /// Rank of sites whose name ends with what the regular expression matches; may be given several
+    /// times, the first that matches counts, and 0 leaves a site without an adapter
+    #[arg(long, value_name = "PATTERN=RANK", value_parser = pattern::<usize>)]
+    rank_pattern: Vec<(String, usize)>,
+    /// Alpha of such sites, in the same way
+    #[arg(long, value_name = "PATTERN=ALPHA", value_parser = pattern::<f64>)]
+    alpha_pattern: Vec<(String, f64)>,
     /// An option that only some methods know, such as `pool=chunk` of lars; may be given several
     /// times
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
@@ -249,6 +257,8 @@ impl RunFlags {
         set(&mut s.dropout, &adapter.dropout);
         set(&mut s.use_rslora, &adapter.use_rslora);
         s.method_option.extend(adapter.method_option.iter().cloned());
+        set_table(&mut s.rank_pattern, &adapter.rank_pattern);
+        set_table(&mut s.alpha_pattern, &adapter.alpha_pattern);
         set(&mut s.target_modules, &adapter.target_modules);
         set(&mut s.layers, &adapter.layers);
         set(&mut s.epochs, &training.epochs);
@@ -308,6 +318,21 @@ fn option(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected a name, `=` and a value, such as `pool=chunk`".to_owned()),
     }
+}
+
+/// Flags replace a table as a whole: its order counts.
+fn set_table<T: Clone>(setting: &mut PatternTable<T>, given: &[(String, T)]) {
+    if !given.is_empty() {
+        *setting = PatternTable(given.to_vec());
+    }
+}
+
+/// Reads `PATTERN=VALUE`; a pattern may hold `=` itself.
+fn pattern<T: FromStr>(text: &str) -> Result<(String, T), String> {
+    let bad = || "expected a pattern, `=` and a number, such as `down_proj=4`".to_owned();
+    let (key, value) = text.rsplit_once('=').ok_or_else(bad)?;
+    let value = value.trim().parse().map_err(|_| bad())?;
+    if key.is_empty() { Err(bad()) } else { Ok((key.to_owned(), value)) }
 }
 
 /// Checks that a text is a size, and keeps it as it was written.

@@ -19,6 +19,7 @@ mod generate;
 mod inputs;
 mod inspect;
 mod machine;
+mod merge;
 mod packaging;
 mod plan;
 mod quickstart;
@@ -48,6 +49,7 @@ pub(crate) fn run() -> ExitCode {
         Job::Finetune(args) => finetune::run(args),
         Job::Plan(args) => plan::run(args),
         Job::Eval(args) => eval::run(args),
+        Job::Merge(args) => merge::run(args),
         Job::Convert(args) => convert::run(args),
         Job::Generate(args) => generate::run(args),
         Job::Chat(args) => chat::run(args),

@@ -10,7 +10,7 @@ use lowtide_backend::Backend;
 use lowtide_data::Dataset;
 use lowtide_kernels::Kernels;
 use lowtide_memory::{Budget, Ledger};
-use lowtide_model::{Adaptation, Layers, Model, TargetModules};
+use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
 use lowtide_ndarray::NdArray;
 use lowtide_optim::{AdamW, Optimizer, StepHyper};
 use lowtide_simd::Simd;
@@ -81,8 +81,14 @@ pub(crate) fn write_data(path: &Path, lengths: &[usize]) {
 }
 
 pub(crate) fn dataset(base: &OpenBase, path: &Path) -> Dataset {
-    let prepared =
-        Prepared { max_seq_len: 4096, mask_prompt: true, val_split: 0.0, packing: false, seed: 0 };
+    let prepared = Prepared {
+        max_seq_len: 4096,
+        mask_prompt: true,
+        needs_prompt: false,
+        val_split: 0.0,
+        packing: false,
+        seed: 0,
+    };
     prepared.for_training(base, path).unwrap().train
 }
 
@@ -157,7 +163,13 @@ impl<'s> Setup<'s> {
         let method = methods.get("lora").unwrap();
         let (config, targets): (_, TargetModules) = (self.config(), self.targets.parse().unwrap());
         let layers: Layers = self.layers.parse().unwrap();
-        let adaptation = Adaptation { method, config: &config, targets: &targets, layers: &layers };
+        let adaptation = Adaptation {
+            patterns: &SitePatterns::NONE,
+            method,
+            config: &config,
+            targets: &targets,
+            layers: &layers,
+        };
         base.build(Some(adaptation)).unwrap()
     }
 

@@ -65,6 +65,9 @@ fn optional_settings_have_flags_too() {
         "--init-adapter=from",
         "--mezo-eps=0.5",
         "--partial-blocks=3",
+        "--rank-pattern=layers.0.*=2",
+        "--rank-pattern=q=k=0",
+        "--alpha-pattern=q_proj=0.5",
     ]);
     let expected = Settings {
         model: "m".into(),
@@ -75,6 +78,8 @@ fn optional_settings_have_flags_too() {
         init_adapter: Some("from".into()),
         mezo_eps: Some(0.5),
         partial_blocks: Some(3),
+        rank_pattern: PatternTable(vec![("layers.0.*".into(), 2), ("q=k".into(), 0)]),
+        alpha_pattern: PatternTable(vec![("q_proj".into(), 0.5)]),
         ..Settings::default()
     };
     assert_eq!(given, expected);

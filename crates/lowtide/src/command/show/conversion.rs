@@ -7,6 +7,11 @@ use super::number::{bytes, count, counted};
 
 /// The result of `lowtide convert`.
 pub(crate) fn report(report: &Report) -> String {
+    facts(report).under("Converted")
+}
+
+/// What a conversion wrote, as facts.
+pub(super) fn facts(report: &Report) -> Facts {
     let mut facts = Facts::default();
     let tensors = counted(report.tensors as u64, "tensor");
     facts.add("written", &report.output);
@@ -22,7 +27,7 @@ pub(crate) fn report(report: &Report) -> String {
     for note in &report.notes {
         facts.add("note", note);
     }
-    facts.under("Converted")
+    facts
 }
 
 /// The result of `lowtide convert --adapter`.

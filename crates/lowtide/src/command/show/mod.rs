@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod conversion;
 pub(crate) mod data;
 pub(crate) mod evaluation;
+pub(crate) mod merge;
 pub(crate) mod number;
 pub(crate) mod plan;
 pub(crate) mod step;

@@ -1,0 +1,272 @@
+//! An adapter folded into its base.
+//!
+//! A conversion streams the base's tensors; where one is adapted, its rows become those of the
+//! adapted matrix on the way, a few at a time. Of the adapter, one site is held at a time.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use lowtide_adapter::{Adapter, Config, FrozenLinear, Linear, Registry};
+use lowtide_backend::{Backend, Req};
+use lowtide_convert::{ChangeReport, Changes, ConvertError, Event, Kept, Kind, Report};
+use lowtide_formats::Hyperparameters;
+use lowtide_memory::{Budget, ByCategory, Category, Ledger, ReserveError, Slab};
+use lowtide_model::Site;
+use lowtide_quant::QMat;
+use lowtide_tensor::{MatMut, QUANTUM};
+use serde::Serialize;
+
+use crate::{LoadedAdapter, OpenBase, RuntimeError};
+
+/// Which adapter is to be folded into which base, and what is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MergeSettings {
+    /// HF folder, `.gguf` file, or hub id.
+    pub model: PathBuf,
+    /// Adapter: a PEFT folder or a GGUF file.
+    pub adapter: PathBuf,
+    /// What is written: a GGUF file if the name ends so, else an HF folder.
+    pub output: PathBuf,
+    /// The type of the weights. Without one, as [`lowtide_convert::Settings::kind`] says: a GGUF
+    /// file keeps the type of every tensor, a folder gets the smallest float type that holds the
+    /// base as it is.
+    pub kind: Option<Kind>,
+    /// Bytes that may be held.
+    pub memory_budget: u64,
+    /// Largest file of weights in a folder; above it they are cut into several.
+    pub shard_bytes: u64,
+    /// Whether an output that is there may be replaced.
+    pub overwrite: bool,
+}
+
+impl Default for MergeSettings {
+    fn default() -> Self {
+        let lowtide_convert::Settings { memory_budget, shard_bytes, .. } = Default::default();
+        Self {
+            model: PathBuf::new(),
+            adapter: PathBuf::new(),
+            output: PathBuf::new(),
+            kind: None,
+            memory_budget,
+            shard_bytes,
+            overwrite: false,
+        }
+    }
+}
+
+/// What was written, and how much of the adapter is in it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MergeReport {
+    /// The conversion that it was.
+    #[serde(flatten)]
+    pub conversion: Report,
+    /// Name of the adapter's method.
+    pub method: String,
+    /// Frobenius norm of the update over all matrices.
+    pub update_norm: f64,
+    /// What rounding added, over the size of the update, as [`Kept::error`].
+    pub update_error: f64,
+    /// The share of the update that is there after rounding, as [`Kept::survived`].
+    pub update_survived: f64,
+    /// The same for every tensor that is adapted.
+    pub updates: Vec<ChangeReport>,
+}
+
+/// Folds an adapter into its base and writes the result, a row at a time within the budget.
+///
+/// # Errors
+/// When a file is unsound, the adapter is of another base, its method is no change of a matrix, the
+/// budget is too small, or the output cannot be written. Then nothing was written.
+pub fn merge(
+    settings: &MergeSettings,
+    methods: &Registry<f32>,
+    be: &dyn Backend<f32>,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<MergeReport, RuntimeError> {
+    let base = OpenBase::open(&settings.model)?;
+    let adapter = LoadedAdapter::open(&settings.adapter)?;
+    let output = settings.output.canonicalize();
+    if output.is_ok_and(|output| adapter.path().canonicalize().is_ok_and(|path| path == output)) {
+        return Err(Box::new(ConvertError::OverInput { path: settings.output.clone() }).into());
+    }
+    let parts = Parts::new(&base, &adapter, methods)?;
+    let mut ledger = Ledger::new(Budget::UNLIMITED);
+    let mut folding = parts.reserve(be, &mut ledger)?;
+    let own = ledger.live().held();
+    if own < settings.memory_budget {
+        // What cannot be read is told before anything is written.
+        (0..folding.parts.sites.len()).try_for_each(|site| folding.load(site))?;
+    }
+    let conversion = lowtide_convert::Settings {
+        source: base.file().path().to_owned(),
+        output: settings.output.clone(),
+        kind: settings.kind,
+        // A budget that holds nothing but the adapter is refused by the conversion.
+        memory_budget: settings.memory_budget.saturating_sub(own),
+        shard_bytes: settings.shard_bytes,
+        overwrite: settings.overwrite,
+    };
+    let done = lowtide_convert::convert_changed(&conversion, &mut folding, tell);
+    let (mut conversion, updates) = done.map_err(|error| match error {
+        ConvertError::Budget { needed, .. } => {
+            let (budget, needed) = (settings.memory_budget, needed + own);
+            Box::new(ConvertError::Budget { budget, needed })
+        }
+        other => Box::new(other),
+    })?;
+    conversion.peak_bytes += own;
+    let kept = updates.iter().fold(Kept::default(), |sum, update| sum.plus(update.kept));
+    Ok(MergeReport {
+        conversion,
+        method: adapter.kind.clone(),
+        update_norm: kept.update_norm(),
+        update_error: kept.error(),
+        update_survived: kept.survived(),
+        updates,
+    })
+}
+
+/// A base and the adapters of its sites.
+struct Parts<'a> {
+    hyper: &'a Hyperparameters,
+    loaded: &'a LoadedAdapter,
+    sites: Vec<SitePart<'a>>,
+    /// Which site a tensor belongs to.
+    of_tensor: BTreeMap<String, usize>,
+}
+
+struct SitePart<'a> {
+    site: Site,
+    adapter: Box<dyn Adapter>,
+    weight: QMat<'a>,
+}
+
+impl<'a> Parts<'a> {
+    fn new(
+        base: &'a OpenBase,
+        loaded: &'a LoadedAdapter,
+        methods: &Registry<f32>,
+    ) -> Result<Self, RuntimeError> {
+        // The model checks that the adapter is of this base.
+        let model = base.build_adapted(methods, loaded)?;
+        let method = methods.get(&loaded.kind)?;
+        let mut parts = Self {
+            hyper: base.file().hyper(),
+            loaded,
+            sites: Vec::with_capacity(model.sites.len()),
+            of_tensor: BTreeMap::new(),
+        };
+        for site in &model.sites {
+            if !site.facts.mergeable {
+                return Err(RuntimeError::NotMergeable {
+                    path: loaded.path().to_owned(),
+                    method: site.kind,
+                    module: site.info.name.clone(),
+                });
+            }
+        }
+        let config_of = |site: &Site| {
+            let config = loaded.patterns.config_of(&site.info.name, &loaded.config);
+            config.expect("a site that has an adapter")
+        };
+        let configs: Vec<Config> = model.sites.iter().map(config_of).collect();
+        let asked: Vec<_> = model.sites.iter().map(|site| &site.info).zip(&configs).collect();
+        let adapters = method.build_all(&asked)?;
+        for (site, adapter) in model.sites.into_iter().zip(adapters) {
+            let adapter = adapter.expect("a site that its method adapts");
+            let name = format!("{}.weight", site.info.name);
+            let weight = base.file().tensor(&name).and_then(|tensor| tensor.qmat().ok());
+            let weight = weight.expect("a matrix that the model was built on");
+            parts.of_tensor.insert(name, parts.sites.len());
+            parts.sites.push(SitePart { site, adapter, weight });
+        }
+        Ok(parts)
+    }
+
+    /// Reserves room for the largest site.
+    fn reserve(
+        self,
+        be: &'a dyn Backend<f32>,
+        ledger: &mut Ledger,
+    ) -> Result<Folding<'a>, ReserveError> {
+        let largest = |of: &dyn Fn(&SitePart<'_>) -> usize| {
+            self.sites.iter().map(of).max().unwrap_or(0) * size_of::<f32>()
+        };
+        let params = largest(&|part| part.site.range.len());
+        let fixed = largest(&|part| part.site.fixed.len());
+        let scratch = largest(&|part| part.req(be).scratch);
+        let library = self.sites.iter().map(|part| part.req(be).library_bytes).max().unwrap_or(0);
+        let mut reserve =
+            |category, bytes: usize| Slab::reserve(ledger, ByCategory::of(category, bytes as u64));
+        let params = reserve(Category::Adapter, params)?;
+        let fixed = reserve(Category::Adapter, fixed)?;
+        let scratch = reserve(Category::Scratch, scratch)?;
+        // What a library takes inside a call is held nowhere else.
+        let _library = ledger.charge(ByCategory::of(Category::Scratch, library as u64))?;
+        Ok(Folding { parts: self, be, params, fixed, scratch, held: None })
+    }
+}
+
+impl SitePart<'_> {
+    fn base(&self) -> FrozenLinear<'_> {
+        FrozenLinear::new(self.weight, None)
+    }
+
+    fn req(&self, be: &dyn Backend<f32>) -> Req {
+        let base: &dyn Linear = &self.base();
+        self.adapter.req(be, base, QUANTUM)
+    }
+}
+
+/// The adapter as changes of the base's tensors.
+struct Folding<'a> {
+    parts: Parts<'a>,
+    be: &'a dyn Backend<f32>,
+    params: Slab,
+    fixed: Slab,
+    scratch: Slab,
+    /// The site whose parameters are held.
+    held: Option<usize>,
+}
+
+impl Folding<'_> {
+    /// Reads the parameters of a site, and prepares what is derived from them.
+    fn load(&mut self, site: usize) -> Result<(), RuntimeError> {
+        if self.held == Some(site) {
+            return Ok(());
+        }
+        let part = &self.parts.sites[site];
+        let params: &mut [f32] = &mut self.params.get_mut()[..part.site.range.len()];
+        let fixed: &mut [f32] = &mut self.fixed.get_mut()[..part.site.fixed.len()];
+        let tensors = part.site.tensors_in(params, fixed);
+        self.parts.loaded.fill_site(self.parts.hyper, &part.site, tensors)?;
+        part.adapter.prepare(self.be, &part.base(), params, fixed, self.scratch.get_mut());
+        self.held = Some(site);
+        Ok(())
+    }
+}
+
+impl Changes for Folding<'_> {
+    fn touches(&self, tensor: &str) -> bool {
+        self.parts.of_tensor.contains_key(tensor)
+    }
+
+    fn change(&mut self, tensor: &str, rows: Range<usize>, values: &mut [f32]) {
+        let site = self.parts.of_tensor[tensor];
+        self.load(site).expect("an adapter that was read whole before");
+        let part = &self.parts.sites[site];
+        let params = &self.params.get()[..part.site.range.len()];
+        let fixed = &self.fixed.get()[..part.site.fixed.len()];
+        let cols = part.weight.cols();
+        for (i, values) in values.chunks_mut(QUANTUM * cols).enumerate() {
+            let start = rows.start + i * QUANTUM;
+            let count = values.len() / cols;
+            let out = MatMut::new(values, count, cols);
+            let scratch = self.scratch.get_mut();
+            part.adapter
+                .merge_rows(self.be, params, fixed, start..start + count, out, scratch)
+                .expect("a method whose facts say that it can be merged");
+        }
+    }
+}
