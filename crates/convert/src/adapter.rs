@@ -1,13 +1,16 @@
-//! Adapters between PEFT folders and GGUF files.
+//! Adapters between PEFT folders and GGUF files, and from folders of mlx-lm into both.
+
+mod from_mlx;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use lowtide_formats::gguf_adapter::{self, GgufAdapter};
+use lowtide_formats::mlx::{self, MlxAdapter};
 use lowtide_formats::peft::{
     self, AdapterFiles, AdapterTensor, LORA_DOWN, LORA_UP, LoraConfig, LoraPair, TargetModules,
 };
-use lowtide_formats::safe::Values;
+use lowtide_formats::safe::{PermutedRows, Values};
 use lowtide_formats::{Base, Error};
 use serde::Serialize;
 use serde_json::Value;
@@ -17,7 +20,7 @@ use crate::{ConvertError, is_gguf};
 /// Which adapter is to be converted, and into what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterSettings {
-    /// The adapter: a PEFT folder or a GGUF file.
+    /// The adapter: a PEFT folder, a GGUF file, or a folder of mlx-lm.
     pub source: PathBuf,
     /// Its base: an HF folder or a GGUF file. Its heads say how rows are ordered in GGUF.
     pub base: PathBuf,
@@ -62,6 +65,9 @@ pub fn named_base(path: &Path) -> Result<Option<String>, ConvertError> {
     if path.is_file() {
         return Ok(GgufAdapter::open(path)?.base_name().map(str::to_owned));
     }
+    if mlx::is_adapter(path) {
+        return Ok(MlxAdapter::open(path)?.config().model.clone());
+    }
     let files = AdapterFiles::open(path)?;
     Ok(files.config().get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned))
 }
@@ -74,6 +80,10 @@ pub fn named_base(path: &Path) -> Result<Option<String>, ConvertError> {
 pub fn convert_adapter(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> {
     let AdapterSettings { source, output, .. } = settings;
     let to_gguf = is_gguf(output);
+    if mlx::is_adapter(source) {
+        check_output(settings)?;
+        return from_mlx::convert(settings, to_gguf);
+    }
     if source.is_file() == to_gguf {
         let kind = if to_gguf { "a GGUF file" } else { "a PEFT folder" };
         return Err(ConvertError::SameKind { path: source.clone(), kind });
@@ -81,6 +91,8 @@ pub fn convert_adapter(settings: &AdapterSettings) -> Result<AdapterReport, Conv
     check_output(settings)?;
     if to_gguf { into_gguf(settings) } else { into_peft(settings) }
 }
+
+const NO_DROPOUT: &str = "GGUF says no dropout, which matters in training only";
 
 fn into_gguf(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> {
     let files = AdapterFiles::open(&settings.source)?;
@@ -91,16 +103,7 @@ fn into_gguf(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> 
         other => other.into(),
     })?;
     let alpha = one_alpha(&settings.source, &config, &pairs)?;
-    let base = Base::open(&settings.base)?;
-    check_base(settings, &base, &pairs)?;
-    let name = settings.source.canonicalize().ok();
-    let name = name.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
-    let said = gguf_adapter::Settings {
-        alpha: alpha as f32,
-        name,
-        base_name: Some(last_part(&settings.base_name)).filter(|name| !name.is_empty()),
-    };
-    gguf_adapter::write(&settings.output, base.hyper(), &said, &pairs)?;
+    let said = write_gguf(settings, alpha, &pairs)?;
     let mut notes = Vec::new();
     if config.use_rslora {
         notes.push(format!(
@@ -110,10 +113,30 @@ fn into_gguf(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> 
         ));
     }
     if config.lora_dropout > 0.0 {
-        notes.push("GGUF says no dropout, which matters in training only".to_owned());
+        notes.push(NO_DROPOUT.to_owned());
     }
     let bytes_after = size(&settings.output);
-    Ok(report(settings, "gguf", f64::from(said.alpha), &pairs, bytes_after, notes))
+    Ok(report(settings, "gguf", said, &pairs, bytes_after, notes))
+}
+
+/// Writes pairs of the base, rows in HF order, as a GGUF adapter; the answer is alpha as it is in
+/// the file.
+fn write_gguf(
+    settings: &AdapterSettings,
+    alpha: f64,
+    pairs: &[LoraPair<'_>],
+) -> Result<f64, ConvertError> {
+    let base = Base::open(&settings.base)?;
+    check_base(settings, &base, pairs)?;
+    let name = settings.source.canonicalize().ok();
+    let name = name.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+    let said = gguf_adapter::Settings {
+        alpha: alpha as f32,
+        name,
+        base_name: Some(last_part(&settings.base_name)).filter(|name| !name.is_empty()),
+    };
+    gguf_adapter::write(&settings.output, base.hyper(), &said, pairs)?;
+    Ok(f64::from(said.alpha))
 }
 
 fn into_peft(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> {
@@ -131,25 +154,40 @@ fn into_peft(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> 
         .filter(|_| facts.alpha == 0.0)
         .map(|module| (module.module.clone(), facts.alpha_at(module.rank)))
         .collect();
-    let document = LoraConfig {
-        base_model_name_or_path: Some(settings.base_name.clone()),
+    let config = LoraConfig {
         r,
         lora_alpha: facts.alpha_at(r),
-        target_modules: Some(TargetModules::List(targets(&base, &pairs))),
         rank_pattern,
         alpha_pattern,
         ..LoraConfig::default()
-    }
-    .to_document();
-    let tensors: Vec<_> = pairs.iter().flat_map(|pair| parts(&base, pair)).collect();
-    peft::write(&settings.output, &document, &tensors)?;
-    let written = [peft::CONFIG_FILE, peft::WEIGHTS_FILE];
-    let bytes_after = written.iter().map(|name| size(&settings.output.join(name))).sum();
-    Ok(report(settings, "peft", facts.alpha_at(r), &pairs, bytes_after, Vec::new()))
+    };
+    let order = |module: &str| gguf_adapter::permuted_rows(base.hyper(), module);
+    write_peft(settings, &base, config, &pairs, order)
 }
 
-/// The two tensors of a pair out of a GGUF file, as PEFT has them.
-fn parts<'a>(base: &Base, pair: &LoraPair<'a>) -> [AdapterTensor<'a>; 2] {
+/// Writes pairs as a PEFT folder. `order` says how the output rows of a module lie in the source.
+fn write_peft(
+    settings: &AdapterSettings,
+    base: &Base,
+    config: LoraConfig,
+    pairs: &[LoraPair<'_>],
+    order: impl Fn(&str) -> Option<PermutedRows>,
+) -> Result<AdapterReport, ConvertError> {
+    let document = LoraConfig {
+        base_model_name_or_path: Some(settings.base_name.clone()),
+        target_modules: Some(TargetModules::List(targets(base, pairs))),
+        ..config
+    };
+    let alpha = document.lora_alpha;
+    let tensors: Vec<_> = pairs.iter().flat_map(|pair| parts(pair, order(pair.module))).collect();
+    peft::write(&settings.output, &document.to_document(), &tensors)?;
+    let written = [peft::CONFIG_FILE, peft::WEIGHTS_FILE];
+    let bytes_after = written.iter().map(|name| size(&settings.output.join(name))).sum();
+    Ok(report(settings, "peft", alpha, pairs, bytes_after, Vec::new()))
+}
+
+/// The two tensors of a pair as PEFT has them, from rows in an order.
+fn parts<'a>(pair: &LoraPair<'a>, order: Option<PermutedRows>) -> [AdapterTensor<'a>; 2] {
     let part = |parameter: &str, tensor: lowtide_formats::Tensor<'a>, permuted| AdapterTensor {
         module: pair.module.to_owned(),
         parameter: parameter.to_owned(),
@@ -157,7 +195,6 @@ fn parts<'a>(base: &Base, pair: &LoraPair<'a>) -> [AdapterTensor<'a>; 2] {
         values: Values::Stored(tensor),
         permuted,
     };
-    let order = gguf_adapter::permuted_rows(base.hyper(), pair.module);
     [part(LORA_DOWN, pair.a, None), part(LORA_UP, pair.b, order)]
 }
 
@@ -185,8 +222,14 @@ fn one_alpha(
         }
     }
     let alpha = first.map_or(config.lora_alpha, |(_, alpha)| alpha);
+    check_alpha(path, alpha)?;
+    Ok(alpha)
+}
+
+/// Refuses an alpha that 32 bits cannot hold.
+fn check_alpha(path: &Path, alpha: f64) -> Result<(), ConvertError> {
     match (alpha as f32).is_finite() && alpha as f32 > 0.0 {
-        true => Ok(alpha),
+        true => Ok(()),
         false => Err(ConvertError::Alpha { path: path.to_path_buf(), alpha }),
     }
 }

@@ -10,7 +10,8 @@
 //! vocabulary with its kinds of tokens, the chat template. An HF folder gets `config.json`, the
 //! tokenizer's files and `generation_config.json`. Output appears whole or not at all.
 //!
-//! [`convert_adapter`] does the same between PEFT folders and GGUF adapters, value for value:
+//! [`convert_adapter`] does the same between PEFT folders and GGUF adapters, and from folders of
+//! mlx-lm into both, value for value:
 //! LoRA's rows of q and k go to the order in which the base's GGUF file has them, and back.
 //!
 //! [`convert_changed`] lets its caller change tensors while they pass, rows at a time, and says how

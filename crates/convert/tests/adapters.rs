@@ -8,6 +8,7 @@ use lowtide_formats::gguf::Gguf;
 use lowtide_formats::gguf_adapter::GgufAdapter;
 use lowtide_formats::peft::{AdapterFiles, CONFIG_FILE, WEIGHTS_FILE};
 use lowtide_testkit::golden::golden_dir;
+use lowtide_testkit::mlx::mlx_folder;
 use serde_json::{Value, json};
 
 fn golden(name: &str) -> PathBuf {
@@ -108,6 +109,28 @@ fn every_family_comes_back_bit_for_bit() {
         let (config, _) = files.lora().unwrap();
         assert_eq!((config.r, config.lora_alpha, config.use_rslora), (4, 8.0, false));
     }
+}
+
+#[test]
+fn an_adapter_of_mlx_lm_becomes_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    mlx_folder(&golden("formats/l4"), &path("mlx"));
+    assert_eq!(named_base(&path("mlx")).unwrap().as_deref(), Some("org/base"));
+    let report = converted(&path("mlx"), "formats/base", &path("peft"));
+    assert_eq!((report.format, report.rank, report.alpha), ("peft", 4, 8.0));
+    let bytes = |dir: &Path| fs::read(dir.join(WEIGHTS_FILE)).unwrap();
+    assert!(bytes(&path("peft")) == bytes(&golden("formats/l4")));
+    let files = AdapterFiles::open(&path("peft")).unwrap();
+    assert_eq!(files.lora().unwrap().0.lora_alpha, 8.0);
+    let report = converted(&path("mlx"), "formats/base", &path("a.gguf"));
+    assert_eq!((report.format, report.rank, report.alpha), ("gguf", 4, 8.0));
+    converted(&path("a.gguf"), "formats/base", &path("back"));
+    assert!(bytes(&path("back")) == bytes(&golden("formats/l4")));
+    let other = settings(&path("mlx"), "llama_tied", &path("other"));
+    let error = convert_adapter(&other).unwrap_err().to_string();
+    assert!(error.ends_with("the adapter is of another base"), "{error}");
+    assert!(!path("other").exists());
 }
 
 #[test]

@@ -4,8 +4,9 @@
 //!   [`Hyperparameters`], tensors under their HF names, tokenizer, chat template.
 //! - [`gguf`] is the container itself, reader and writer; [`safe`] the safetensors file; [`hf`] the
 //!   folder with its configs.
-//! - [`peft`] reads and writes adapter folders, [`gguf_adapter`] adapters as GGUF files; [`rows`]
-//!   is the row order in which GGUF files of some families keep the query and key projections.
+//! - [`peft`] reads and writes adapter folders, [`gguf_adapter`] adapters as GGUF files, [`mlx`]
+//!   reads those of mlx-lm; [`rows`] is the row order in which GGUF files of some families keep the
+//!   query and key projections.
 //! - [`atomic`] replaces files so that nobody ever sees half of one; a [`ScratchFile`] is space on
 //!   disk for what does not fit in memory.
 //!
@@ -30,6 +31,7 @@ pub mod atomic;
 pub mod gguf;
 pub mod gguf_adapter;
 pub mod hf;
+pub mod mlx;
 pub mod peft;
 pub mod rows;
 pub mod safe;

@@ -190,6 +190,11 @@ impl SafeFile {
         self.file.len() as u64
     }
 
+    /// Its structure.
+    pub(crate) fn contents(&self) -> &SafeContents {
+        &self.contents
+    }
+
     /// The mapping.
     pub(crate) fn mapped(&self) -> &MappedFile {
         &self.file

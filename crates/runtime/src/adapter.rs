@@ -1,7 +1,7 @@
-//! Adapters out of PEFT folders and GGUF files.
+//! Adapters out of PEFT folders, GGUF files and folders of mlx-lm.
 //!
 //! A base that stores the rows of q and k in another order (llama GGUF files) is adapted in that
-//! order. In a PEFT folder, rows along a parameter's output axis lie in Hugging Face order; in a
+//! order. In a folder, rows along a parameter's output axis lie in Hugging Face order; in a
 //! GGUF adapter, in that of the base's GGUF file. They are brought to the order of the base at hand
 //! on the way in.
 
@@ -9,6 +9,7 @@ use std::path::Path;
 
 use lowtide_adapter::{Config, ParamSpec};
 use lowtide_formats::gguf_adapter::{self, GgufAdapter};
+use lowtide_formats::mlx::{self, MlxAdapter};
 use lowtide_formats::peft::{self, AdapterFiles};
 use lowtide_formats::safe::PermutedRows;
 use lowtide_formats::{Hyperparameters, Tensor, rows};
@@ -34,15 +35,34 @@ pub struct LoadedAdapter {
 enum Files {
     Peft(AdapterFiles),
     Gguf(GgufAdapter),
+    Mlx(MlxAdapter),
 }
 
 impl LoadedAdapter {
-    /// Opens an adapter: a folder in PEFT's layout, or LoRA in a GGUF file.
+    /// Opens an adapter: a folder in PEFT's layout, or LoRA in a GGUF file or a folder of mlx-lm.
     ///
     /// # Errors
     /// When a file is unsound, or the adapter is of a kind or with a setting that is not known.
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
-        if path.is_file() { Self::open_gguf(path) } else { Self::open_peft(path) }
+        match path {
+            path if path.is_file() => Self::open_gguf(path),
+            path if mlx::is_adapter(path) => Self::open_mlx(path),
+            path => Self::open_peft(path),
+        }
+    }
+
+    fn open_mlx(dir: &Path) -> Result<Self, RuntimeError> {
+        let files = MlxAdapter::open(dir)?;
+        let said = files.config();
+        let config = Config {
+            rank: said.rank,
+            alpha: said.alpha(),
+            dropout: said.dropout,
+            ..Config::default()
+        };
+        let modules = files.pairs().map(|pair| pair.module.to_owned()).collect();
+        let (kind, patterns) = ("lora".into(), SitePatterns::NONE);
+        Ok(Self { files: Files::Mlx(files), kind, config, patterns, modules })
     }
 
     fn open_gguf(path: &Path) -> Result<Self, RuntimeError> {
@@ -115,6 +135,7 @@ impl LoadedAdapter {
         match &self.files {
             Files::Peft(files) => files.dir(),
             Files::Gguf(file) => file.path(),
+            Files::Mlx(files) => files.dir(),
         }
     }
 
@@ -212,6 +233,7 @@ impl LoadedAdapter {
                 let name = file.stored_name(module, parameter).unwrap_or(hf_name);
                 (name, file.tensor(module, parameter))
             }
+            Files::Mlx(files) => (hf_name, files.tensor(module, parameter)),
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{LoadedAdapter, OpenBase, RuntimeError};
 pub struct MergeSettings {
     /// HF folder, `.gguf` file, or hub id.
     pub model: PathBuf,
-    /// Adapter: a PEFT folder or a GGUF file.
+    /// Adapter: a folder of PEFT or mlx-lm, or a GGUF file.
     pub adapter: PathBuf,
     /// What is written: a GGUF file if the name ends so, else an HF folder.
     pub output: PathBuf,

@@ -12,6 +12,7 @@ use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, load_adapter, regis
 use lowtide_tape::{Batch, Executor, Limits, Plan, Policy};
 use lowtide_tensor::MatMut;
 use lowtide_testkit::golden::golden_dir;
+use lowtide_testkit::mlx::mlx_folder;
 
 fn golden(name: &str) -> PathBuf {
     golden_dir().join(name)
@@ -172,4 +173,16 @@ fn ranks_that_differ_are_the_sites_own() {
     let ranks: Vec<_> = model.sites.iter().map(|site| site.params[0].shape[0]).collect();
     assert_eq!(ranks, [2, 1, 2]);
     adapter.fill(base.file().hyper(), &model.sites, &mut [0.0; 304][..]).unwrap();
+}
+
+#[test]
+fn an_adapter_of_mlx_lm_is_the_one_of_peft() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, gguf) = (dir.path().join("mlx"), dir.path().join("base.gguf"));
+    let (base, peft) = (golden("llama_tied"), golden("llama_tied/lora"));
+    mlx_folder(&peft, &folder);
+    gguf_of(&base, &gguf);
+    for base in [base, gguf] {
+        assert!(run(&base, &folder) == run(&base, &peft), "{}", base.display());
+    }
 }

@@ -3,6 +3,7 @@
 //! - [`rng`]: numbers as a function of (seed, counter), the same on every machine;
 //! - `gguf`, with the feature of that name: folders as GGUF files;
 //! - [`golden`]: the reference data under `testdata/golden`, widened to `f32`;
+//! - [`mlx`]: adapter folders as mlx-lm writes them;
 //! - [`models`]: where the real model lies, and what to run when it is absent;
 //! - [`compare`]: closeness with messages that name the element that is off;
 //! - [`alloc`]: a global allocator that counts, or refuses, large requests;
@@ -28,6 +29,7 @@ pub mod compare;
 #[cfg(feature = "gguf")]
 pub mod gguf;
 pub mod golden;
+pub mod mlx;
 pub mod models;
 pub mod rng;
 pub mod rss;

@@ -24,7 +24,7 @@ pub(crate) struct ConvertArgs {
     #[arg(long, short, value_name = "PATH", help_heading = "Input and output")]
     #[arg(required_unless_present = "adapter")]
     model: Option<PathBuf>,
-    /// Adapter to convert instead, a PEFT folder or a .gguf file; --model is then its base
+    /// Adapter to convert instead, a folder of PEFT or mlx-lm or a .gguf file; --model is its base
     #[arg(long, short, alias = "adapter-path", value_name = "PATH")]
     #[arg(help_heading = "Input and output")]
     #[arg(conflicts_with_all = ["kind", "max_shard_size", "memory_budget"])]

@@ -24,7 +24,7 @@ pub(crate) struct MergeArgs {
     /// Base: a Hugging Face folder, a .gguf file, or a hub id such as org/name
     #[arg(long, short, value_name = "PATH", help_heading = "Input and output")]
     model: PathBuf,
-    /// Adapter: a PEFT folder or a .gguf file
+    /// Adapter: a folder of PEFT or mlx-lm, or a .gguf file
     #[arg(long, short, alias = "adapter-path", value_name = "PATH")]
     #[arg(help_heading = "Input and output")]
     adapter: PathBuf,

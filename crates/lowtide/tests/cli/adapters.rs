@@ -3,6 +3,7 @@
 use std::fs;
 
 use lowtide_testkit::golden::golden_dir;
+use lowtide_testkit::mlx::mlx_folder;
 use serde_json::Value;
 
 use crate::place::Place;
@@ -50,6 +51,24 @@ fn either_kind_gives_the_same_losses() {
     }
     let bytes = |dir: &str| fs::read(place.path(dir).join("adapter_model.safetensors")).unwrap();
     assert!(bytes("c") == bytes("d") && bytes("c") != bytes("a"));
+}
+
+#[test]
+fn an_adapter_of_mlx_lm_is_used_looked_at_and_converted() {
+    let (place, _) = trained();
+    mlx_folder(&place.path("a"), &place.path("m"));
+    let loss = |adapter: &str| {
+        let out = place.on_model(&format!("eval --json --adapter {adapter}")).done();
+        serde_json::from_str::<Value>(&out).unwrap()["loss"].clone()
+    };
+    assert_eq!(loss("m"), loss("a"));
+    let out = place.lowtide("inspect m").done();
+    for part in ["\n  file          folder of mlx-lm\n", "\n  rank          4\n", "org/base"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    place.lowtide("convert --adapter m --model model --output b").done();
+    let bytes = |dir: &str| fs::read(place.path(dir).join("adapter_model.safetensors")).unwrap();
+    assert!(bytes("a") == bytes("b"));
 }
 
 #[test]

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use lowtide::TrainError;
 use lowtide::formats::Tensor;
 use lowtide::formats::gguf_adapter::GgufAdapter;
-use lowtide::formats::peft::{AdapterFiles, LoraConfig, TargetModules, WEIGHTS_FILE};
+use lowtide::formats::mlx::{self, MlxAdapter};
+use lowtide::formats::peft::{
+    AdapterFiles, LORA_DOWN, LORA_UP, LoraConfig, TargetModules, WEIGHTS_FILE,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,7 +23,7 @@ const NAMED: usize = 12;
 #[derive(Debug, Serialize)]
 pub(super) struct AdapterReport {
     kind: &'static str,
-    /// `peft` or `gguf`.
+    /// `peft`, `gguf` or `mlx`.
     format: &'static str,
     path: PathBuf,
     method: String,
@@ -63,9 +66,50 @@ struct Row {
     bytes: usize,
 }
 
-/// Opens the PEFT folder or the GGUF file at `path` and looks at it.
+/// Opens the folder or the GGUF file at `path` and looks at it.
 pub(super) fn inspect(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
-    if path.is_file() { of_file(path, tensors) } else { of_folder(path, tensors) }
+    match path {
+        path if path.is_file() => of_file(path, tensors),
+        path if mlx::is_adapter(path) => of_mlx(path, tensors),
+        path => of_folder(path, tensors),
+    }
+}
+
+/// An adapter of mlx-lm, told by the names and shapes that PEFT gives it.
+fn of_mlx(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
+    let files = MlxAdapter::open(path)?;
+    let said = files.config();
+    let modules: BTreeSet<&str> = files.pairs().map(|pair| pair.module).collect();
+    let by_name = by_name(&modules);
+    let lora = Lora {
+        rank: said.rank,
+        alpha: said.alpha(),
+        dropout: Some(said.dropout),
+        use_rslora: false,
+        ranks_of_their_own: 0,
+        target_modules: by_name.keys().cloned().collect(),
+        modules: modules.len(),
+        by_name,
+    };
+    let rows = files.pairs().flat_map(|pair| {
+        let name = |parameter| format!("{}.{parameter}", pair.module);
+        [row(&name(LORA_DOWN), pair.a), row(&name(LORA_UP), pair.b)]
+    });
+    let report = AdapterReport {
+        kind: "adapter",
+        format: "mlx",
+        path: path.to_owned(),
+        base: said.model.clone(),
+        method: "LORA".to_owned(),
+        architecture: None,
+        file_bytes: files.file_bytes(),
+        parameters: 0,
+        tensors: 0,
+        lora: Some(lora),
+        types: BTreeMap::new(),
+        tensor_list: rows.collect(),
+    };
+    Ok(report.counted(tensors))
 }
 
 fn of_file(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
@@ -189,6 +233,8 @@ pub(super) fn text(report: &AdapterReport) -> String {
     let mut facts = Facts::default();
     if let Some(architecture) = report.architecture {
         facts.add("file", format!("GGUF, for bases of architecture {architecture}"));
+    } else if report.format == "mlx" {
+        facts.add("file", "folder of mlx-lm");
     }
     facts.add("method", report.method.to_ascii_lowercase());
     if let Some(lora) = &report.lora {
