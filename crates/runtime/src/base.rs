@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use lowtide_adapter::Registry;
 use lowtide_backend as backend;
+use lowtide_bottleneck::BottleneckMethod;
 use lowtide_formats::{self as formats, Base};
+use lowtide_ia3::Ia3Method;
+use lowtide_lars::LarsMethod;
 use lowtide_lora::{DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraMethod};
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
@@ -25,6 +28,9 @@ pub fn registry<F: Float>() -> Registry<F> {
         .with(DoraMethod)
         .with(VeraMethod)
         .with(QaLoraMethod)
+        .with(Ia3Method)
+        .with(LarsMethod)
+        .with(BottleneckMethod)
 }
 
 /// A mapped base and what it means as a model.

@@ -35,9 +35,9 @@ struct Case {
     case: &'static str,
     /// Folder of the adapter it starts from.
     start: &'static str,
+    /// What all parameters are where the adapter changes nothing, if they are all the same.
+    neutral: Option<f32>,
     use_rslora: bool,
-    /// With all parameters zero, the adapted model is the base.
-    zero_is_base: bool,
     /// Adapted logits and the tensors after five steps are stored, too.
     complete: bool,
 }
@@ -51,14 +51,15 @@ const fn lora(model: &'static str) -> Case {
         case: "lora",
         start: "lora",
         use_rslora: false,
-        zero_is_base: true,
+        neutral: Some(0.0),
         complete: true,
     }
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     lora("llama_tied"),
-    Case { method: "dora", case: "dora", start: "dora", zero_is_base: false, ..lora("llama_tied") },
+    Case { case: "ia3", start: "ia3", method: "ia3", neutral: Some(1.0), ..lora("llama_tied") },
+    Case { method: "dora", case: "dora", start: "dora", neutral: None, ..lora("llama_tied") },
     // The shared matrices are in no file.
     Case {
         method: "vera",
@@ -135,16 +136,22 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     let expected = load_json(&case.dir().join(case.case).join("golden.json"));
     let temp = tempfile::tempdir().unwrap();
     let base = OpenBase::open(&case.dir()).unwrap();
-    let prepared =
-        Prepared { max_seq_len: 64, mask_prompt: true, val_split: 0.0, packing: false, seed: 0 };
+    let prepared = Prepared {
+        max_seq_len: 64,
+        mask_prompt: true,
+        needs_prompt: false,
+        val_split: 0.0,
+        packing: false,
+        seed: 0,
+    };
     let data = prepared.for_training(&base, &data_file(temp.path(), &golden)).unwrap().train;
 
     let methods = registry();
     let options = case.options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let Case { rank, use_rslora, .. } = *case;
     let config = Config { rank, alpha: 8.0, use_rslora, options, ..Config::default() };
-    let (targets, layers) = (TargetModules::AllLinear, Layers::All);
-    let method = methods.get(case.method).unwrap();
+    let (method, layers) = (methods.get(case.method).unwrap(), Layers::All);
+    let targets: TargetModules = method.default_targets().parse().unwrap();
     let adaptation = Adaptation {
         patterns: &SitePatterns::NONE,
         method,
@@ -164,16 +171,17 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     assert_eq!(ledger.live(), planned, "{}", case.model);
     trainer.executor_mut().set_poison(true);
 
-    // The bare base: a fresh LoRA's B is zero, as all parameters are here.
+    // The bare base: a fresh LoRA's B is zero, as all parameters are here; IA3's are one.
+    trainer.params_mut().fill(case.neutral.unwrap_or_default());
     let bare = trainer.evaluate(&data, 2).unwrap();
-    if case.zero_is_base {
+    if case.neutral.is_some() {
         let want = golden["loss"].as_f64().unwrap();
         assert_close("base loss", &[bare.mean()], &[want], LOSS_ATOL, 0.0);
         check_logits(case, &mut trainer, &golden, "outputs.safetensors");
     }
 
     let start = case.dir().join(case.start);
-    if case.method == "lora" {
+    if ["lora", "ia3"].contains(&case.method) {
         load_adapter(&start, base.file().hyper(), &model.sites, trainer.params_mut()).unwrap();
     } else {
         let tensors = load_safetensors(&start.join("adapter_model.safetensors"));
