@@ -25,6 +25,8 @@ pub enum Init {
         /// Standard deviation.
         std: f32,
     },
+    /// The identity matrix.
+    Identity,
 }
 
 /// One trainable tensor of an adapter: enough for planner, optimizer and files to work on methods
@@ -84,14 +86,85 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
     /// The sequences of the micro-batch, counted from its first row. A call may hold some of their
-    /// rows only.
+    /// rows only. While decoding it is one sequence, whose first row is the call's first.
     pub spans: &'a [Span],
     /// Row of the micro-batch that row 0 of this call is.
     pub row0: usize,
+    /// While decoding, tokens of the sequence that earlier calls read; 0 otherwise.
+    pub past: usize,
     /// Dropout stream of this site in this micro-batch.
     pub key: DropoutKey,
     /// What the model is doing.
     pub phase: Phase,
+}
+
+/// What an adapter wants to find in [`Vjp::kept`] that [`Forward::kept`] left there. The planner
+/// keeps it, or computes forward again, as it does with everything that backward reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// Nothing.
+    Nothing,
+    /// So many values a row: `[T, n]`.
+    PerRow(usize),
+    /// So many values a sequence: `[spans, n]`. For methods that need whole sequences.
+    PerSequence(usize),
+}
+
+/// What both directions of a call are told and lent to read.
+#[derive(Clone, Copy)]
+pub struct Cx<'a, F: Float> {
+    /// What computes.
+    pub be: &'a dyn Backend<F>,
+    /// The frozen linear.
+    pub base: &'a dyn Linear<F>,
+    /// The parameters, one after another in the order of [`Adapter::params`].
+    pub p: &'a [F],
+    /// The tensors of [`Adapter::frozen`], then the values that [`Adapter::prepare`] derived.
+    pub fixed: &'a [F],
+    /// Where the rows stand.
+    pub rows: Rows<'a>,
+}
+
+/// What a sequence that is being decoded has of an adapter.
+pub struct State<'a, F> {
+    /// [`Adapter::state`] elements, as the call before left them; meaningless where
+    /// [`Rows::past`] is 0.
+    pub values: &'a mut [F],
+    /// The number of tokens to which the sequence can be cut back and continued with this state: an
+    /// adapter raises it to the number that the state was made from.
+    pub made_from: &'a mut usize,
+}
+
+/// Operands of [`Adapter::apply`].
+pub struct Forward<'a, F: Float> {
+    /// Input `[T, I]`.
+    pub x: Mat<'a, F>,
+    /// Output `[T, O]`, to overwrite.
+    pub y: MatMut<'a, F>,
+    /// Room for what [`Adapter::keeps`] says, to overwrite; `None` where that is nothing.
+    pub kept: Option<MatMut<'a, F>>,
+    /// While decoding, what the sequence has of an adapter that asks for it; `None` otherwise.
+    pub state: Option<State<'a, F>>,
+    /// At least [`Adapter::req`] elements.
+    pub scratch: &'a mut [F],
+}
+
+/// Operands of [`Adapter::vjp`].
+pub struct Vjp<'a, F: Float> {
+    /// The forward's input `[T, I]`, where [`Facts::reads_x`] asks for it.
+    pub x: Option<Mat<'a, F>>,
+    /// The forward's output `[T, O]`, where [`Facts::reads_y`] asks for it.
+    pub y: Option<Mat<'a, F>>,
+    /// What the forward kept, if it keeps anything.
+    pub kept: Option<Mat<'a, F>>,
+    /// Gradient of the output `[T, O]`.
+    pub dy: Mat<'a, F>,
+    /// Gradient of the input `[T, I]`, to add to; `None` when nobody wants it.
+    pub dx: Option<MatMut<'a, F>>,
+    /// Gradient of the parameters, to add to, in their order.
+    pub grad: &'a mut [F],
+    /// At least [`Adapter::req`] elements.
+    pub scratch: &'a mut [F],
 }
 
 /// The method cannot be folded into a base.
@@ -108,8 +181,6 @@ impl core::error::Error for NotMergeable {}
 
 /// One adapter method on one frozen linear.
 ///
-/// `p` holds the parameters one after another in the order of [`Adapter::params`], `grad` their
-/// gradients in the same order, `derived` the values that [`Adapter::prepare`] computed from them.
 /// `scratch` holds at least [`Adapter::req`] elements, whose values mean nothing before and after a
 /// call; between two calls of its base a method may use all of it.
 ///
@@ -130,56 +201,74 @@ pub trait Adapter<F: Float = f32>: Send + Sync {
     /// What the schedule must know.
     fn facts(&self) -> Facts;
 
-    /// Number of floats computed once per update from the parameters and the base.
+    /// Tensors that start, are saved and are loaded as parameters are, and are never trained. They
+    /// lie at the front of `fixed`.
+    fn frozen(&self) -> &[ParamSpec] {
+        &[]
+    }
+
+    /// Number of floats computed once per update from the parameters and the base. They lie in
+    /// `fixed` behind the frozen tensors. Backward treats them as constants.
     fn derived(&self) -> usize {
         0
     }
 
-    /// Fills `derived`; called after every update of the parameters.
+    /// Floats that the adapter itself holds, such as frozen matrices that many sites share; what is
+    /// shared is counted by one of them.
+    fn held(&self) -> usize {
+        0
+    }
+
+    /// What forward leaves for backward.
+    fn keeps(&self) -> Keeps {
+        Keeps::Nothing
+    }
+
+    /// Floats kept of a sequence while it is decoded. A method that needs whole sequences and has a
+    /// state is given the whole prompt in the first call, and fewer rows in those after it.
+    fn state(&self) -> usize {
+        0
+    }
+
+    /// Sets what starts from the base and not from its [`Init`]: called once, after all others of
+    /// `p` and of the frozen tensors at the front of `fixed` have been set.
+    fn start(
+        &self,
+        _be: &dyn Backend<F>,
+        _base: &dyn Linear<F>,
+        _p: &mut [F],
+        _fixed: &mut [F],
+        _scratch: &mut [F],
+    ) {
+    }
+
+    /// Fills the derived values, behind the frozen tensors of `fixed`; called after every update of
+    /// the parameters.
     fn prepare(
         &self,
         _be: &dyn Backend<F>,
         _base: &dyn Linear<F>,
         _p: &[F],
-        _derived: &mut [F],
+        _fixed: &mut [F],
         _scratch: &mut [F],
     ) {
     }
 
+    /// Roughly the multiply-adds of a forward over `rows` rows beyond the base's: a measure to
+    /// compare plans by. Narrow products take longer than their arithmetic says, hence the factor.
+    fn work(&self, rows: usize) -> u64 {
+        2 * rows as u64 * self.params().iter().map(|spec| spec.len() as u64).sum::<u64>()
+    }
+
     /// Scratch that any one method needs for at most `rows` rows, the base's own included.
+    /// [`start`](Self::start) and [`prepare`](Self::prepare) are lent what one row needs.
     fn req(&self, be: &dyn Backend<F>, base: &dyn Linear<F>, rows: usize) -> Req;
 
-    /// `y = adapted(x)`: `x [T, I]`, `y [T, O]`, overwritten.
-    fn apply(
-        &self,
-        be: &dyn Backend<F>,
-        base: &dyn Linear<F>,
-        p: &[F],
-        derived: &[F],
-        rows: Rows<'_>,
-        x: Mat<'_, F>,
-        y: MatMut<'_, F>,
-        scratch: &mut [F],
-    );
+    /// `y = adapted(x)`.
+    fn apply(&self, cx: &Cx<'_, F>, operands: Forward<'_, F>);
 
-    /// Accumulates `grad += ∂p` and, when asked for, `dx += ∂x`, given `dy [T, O]`.
-    ///
-    /// `x` and `y` are the forward's input and output where [`Facts::reads_x`] and
-    /// [`Facts::reads_y`] ask for them, `None` otherwise.
-    fn vjp(
-        &self,
-        be: &dyn Backend<F>,
-        base: &dyn Linear<F>,
-        p: &[F],
-        derived: &[F],
-        rows: Rows<'_>,
-        grad: &mut [F],
-        x: Option<Mat<'_, F>>,
-        y: Option<Mat<'_, F>>,
-        dy: Mat<'_, F>,
-        dx: Option<MatMut<'_, F>>,
-        scratch: &mut [F],
-    );
+    /// Accumulates `grad += ∂p` and, when asked for, `dx += ∂x`, given `dy`.
+    fn vjp(&self, cx: &Cx<'_, F>, operands: Vjp<'_, F>);
 
     /// Rows `rows` of the merged matrix: `out [rows.len(), I]` holds the base's rows on entry.
     ///
@@ -189,11 +278,17 @@ pub trait Adapter<F: Float = f32>: Send + Sync {
         &self,
         _be: &dyn Backend<F>,
         _p: &[F],
-        _derived: &[F],
+        _fixed: &[F],
         _rows: Range<usize>,
         _out: MatMut<'_, F>,
         _scratch: &mut [F],
     ) -> Result<(), NotMergeable> {
         Err(NotMergeable)
+    }
+
+    /// What merging makes of the bias: `out [rows.len()]` holds the base's on entry, zeros where it
+    /// has none. Says whether it is another.
+    fn merge_bias(&self, _p: &[F], _fixed: &[F], _rows: Range<usize>, _out: &mut [F]) -> bool {
+        false
     }
 }

@@ -1,5 +1,8 @@
 //! What a method is told, and how it says that it was told something wrong.
 
+#[cfg(feature = "alloc")]
+use alloc::{collections::BTreeMap, string::String};
+
 /// What every method can be told; a method reads what concerns it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -11,12 +14,23 @@ pub struct Config {
     pub dropout: f64,
     /// Scale by `alpha / sqrt(rank)` instead of `alpha / rank`.
     pub use_rslora: bool,
+    /// What only some methods know, by name: `pool` of LARS, for instance. A method says which
+    /// names it reads.
+    #[cfg(feature = "alloc")]
+    pub options: BTreeMap<String, String>,
 }
 
 impl Default for Config {
     /// Rank 8, alpha 16, no dropout, scale `alpha / rank`.
     fn default() -> Self {
-        Self { rank: 8, alpha: 16.0, dropout: 0.0, use_rslora: false }
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.0,
+            use_rslora: false,
+            #[cfg(feature = "alloc")]
+            options: BTreeMap::new(),
+        }
     }
 }
 

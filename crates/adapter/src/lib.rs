@@ -15,9 +15,9 @@
 //! gradients and manners, and a `Registry` makes it known to a program.
 //!
 //! ```
-//! use lowtide_adapter::{Adapter, Facts, Init, Linear, ParamSpec, Rows};
+//! use lowtide_adapter::{Adapter, Cx, Facts, Forward, Init, Linear, ParamSpec, Vjp};
 //! use lowtide_backend::{Backend, Req};
-//! use lowtide_tensor::{Float, Mat, MatMut};
+//! use lowtide_tensor::Float;
 //!
 //! /// `y = base(x) + shift`.
 //! struct Shift([ParamSpec; 1]);
@@ -43,21 +43,14 @@
 //!     fn req(&self, be: &dyn Backend<F>, base: &dyn Linear<F>, rows: usize) -> Req {
 //!         base.req(be, rows)
 //!     }
-//!     fn apply(
-//!         &self, be: &dyn Backend<F>, base: &dyn Linear<F>, p: &[F], _derived: &[F],
-//!         _rows: Rows<'_>, x: Mat<'_, F>, mut y: MatMut<'_, F>, scratch: &mut [F],
-//!     ) {
-//!         base.apply(be, x, y.rb(), scratch);
-//!         be.add_bias(p, y);
+//!     fn apply(&self, cx: &Cx<'_, F>, Forward { x, mut y, scratch, .. }: Forward<'_, F>) {
+//!         cx.base.apply(cx.be, x, y.rb(), scratch);
+//!         cx.be.add_bias(cx.p, y);
 //!     }
-//!     fn vjp(
-//!         &self, be: &dyn Backend<F>, base: &dyn Linear<F>, _p: &[F], _derived: &[F],
-//!         _rows: Rows<'_>, grad: &mut [F], _x: Option<Mat<'_, F>>, _y: Option<Mat<'_, F>>,
-//!         dy: Mat<'_, F>, dx: Option<MatMut<'_, F>>, scratch: &mut [F],
-//!     ) {
-//!         be.sum_rows(dy, grad);
+//!     fn vjp(&self, cx: &Cx<'_, F>, Vjp { dy, dx, grad, scratch, .. }: Vjp<'_, F>) {
+//!         cx.be.sum_rows(dy, grad);
 //!         if let Some(dx) = dx {
-//!             base.vjp(be, dy, dx, scratch);
+//!             cx.base.vjp(cx.be, dy, dx, scratch);
 //!         }
 //!     }
 //! }
@@ -78,11 +71,13 @@ mod linear;
 #[cfg(feature = "alloc")]
 mod method;
 
-pub use adapter::{Adapter, Facts, Init, NotMergeable, ParamSpec, Phase, Rows};
+pub use adapter::{
+    Adapter, Cx, Facts, Forward, Init, Keeps, NotMergeable, ParamSpec, Phase, Rows, State, Vjp,
+};
 pub use config::{BadValue, Config};
-pub use linear::{FrozenLinear, Linear};
+pub use linear::{FrozenLinear, Identity, Linear};
 #[cfg(feature = "alloc")]
-pub use method::{BuildError, Method, Registry, SiteInfo};
+pub use method::{BuildError, Built, Method, Place, Registry, SiteInfo, check_options};
 
 #[cfg(test)]
 mod tests;

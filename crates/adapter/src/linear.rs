@@ -31,6 +31,11 @@ pub trait Linear<F: Float = f32>: Send + Sync {
 
     /// Rows `rows` of `W` as floats, `out [rows.len(), I]`: a tile for norms and merges.
     fn decode_rows(&self, be: &dyn Backend<F>, rows: Range<usize>, out: MatMut<'_, F>);
+
+    /// The bias `b [O]`, if there is one.
+    fn bias(&self) -> Option<&[F]> {
+        None
+    }
 }
 
 /// The bottom of every stack: a packed matrix and an optional bias.
@@ -94,5 +99,51 @@ impl<F: Float> Linear<F> for FrozenLinear<'_, F> {
 
     fn decode_rows(&self, be: &dyn Backend<F>, rows: Range<usize>, out: MatMut<'_, F>) {
         be.qdecode(self.weight, rows, out);
+    }
+
+    fn bias(&self) -> Option<&[F]> {
+        self.bias
+    }
+}
+
+/// `y = x`: what an adapter on a branch wraps, where nothing is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Width in and out.
+    pub width: usize,
+}
+
+impl<F: Float> Linear<F> for Identity {
+    fn dims(&self) -> (usize, usize) {
+        (self.width, self.width)
+    }
+
+    fn req(&self, _be: &dyn Backend<F>, _rows: usize) -> Req {
+        Req::default()
+    }
+
+    fn apply(&self, _be: &dyn Backend<F>, x: Mat<'_, F>, mut y: MatMut<'_, F>, _: &mut [F]) {
+        y.copy_from(x);
+    }
+
+    fn apply_no_bias(
+        &self,
+        _be: &dyn Backend<F>,
+        x: Mat<'_, F>,
+        mut y: MatMut<'_, F>,
+        _: &mut [F],
+    ) {
+        y.copy_from(x);
+    }
+
+    fn vjp(&self, be: &dyn Backend<F>, dy: Mat<'_, F>, dx: MatMut<'_, F>, _: &mut [F]) {
+        be.axpby(F::ONE, dy, F::ONE, dx);
+    }
+
+    fn decode_rows(&self, _be: &dyn Backend<F>, rows: Range<usize>, mut out: MatMut<'_, F>) {
+        out.fill(F::ZERO);
+        for (at, row) in rows.enumerate() {
+            out.row_mut(at)[row] = F::ONE;
+        }
     }
 }

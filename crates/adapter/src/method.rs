@@ -8,7 +8,18 @@ use lowtide_tensor::Float;
 
 use crate::{Adapter, BadValue, Config};
 
-/// A frozen linear that can be adapted.
+/// What an adapter wraps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// A frozen linear of a block.
+    #[default]
+    Linear,
+    /// What a branch of a block, attention or the feed-forward part, adds to the residual stream:
+    /// the base is [`Identity`](crate::Identity).
+    Branch,
+}
+
+/// A place of a model that can be adapted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteInfo {
     /// Module path in the model, as Hugging Face names it: `model.layers.0.self_attn.q_proj`.
@@ -19,6 +30,8 @@ pub struct SiteInfo {
     pub in_features: usize,
     /// Width out.
     pub out_features: usize,
+    /// What is adapted.
+    pub place: Place,
 }
 
 /// Why an adapter cannot be built.
@@ -27,6 +40,38 @@ pub enum BuildError {
     /// A value outside what the method accepts.
     #[error(transparent)]
     BadValue(#[from] BadValue),
+    /// An option that the method does not know.
+    #[error("{method} has no option `{option}`, it has: {}", names(known))]
+    UnknownOption {
+        /// The method.
+        method: &'static str,
+        /// The option that was given.
+        option: String,
+        /// Those that it reads.
+        known: &'static [&'static str],
+    },
+    /// An option with a value that the method does not accept.
+    #[error("{method}: option `{option}` is `{value}`, expected {expected}")]
+    BadOption {
+        /// The method.
+        method: &'static str,
+        /// The option.
+        option: &'static str,
+        /// What it was.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A site that the method cannot adapt.
+    #[error("{method} cannot adapt `{site}`: {reason}")]
+    BadSite {
+        /// The method.
+        method: &'static str,
+        /// Name of the site.
+        site: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// No method of this name is registered.
     #[error("unknown method `{name}`, known: {}", known.join(", "))]
     UnknownMethod {
@@ -37,20 +82,58 @@ pub enum BuildError {
     },
 }
 
+/// Names in a row, for an error.
+fn names(names: &[&str]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+/// An adapter, where a method makes one.
+pub type Built<F = f32> = Option<Box<dyn Adapter<F>>>;
+
 /// A family of adapters, built per site.
 pub trait Method<F: Float = f32>: Send + Sync {
     /// Name in configurations: `lora`.
     fn kind(&self) -> &'static str;
 
+    /// The names of [`Config::options`] that it reads.
+    fn options(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Which sites it adapts when nobody says: a list of last parts of their names, or
+    /// `all-linear`.
+    fn default_targets(&self) -> &'static str {
+        "all-linear"
+    }
+
     /// The adapter for one site, or `None` when the method leaves this site alone.
     ///
     /// # Errors
     /// [`BuildError`] when the configuration makes no sense for the method.
-    fn build(
-        &self,
-        site: &SiteInfo,
-        config: &Config,
-    ) -> Result<Option<Box<dyn Adapter<F>>>, BuildError>;
+    fn build(&self, site: &SiteInfo, config: &Config) -> Result<Built<F>, BuildError>;
+
+    /// The adapters for all sites that are to be adapted, in their order; each has its own
+    /// configuration. For methods whose sites have something in common.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    fn build_all(&self, sites: &[(&SiteInfo, &Config)]) -> Result<Vec<Built<F>>, BuildError> {
+        sites.iter().map(|(site, config)| self.build(site, config)).collect()
+    }
+}
+
+/// Refuses options that a method does not read.
+///
+/// # Errors
+/// [`BuildError::UnknownOption`], which names those that it reads.
+pub fn check_options<F: Float>(method: &dyn Method<F>, config: &Config) -> Result<(), BuildError> {
+    let known = method.options();
+    match config.options.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(option) => {
+            Err(BuildError::UnknownOption { method: method.kind(), option: option.clone(), known })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The methods that a program knows: a value, made by whoever composes the program.

@@ -72,7 +72,7 @@ mod registry {
     use std::string::ToString;
     use std::vec::Vec;
 
-    use crate::{Adapter, BuildError, Config, Method, Registry, SiteInfo};
+    use crate::{Adapter, BuildError, Config, Method, Place, Registry, SiteInfo};
 
     /// Leaves every site alone.
     struct Nothing(&'static str, u8);
@@ -98,7 +98,13 @@ mod registry {
             Registry::new().with(Nothing("a", 0)).with(Nothing("b", 0)).with(Nothing("a", 1));
         assert_eq!(registry.kinds().collect::<Vec<_>>(), ["b", "a"]);
         assert_eq!(format!("{registry:?}"), r#"{"b", "a"}"#);
-        let site = SiteInfo { name: "x".into(), layer: 1, in_features: 1, out_features: 1 };
+        let site = SiteInfo {
+            name: "x".into(),
+            layer: 1,
+            in_features: 1,
+            out_features: 1,
+            place: Place::Linear,
+        };
         let built = registry.get("a").unwrap().build(&site, &Config::default()).unwrap();
         assert!(built.is_none());
     }

@@ -1,11 +1,11 @@
 //! The adapter suite passes a method that keeps the contract and catches ones that do not.
 
 use lowtide_adapter::{
-    Adapter, BuildError, Config, Facts, Init, Linear, Method, ParamSpec, Rows, SiteInfo,
+    Adapter, BuildError, Config, Cx, Facts, Forward, Init, Linear, Method, ParamSpec, SiteInfo, Vjp,
 };
 use lowtide_backend::{Backend, Req};
 use lowtide_conformance::{AtInit, adapter};
-use lowtide_tensor::{Float, Mat, MatMut};
+use lowtide_tensor::Float;
 
 /// What is wrong with a trained bias.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,17 +49,8 @@ impl<F: Float> Adapter<F> for Shift {
         base.req(be, rows)
     }
 
-    fn apply(
-        &self,
-        be: &dyn Backend<F>,
-        base: &dyn Linear<F>,
-        p: &[F],
-        _derived: &[F],
-        _rows: Rows<'_>,
-        x: Mat<'_, F>,
-        mut y: MatMut<'_, F>,
-        scratch: &mut [F],
-    ) {
+    fn apply(&self, cx: &Cx<'_, F>, operands: Forward<'_, F>) {
+        let (Cx { be, base, p, .. }, Forward { x, mut y, scratch, .. }) = (*cx, operands);
         if self.flaw == AddsToOutput {
             be.add_bias(p, y);
             return;
@@ -72,20 +63,8 @@ impl<F: Float> Adapter<F> for Shift {
         }
     }
 
-    fn vjp(
-        &self,
-        be: &dyn Backend<F>,
-        base: &dyn Linear<F>,
-        _p: &[F],
-        _derived: &[F],
-        _rows: Rows<'_>,
-        grad: &mut [F],
-        x: Option<Mat<'_, F>>,
-        _y: Option<Mat<'_, F>>,
-        dy: Mat<'_, F>,
-        dx: Option<MatMut<'_, F>>,
-        scratch: &mut [F],
-    ) {
+    fn vjp(&self, cx: &Cx<'_, F>, operands: Vjp<'_, F>) {
+        let Vjp { x, dy, dx, grad, scratch, .. } = operands;
         assert!(self.flaw != ReadsHiddenInput || x.is_some(), "x was not lent");
         if self.flaw == OverwritesGradient {
             grad.fill(F::ZERO);
@@ -97,7 +76,7 @@ impl<F: Float> Adapter<F> for Shift {
             }
         }
         if let (Some(dx), true) = (dx, self.flaw != ForgetsInput) {
-            base.vjp(be, dy, dx, scratch);
+            cx.base.vjp(cx.be, dy, dx, scratch);
         }
     }
 }

@@ -12,7 +12,7 @@
 //! computes it anew from `x`, so nothing is kept. Nothing of size `[O, I]` exists at any time.
 //!
 //! ```
-//! use lowtide_adapter::{Adapter, Config, FrozenLinear, Phase, Rows};
+//! use lowtide_adapter::{Adapter, Config, Cx, Forward, FrozenLinear, Phase, Rows};
 //! use lowtide_backend::{DropoutKey, Scalar, Span};
 //! use lowtide_lora::Lora;
 //! use lowtide_quant::{QMat, formats::F32};
@@ -32,11 +32,14 @@
 //! let rows = Rows {
 //!     spans: &[Span { start: 0, prompt_end: 1, end: 1 }],
 //!     row0: 0,
+//!     past: 0,
 //!     key: DropoutKey { seed: 0, step: 0, site: 0 },
 //!     phase: Phase::Prefill,
 //! };
 //! let (x, y_mut) = (Mat::new(&x, 1, 3), MatMut::new(&mut y, 1, 2));
-//! lora.apply(&Scalar, &base, &p, &[], rows, x, y_mut, &mut scratch);
+//! let cx = Cx { be: &Scalar, base: &base, p: &p, fixed: &[], rows };
+//! let scratch = &mut scratch[..];
+//! lora.apply(&cx, Forward { x, y: y_mut, kept: None, state: None, scratch });
 //! assert_eq!(y, [1.0, 2.0 + 2.0 * 6.0 * 0.5]);
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```

@@ -3,7 +3,8 @@
 use core::ops::Range;
 
 use lowtide_adapter::{
-    Adapter, BadValue, Config, Facts, Init, Linear, NotMergeable, ParamSpec, Phase, Rows,
+    Adapter, BadValue, Config, Cx, Facts, Forward, Init, Linear, NotMergeable, ParamSpec, Phase,
+    Rows, Vjp,
 };
 use lowtide_backend::{Backend, DropoutKey, OpShape, Req};
 use lowtide_tensor::{Float, Mat, MatMut, QUANTUM};
@@ -34,7 +35,7 @@ impl Lora {
     /// [`BadValue`] when the rank is 0 or above [`RANK_MAX`], alpha is not finite, or dropout lies
     /// outside `[0, 1)`.
     pub fn new(in_features: usize, out_features: usize, config: &Config) -> Result<Self, BadValue> {
-        let Config { rank, alpha, dropout, use_rslora } = *config;
+        let Config { rank, alpha, dropout, use_rslora, .. } = *config;
         let bad = |field, value, expected| BadValue { method: Self::KIND, field, value, expected };
         if rank == 0 || rank > RANK_MAX {
             return Err(bad("rank", rank as f64, "a whole number from 1 to 65536"));
@@ -151,20 +152,11 @@ impl<F: Float> Adapter<F> for Lora {
         base.req(be, rows).max(self.own_req(be, rows))
     }
 
-    fn apply(
-        &self,
-        be: &dyn Backend<F>,
-        base: &dyn Linear<F>,
-        p: &[F],
-        _derived: &[F],
-        rows: Rows<'_>,
-        x: Mat<'_, F>,
-        mut y: MatMut<'_, F>,
-        scratch: &mut [F],
-    ) {
-        base.apply(be, x, y.rb(), scratch);
-        let (a, b) = self.factors(p);
-        let mask = self.mask(&rows);
+    fn apply(&self, cx: &Cx<'_, F>, operands: Forward<'_, F>) {
+        let (be, Forward { x, mut y, scratch, .. }) = (cx.be, operands);
+        cx.base.apply(be, x, y.rb(), scratch);
+        let (a, b) = self.factors(cx.p);
+        let mask = self.mask(&cx.rows);
         let tile = self.tile_rows(x.rows());
         let (low, dropped, rest) = self.cut(tile, scratch);
         for range in tiles(x.rows(), tile) {
@@ -175,28 +167,16 @@ impl<F: Float> Adapter<F> for Lora {
         }
     }
 
-    fn vjp(
-        &self,
-        be: &dyn Backend<F>,
-        base: &dyn Linear<F>,
-        p: &[F],
-        _derived: &[F],
-        rows: Rows<'_>,
-        grad: &mut [F],
-        x: Option<Mat<'_, F>>,
-        _y: Option<Mat<'_, F>>,
-        dy: Mat<'_, F>,
-        mut dx: Option<MatMut<'_, F>>,
-        scratch: &mut [F],
-    ) {
+    fn vjp(&self, cx: &Cx<'_, F>, operands: Vjp<'_, F>) {
+        let (be, Vjp { x, dy, mut dx, grad, scratch, .. }) = (cx.be, operands);
         if let Some(dx) = &mut dx {
-            base.vjp(be, dy, dx.rb(), scratch);
+            cx.base.vjp(be, dy, dx.rb(), scratch);
         }
         let x = x.expect("the backward of lora reads the input of its linear");
         let scale = F::from_f64(self.scale);
-        let (a, b) = self.factors(p);
+        let (a, b) = self.factors(cx.p);
         let (da, db) = grad.split_at_mut(a.len());
-        let mask = self.mask(&rows);
+        let mask = self.mask(&cx.rows);
         let tile = self.tile_rows(x.rows());
         let (low, dropped, rest) = self.cut(tile, scratch);
         for range in tiles(x.rows(), tile) {
@@ -223,7 +203,7 @@ impl<F: Float> Adapter<F> for Lora {
         &self,
         be: &dyn Backend<F>,
         p: &[F],
-        _derived: &[F],
+        _fixed: &[F],
         rows: Range<usize>,
         out: MatMut<'_, F>,
         scratch: &mut [F],

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use lowtide_adapter::{Adapter, BuildError, Config, Method, SiteInfo};
+use lowtide_adapter::{Adapter, BuildError, Config, Method, Place, SiteInfo};
 use lowtide_tensor::Float;
 
 use crate::Lora;
@@ -22,6 +22,9 @@ impl<F: Float> Method<F> for LoraMethod {
         site: &SiteInfo,
         config: &Config,
     ) -> Result<Option<Box<dyn Adapter<F>>>, BuildError> {
+        if site.place != Place::Linear {
+            return Ok(None);
+        }
         let lora = Lora::new(site.in_features, site.out_features, config)?;
         Ok(Some(Box::new(lora)))
     }

@@ -11,7 +11,7 @@ fn lora_conforms() {
 
 #[test]
 fn lora_with_dropout_conforms() {
-    let config = Config { rank: 3, alpha: 5.0, dropout: 0.3, use_rslora: false };
+    let config = Config { rank: 3, alpha: 5.0, dropout: 0.3, ..Config::default() };
     adapter(&LoraMethod, &config, AtInit::EqualsBase);
 }
 

@@ -1,8 +1,8 @@
 //! LoRA by hand: initial values, scale, dropout, memory, refusals.
 
 use lowtide_adapter::{
-    Adapter, BadValue, BuildError, Config, FrozenLinear, Init, Linear, Method, ParamSpec, Phase,
-    Registry, Rows, SiteInfo,
+    Adapter, BadValue, BuildError, Config, Cx, Forward, FrozenLinear, Init, Linear, Method,
+    ParamSpec, Phase, Place, Registry, Rows, SiteInfo, Vjp,
 };
 use lowtide_backend::{Backend, DropoutKey, OpShape, Req, Scalar, Span};
 use lowtide_lora::{Lora, LoraMethod, RANK_MAX};
@@ -13,7 +13,7 @@ use lowtide_testkit::rng::Rng;
 const SPANS: &[Span] = &[Span { start: 0, prompt_end: 40, end: 100 }];
 
 fn rows(phase: Phase) -> Rows<'static> {
-    Rows { spans: SPANS, row0: 0, key: DropoutKey { seed: 1, step: 2, site: 3 }, phase }
+    Rows { spans: SPANS, row0: 0, past: 0, key: DropoutKey { seed: 1, step: 2, site: 3 }, phase }
 }
 
 fn config(rank: usize, alpha: f64) -> Config {
@@ -36,7 +36,9 @@ fn apply(lora: &Lora, dims: (usize, usize), p: &[f32], rows: Rows<'_>, x: &[f32]
     let mut y = vec![f32::NAN; tokens * o];
     let mut scratch = vec![f32::NAN; lora.req(&Scalar, &base, tokens).scratch];
     let (x, y_view) = (Mat::new(x, tokens, i), MatMut::new(&mut y, tokens, o));
-    lora.apply(&Scalar, &base, p, &[], rows, x, y_view, &mut scratch);
+    let cx = Cx { be: &Scalar, base: &base, p, fixed: &[], rows };
+    let scratch = &mut scratch[..];
+    lora.apply(&cx, Forward { x, y: y_view, kept: None, state: None, scratch });
     y
 }
 
@@ -67,7 +69,9 @@ fn output_and_gradients_by_hand() {
     let (x, dy) = (Mat::new(&x, 2, 2), Mat::new(&[1.0, 2.0], 2, 1));
     let dx_view = Some(MatMut::new(&mut dx, 2, 2));
     let rows = rows(Phase::Train);
-    lora.vjp(&Scalar, &base, &p, &[], rows, &mut grad, Some(x), None, dy, dx_view, &mut scratch);
+    let cx = Cx { be: &Scalar, base: &base, p: &p, fixed: &[], rows };
+    let (x, grad, scratch) = (Some(x), &mut grad[..], &mut scratch[..]);
+    lora.vjp(&cx, Vjp { x, y: None, kept: None, dy, dx: dx_view, grad, scratch });
     // dh = s dy B = 1.5, 3; dA = dhᵀ x; dB = s dyᵀ h = 3 (1 - 6).
     assert_eq!(grad, [100.0 + 4.5 + 3.0, 100.0 + 1.5 + 6.0, 100.0 - 15.0]);
     // dx = dy W + dh A.
@@ -177,6 +181,7 @@ fn a_registry_builds_it_by_name() {
         layer: 0,
         in_features: 6,
         out_features: 10,
+        place: Place::Linear,
     };
     let adapter = method.build(&site, &config(2, 4.0)).unwrap().unwrap();
     assert_eq!(adapter.kind(), "lora");

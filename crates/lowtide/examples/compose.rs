@@ -6,7 +6,9 @@
 //! `tensor`) can be used in a program of your own without any other part of Lowtide.
 #![allow(clippy::print_stdout, reason = "a program talks to the person who runs it")]
 
-use lowtide::adapter::{Adapter, Config, FrozenLinear, Init, Linear, Phase, Rows};
+use lowtide::adapter::{
+    Adapter, Config, Cx, Forward, FrozenLinear, Init, Linear, Phase, Rows, Vjp,
+};
 use lowtide::backend::{Backend, DropoutKey, OpShape, Span};
 use lowtide::lora::Lora;
 use lowtide::quant::{BlockFormat, QMat, formats::Q4_0};
@@ -54,18 +56,29 @@ pub(crate) fn losses() -> Vec<f32> {
 
     let spans = [Span { start: 0, prompt_end: 0, end: TOKENS }];
     let key = DropoutKey { seed: 0, step: 0, site: 0 };
-    let rows = Rows { spans: &spans, row0: 0, key, phase: Phase::Train };
+    let rows = Rows { spans: &spans, row0: 0, past: 0, key, phase: Phase::Train };
     let mut losses = Vec::with_capacity(UPDATES);
     for _ in 0..UPDATES {
         let mut out = MatMut::new(&mut y, TOKENS, OUT);
-        lora.apply(be, &base, &p, &[], rows, x, out.rb(), &mut scratch);
+        let cx = Cx { be, base: &base, p: &p, fixed: &[], rows };
+        let operands = Forward { x, y: out.rb(), kept: None, state: None, scratch: &mut scratch };
+        lora.apply(&cx, operands);
         // y becomes the error, and the error over the tokens is the gradient of the loss.
         be.axpby(-1.0, Mat::new(&wanted, TOKENS, OUT), 1.0, out.rb());
         losses.push(be.stats(&y).sum_squares as f32 / (2 * TOKENS) as f32);
         y.iter_mut().for_each(|error| *error /= TOKENS as f32);
         grad.fill(0.0);
         let dy = Mat::new(&y, TOKENS, OUT);
-        lora.vjp(be, &base, &p, &[], rows, &mut grad, Some(x), None, dy, None, &mut scratch);
+        let operands = Vjp {
+            x: Some(x),
+            y: None,
+            kept: None,
+            dy,
+            dx: None,
+            grad: &mut grad,
+            scratch: &mut scratch,
+        };
+        lora.vjp(&cx, operands);
         p.iter_mut().zip(&grad).for_each(|(p, g)| *p -= LR * g);
     }
     losses

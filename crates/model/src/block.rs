@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
-use lowtide_adapter::{Adapter, ParamSpec, SiteInfo};
+use lowtide_adapter::{Built, Config as AdapterConfig, ParamSpec, Place, SiteInfo, check_options};
 use lowtide_backend::AttentionShape;
 use lowtide_tape::ops::{AdaptedLinear, Add, Attention, Glu, RmsNorm, Rope};
 use lowtide_tape::{Graph, Segment, ValueId};
@@ -47,6 +47,24 @@ fn linears(config: &Config) -> [Linear; 7] {
     ]
 }
 
+/// The branches of a block, whose sites come after those of its linears.
+const BRANCHES: [&str; 2] = ["self_attn", "mlp"];
+
+/// The sites of a block.
+fn sites(config: &Config, layer: usize) -> impl Iterator<Item = SiteInfo> + use<> {
+    let linears = linears(config);
+    let linears = linears.map(|l| (l.module, l.in_features, l.out_features, Place::Linear));
+    let width = config.hidden_size;
+    let branches = BRANCHES.map(|module| (module, width, width, Place::Branch));
+    linears.into_iter().chain(branches).map(move |(module, in_features, out_features, place)| {
+        let name = format!("model.layers.{layer}.{module}");
+        SiteInfo { name, layer, in_features, out_features, place }
+    })
+}
+
+/// Sites of a block.
+const SITES: usize = 7 + BRANCHES.len();
+
 /// What the blocks of a model under construction share.
 pub(crate) struct Blocks<'a, 'w, F: Float> {
     config: &'a Config,
@@ -54,15 +72,16 @@ pub(crate) struct Blocks<'a, 'w, F: Float> {
     inv_freq: Box<[F]>,
     /// Of local layers; empty where there are none.
     local_inv_freq: Box<[F]>,
-    adaptation: Option<Adaptation<'a, F>>,
-    /// Every linear of every block.
+    /// Every site of every block.
     infos: Vec<SiteInfo>,
-    /// Which of them are trained.
-    selected: Vec<bool>,
-    /// Those that are, so far.
+    /// Their adapters, until they are taken.
+    adapters: Vec<Built<F>>,
+    /// Those that are trained, so far.
     pub(crate) sites: Vec<Site>,
     /// Parameters of all sites so far.
     params: usize,
+    /// Values that go with them.
+    fixed: usize,
     /// Floats that operations hold so far.
     pub(crate) floats: usize,
 }
@@ -73,34 +92,29 @@ impl<'a, 'w, F: Float> Blocks<'a, 'w, F> {
         weights: &'a dyn Weights<'w>,
         adaptation: Option<Adaptation<'a, F>>,
     ) -> Result<Self, ModelError> {
-        let info = |layer: usize, linear: &Linear| SiteInfo {
-            name: format!("model.layers.{layer}.{}", linear.module),
-            layer,
-            in_features: linear.in_features,
-            out_features: linear.out_features,
-        };
-        let infos: Vec<SiteInfo> = (0..config.num_hidden_layers)
-            .flat_map(|layer| linears(config).map(|linear| info(layer, &linear)))
-            .collect();
-        let selected = match &adaptation {
-            Some(a) => {
-                let selected = select(a.targets, a.layers, &infos, config.num_hidden_layers)?;
-                left(&selected, &infos, a)?
+        let layers = 0..config.num_hidden_layers;
+        let infos: Vec<SiteInfo> = layers.flat_map(|layer| sites(config, layer)).collect();
+        let adapters = match &adaptation {
+            Some(adaptation) => {
+                let Adaptation { targets, layers, .. } = adaptation;
+                let selected = select(targets, layers, &infos, config.num_hidden_layers)?;
+                adapters(adaptation, &infos, &selected)?
             }
-            None => alloc::vec![false; infos.len()],
+            None => infos.iter().map(|_| None).collect(),
         };
+        let held = adapters.iter().flatten().map(|adapter| adapter.held()).sum();
         let local = config.local.as_ref().map(|local| inv_freq(&local.rope, config.head_dim));
         Ok(Self {
             config,
             weights,
             inv_freq: inv_freq(&config.rope, config.head_dim)?,
             local_inv_freq: local.transpose()?.unwrap_or_default(),
-            adaptation,
             infos,
-            selected,
+            adapters,
             sites: Vec::new(),
             params: 0,
-            floats: 0,
+            fixed: 0,
+            floats: held,
         })
     }
 
@@ -113,40 +127,56 @@ impl<'a, 'w, F: Float> Blocks<'a, 'w, F> {
         Ok(Segment::new(block.graph))
     }
 
-    /// The adapter of a site, if it is selected and its method wants it.
-    fn adapter(&mut self, site: usize) -> Result<Option<Box<dyn Adapter<F>>>, ModelError> {
-        let Some(adaptation) = self.adaptation.filter(|_| self.selected[site]) else {
-            return Ok(None);
-        };
-        let info = &self.infos[site];
-        let Some(config) = adaptation.patterns.config_of(&info.name, adaptation.config) else {
-            return Ok(None);
-        };
-        let adapter = adaptation.method.build(info, &config)?;
-        if let Some(adapter) = &adapter {
-            let params = adapter.params().to_vec();
-            let start = self.params;
-            self.params += params.iter().map(ParamSpec::len).sum::<usize>();
-            let (info, kind, facts) = (info.clone(), adapter.kind(), adapter.facts());
-            self.sites.push(Site { info, kind, facts, params, range: start..self.params });
-        }
-        Ok(adapter)
+    /// The adapter of a site, if it has one; sites are asked for in the order of their operations.
+    fn adapter(&mut self, site: usize) -> Built<F> {
+        let adapter = self.adapters[site].take()?;
+        let (params, frozen) = (adapter.params().to_vec(), adapter.frozen().to_vec());
+        let len = |specs: &[ParamSpec]| specs.iter().map(ParamSpec::len).sum::<usize>();
+        let (start, fixed) = (self.params, self.fixed);
+        self.params += len(&params);
+        self.fixed += len(&frozen) + adapter.derived();
+        self.sites.push(Site {
+            info: self.infos[site].clone(),
+            kind: adapter.kind(),
+            facts: adapter.facts(),
+            params,
+            range: start..self.params,
+            frozen,
+            fixed: fixed..self.fixed,
+        });
+        Some(adapter)
     }
 }
 
-/// Those of the selected sites that rank patterns leave an adapter.
-fn left<F: Float>(
-    selected: &[bool],
-    infos: &[SiteInfo],
+/// The adapters of the selected sites, where their method makes one.
+fn adapters<F: Float>(
     adaptation: &Adaptation<'_, F>,
-) -> Result<Vec<bool>, ModelError> {
-    let Adaptation { patterns, config, .. } = adaptation;
+    infos: &[SiteInfo],
+    selected: &[bool],
+) -> Result<Vec<Built<F>>, ModelError> {
+    let Adaptation { method, config, patterns, targets, .. } = *adaptation;
+    check_options(method, config)?;
     patterns.check(infos)?;
-    let left = |(info, &selected): (&SiteInfo, &bool)| {
-        selected && patterns.config_of(&info.name, config).is_some()
-    };
-    let left: Vec<bool> = infos.iter().zip(selected).map(left).collect();
-    if left.contains(&true) { Ok(left) } else { Err(TargetsError::NothingLeft.into()) }
+    // A site whose rank is 0 has no adapter.
+    let config_of = |site: usize| Some((site, patterns.config_of(&infos[site].name, config)?));
+    let selected = (0..infos.len()).filter(|&site| selected[site]);
+    let chosen: Vec<(usize, AdapterConfig)> = selected.filter_map(config_of).collect();
+    if chosen.is_empty() {
+        return Err(TargetsError::NothingLeft.into());
+    }
+    let asked: Vec<(&SiteInfo, &AdapterConfig)> =
+        chosen.iter().map(|(site, config)| (&infos[*site], config)).collect();
+    let built = method.build_all(&asked)?;
+    assert!(built.len() == asked.len(), "{} gives one answer a site", method.kind());
+    if built.iter().all(Option::is_none) {
+        let (method, text) = (method.kind(), targets.text());
+        return Err(TargetsError::NotForMethod { method, text }.into());
+    }
+    let mut adapters: Vec<_> = infos.iter().map(|_| None).collect();
+    for ((site, _), adapter) in chosen.into_iter().zip(built) {
+        adapters[site] = adapter;
+    }
+    Ok(adapters)
 }
 
 /// A block that is being recorded. Names of modules are those within the block.
@@ -226,9 +256,20 @@ impl<F: Float> Block<'_, '_, '_, F> {
         self.linear("mlp.down_proj", inner)
     }
 
-    /// A sum, of the residual stream and what is added to it.
-    pub(crate) fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
-        self.graph.push(Add, &[a, b])
+    /// Adds what a branch, `self_attn` or `mlp`, gives to the residual stream `x`; what it gives is
+    /// adapted if it is selected.
+    pub(crate) fn add(&mut self, branch: &str, x: ValueId, given: ValueId) -> ValueId {
+        let index = BRANCHES.iter().position(|name| *name == branch);
+        let index = SITES - BRANCHES.len() + index.expect("a branch of a block");
+        let site = self.layer * SITES + index;
+        let width = self.blocks.config.hidden_size;
+        let given = match self.blocks.adapter(site) {
+            Some(adapter) => {
+                self.graph.push(AdaptedLinear::branch(width, adapter, site as u64), &[given])
+            }
+            None => given,
+        };
+        self.graph.push(Add, &[x, given])
     }
 
     /// A linear, adapted if it is selected.
@@ -238,7 +279,7 @@ impl<F: Float> Block<'_, '_, '_, F> {
         let index = linears.iter().position(|linear| linear.module == module);
         let index = index.expect("a linear of a block");
         let Linear { in_features, out_features, bias, .. } = linears[index];
-        let site = self.layer * linears.len() + index;
+        let site = self.layer * SITES + index;
         let name = &self.blocks.infos[site].name;
         let weight = matrix(weights, &format!("{name}.weight"), out_features, in_features)?;
         let bias = match bias {
@@ -246,7 +287,7 @@ impl<F: Float> Block<'_, '_, '_, F> {
             false => None,
         };
         self.blocks.floats += bias.as_ref().map_or(0, |bias| bias.len());
-        let adapter = self.blocks.adapter(site)?;
+        let adapter = self.blocks.adapter(site);
         let op = AdaptedLinear::new(weight, bias, adapter, site as u64);
         Ok(self.graph.push(op, &[x]))
     }

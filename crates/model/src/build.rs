@@ -39,6 +39,60 @@ pub struct Site {
     pub params: Vec<ParamSpec>,
     /// Where they lie in the adapter slab.
     pub range: Range<usize>,
+    /// Tensors that go with them and are not trained.
+    pub frozen: Vec<ParamSpec>,
+    /// Where these and what is derived from parameters lie in the slab of such values, the frozen
+    /// tensors first.
+    pub fixed: Range<usize>,
+}
+
+/// The values of all sites' tensors, as the sites' ranges divide them.
+#[derive(Debug)]
+pub struct SiteValues<'a> {
+    /// What is trained.
+    pub params: &'a mut [f32],
+    /// What goes with it and is not: frozen tensors, and room for what is derived.
+    pub fixed: &'a mut [f32],
+}
+
+impl<'a> From<&'a mut [f32]> for SiteValues<'a> {
+    /// Values of methods that have parameters only.
+    fn from(params: &'a mut [f32]) -> Self {
+        Self { params, fixed: &mut [] }
+    }
+}
+
+impl Site {
+    /// Its tensors with their values: those that are trained, then the frozen ones.
+    pub fn tensors<'v>(
+        &self,
+        values: &'v mut SiteValues<'_>,
+    ) -> impl Iterator<Item = (&ParamSpec, &'v mut [f32])> {
+        let SiteValues { params, fixed } = values;
+        let at = if self.frozen.is_empty() { 0..0 } else { self.fixed.clone() };
+        self.tensors_in(&mut params[self.range.clone()], &mut fixed[at])
+    }
+
+    /// The same, where the values are this site's alone.
+    pub fn tensors_in<'v>(
+        &self,
+        params: &'v mut [f32],
+        fixed: &'v mut [f32],
+    ) -> impl Iterator<Item = (&ParamSpec, &'v mut [f32])> {
+        cut(&self.params, params).chain(cut(&self.frozen, fixed))
+    }
+}
+
+/// Each tensor with its piece of the values, which lie one behind the other.
+fn cut<'s, 'v>(
+    specs: &'s [ParamSpec],
+    mut rest: &'v mut [f32],
+) -> impl Iterator<Item = (&'s ParamSpec, &'v mut [f32])> + use<'s, 'v> {
+    specs.iter().map(move |spec| {
+        let (piece, after) = core::mem::take(&mut rest).split_at_mut(spec.len());
+        rest = after;
+        (spec, piece)
+    })
 }
 
 /// A program and the sites that are trained in it, bottom to top.

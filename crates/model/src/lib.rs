@@ -19,7 +19,7 @@ mod rope;
 mod targets;
 mod weights;
 
-pub use build::{Adaptation, Model, Site, build};
+pub use build::{Adaptation, Model, Site, SiteValues, build};
 pub use config::{Config, LocalAttention, Rope, RopeScaling};
 pub use error::ModelError;
 pub use family::Family;

@@ -152,7 +152,7 @@ mod tests {
     use crate::TargetsError;
     use alloc::string::String;
     use alloc::vec::Vec;
-    use lowtide_adapter::{Config, SiteInfo};
+    use lowtide_adapter::{Config, Place, SiteInfo};
 
     const Q: &str = "model.layers.11.self_attn.q_proj";
 
@@ -189,7 +189,8 @@ mod tests {
         let bad = SitePatterns::new([("q_proj(", 1)], []).unwrap_err();
         let TargetsError::BadPattern { field, text, .. } = &bad else { panic!("{bad}") };
         assert_eq!((*field, text.as_str()), ("rank pattern", "q_proj("));
-        let site = SiteInfo { name: Q.into(), layer: 11, in_features: 1, out_features: 1 };
+        let place = Place::Linear;
+        let site = SiteInfo { name: Q.into(), layer: 11, in_features: 1, out_features: 1, place };
         let patterns = SitePatterns::new([("q_proj", 1)], [("k_proj", 1.0)]).unwrap();
         let stray = TargetsError::StrayPattern { field: "alpha pattern", text: "k_proj".into() };
         assert_eq!(patterns.check(&[site]), Err(stray));

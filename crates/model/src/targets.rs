@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use core::str::FromStr;
 
-use lowtide_adapter::SiteInfo;
+use lowtide_adapter::{Place, SiteInfo};
 use regex::Regex;
 
 /// A selection of sites that cannot be understood or selects nothing.
@@ -52,6 +52,14 @@ pub enum TargetsError {
     /// Nothing is selected.
     #[error("no linear matches target modules `{text}` in the chosen layers")]
     NothingSelected {
+        /// The selection.
+        text: String,
+    },
+    /// The method adapts none of the sites that are selected.
+    #[error("method `{method}` adapts nothing of target modules `{text}`")]
+    NotForMethod {
+        /// The method.
+        method: &'static str,
         /// The selection.
         text: String,
     },
@@ -119,9 +127,10 @@ impl FromStr for TargetModules {
 }
 
 impl TargetModules {
-    fn selects(&self, name: &str) -> bool {
+    fn selects(&self, site: &SiteInfo) -> bool {
+        let name = &site.name;
         match self {
-            Self::AllLinear => true,
+            Self::AllLinear => site.place == Place::Linear,
             Self::List(names) => names.iter().any(|wanted| ends_with_module(name, wanted)),
             Self::Pattern(pattern) => pattern.is_match(name),
         }
@@ -142,7 +151,7 @@ impl TargetModules {
         Ok(())
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self {
             Self::AllLinear => "all-linear".to_owned(),
             Self::List(names) => names.join(","),
@@ -227,7 +236,7 @@ pub(crate) fn select(
 ) -> Result<Vec<bool>, TargetsError> {
     targets.check(sites)?;
     layers.check(count)?;
-    let selects = |s: &SiteInfo| targets.selects(&s.name) && layers.selects(s.layer, count);
+    let selects = |s: &SiteInfo| targets.selects(s) && layers.selects(s.layer, count);
     let selected: Vec<bool> = sites.iter().map(selects).collect();
     if selected.contains(&true) {
         Ok(selected)
@@ -242,7 +251,7 @@ mod tests {
     use alloc::format;
     use alloc::string::ToString;
     use alloc::vec::Vec;
-    use lowtide_adapter::SiteInfo;
+    use lowtide_adapter::{Place, SiteInfo};
 
     fn sites() -> Vec<SiteInfo> {
         let site = |layer: usize, module: &str| SiteInfo {
@@ -250,6 +259,7 @@ mod tests {
             layer,
             in_features: 4,
             out_features: 4,
+            place: Place::Linear,
         };
         (0..3).flat_map(|l| ["self_attn.q_proj", "mlp.up_proj"].map(|m| site(l, m))).collect()
     }

@@ -13,7 +13,7 @@ use lowtide_formats::mlx::{self, MlxAdapter};
 use lowtide_formats::peft::{self, AdapterFiles};
 use lowtide_formats::safe::PermutedRows;
 use lowtide_formats::{Hyperparameters, Tensor, rows};
-use lowtide_model::{ModelError, Site, SitePatterns, TargetsError};
+use lowtide_model::{ModelError, Site, SitePatterns, SiteValues, TargetsError};
 
 use crate::RuntimeError;
 
@@ -69,7 +69,7 @@ impl LoadedAdapter {
         let file = GgufAdapter::open(path)?;
         let facts = file.facts();
         let rank = facts.common_rank();
-        let config = Config { rank, alpha: facts.alpha_at(rank), dropout: 0.0, use_rslora: false };
+        let config = Config { rank, alpha: facts.alpha_at(rank), ..Config::default() };
         let others = || facts.modules.iter().filter(|module| module.rank != rank);
         let ranks = others().map(|module| (module.module.as_str(), module.rank));
         // Only an alpha of 0, which stands for the rank, differs where the rank does.
@@ -99,6 +99,7 @@ impl LoadedAdapter {
             alpha: config.lora_alpha,
             dropout: config.lora_dropout,
             use_rslora: config.use_rslora,
+            ..Config::default()
         };
         let kind = files.peft_type().to_ascii_lowercase();
         Ok(Self { files: Files::Peft(files), kind, config, patterns, modules })
@@ -129,18 +130,19 @@ impl LoadedAdapter {
         }
     }
 
-    /// Fills the adapter slab of `sites` with the adapter's tensors, rows in the order of the base.
+    /// Fills the tensors of `sites` with the adapter's, rows in the order of the base.
     ///
     /// # Errors
     /// [`RuntimeError::Adapter`] when a site's tensor is missing or has another shape, or the
     /// adapter has tensors of modules that are not among the sites; [`RuntimeError::Formats`] when
     /// a GGUF adapter is of another architecture.
-    pub fn fill(
+    pub fn fill<'v>(
         &self,
         hyper: &Hyperparameters,
         sites: &[Site],
-        params: &mut [f32],
+        values: impl Into<SiteValues<'v>>,
     ) -> Result<(), RuntimeError> {
+        let mut values = values.into();
         let refuse =
             |reason: String| RuntimeError::Adapter { path: self.path().to_owned(), reason };
         if let Files::Gguf(file) = &self.files {
@@ -151,32 +153,30 @@ impl LoadedAdapter {
             return Err(refuse(format!("it adapts `{stray}`, which is not a site of this run")));
         }
         for site in sites {
-            self.fill_site(hyper, site, &mut params[site.range.clone()])?;
+            self.fill_site(hyper, site, site.tensors(&mut values))?;
         }
         Ok(())
     }
 
-    /// Fills the parameters of one site, rows in the order of the base.
+    /// Fills the tensors of one site, rows in the order of the base.
     ///
     /// # Errors
     /// As [`fill`](Self::fill).
-    pub(crate) fn fill_site(
+    pub(crate) fn fill_site<'s, 'v>(
         &self,
         hyper: &Hyperparameters,
         site: &Site,
-        params: &mut [f32],
+        tensors: impl Iterator<Item = (&'s ParamSpec, &'v mut [f32])>,
     ) -> Result<(), RuntimeError> {
         let refuse =
             |reason: String| RuntimeError::Adapter { path: self.path().to_owned(), reason };
-        let mut rest = params;
-        for spec in &site.params {
-            let (into, after) = rest.split_at_mut(spec.len());
-            rest = after;
+        for (spec, into) in tensors {
             let (name, tensor) = self.tensor(&site.info.name, spec.name);
             let Some(tensor) = tensor else {
                 return Err(refuse(format!("tensor `{name}` is missing")));
             };
-            if tensor.shape != spec.shape {
+            let flat = spec.shape[1] == 1 && tensor.shape == &spec.shape[..1];
+            if tensor.shape != spec.shape && !flat {
                 let (found, want) = (tensor.shape, spec.shape);
                 let reason = format!(
                     "tensor `{name}` has shape {found:?}, this base and rank need {want:?}: the \
@@ -228,17 +228,17 @@ impl LoadedAdapter {
     }
 }
 
-/// Fills the adapter slab of `sites` from an adapter folder or file.
+/// Fills the tensors of `sites` from an adapter folder or file.
 ///
 /// # Errors
 /// As [`LoadedAdapter::open`] and [`LoadedAdapter::fill`].
-pub fn load_adapter(
+pub fn load_adapter<'v>(
     path: &Path,
     hyper: &Hyperparameters,
     sites: &[Site],
-    params: &mut [f32],
+    values: impl Into<SiteValues<'v>>,
 ) -> Result<(), RuntimeError> {
-    LoadedAdapter::open(path)?.fill(hyper, sites, params)
+    LoadedAdapter::open(path)?.fill(hyper, sites, values)
 }
 
 /// How the rows of a site's parameter are permuted in this base, if they are.

@@ -185,6 +185,11 @@ impl<'p, 'w> Generator<'p, 'w> {
         self.decoder.clear();
     }
 
+    /// What goes with the adapter's parameters and is not trained, to set.
+    pub(crate) fn fixed_mut(&mut self) -> &mut [f32] {
+        self.decoder.fixed_mut()
+    }
+
     /// Continues `prompt` with the adapter `params`. What the prompt has in common with what was
     /// read before is not read again.
     ///

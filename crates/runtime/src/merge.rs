@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use lowtide_adapter::{Adapter, FrozenLinear, Linear, Registry};
+use lowtide_adapter::{Adapter, Config, FrozenLinear, Linear, Registry};
 use lowtide_backend::{Backend, Req};
 use lowtide_convert::{ChangeReport, Changes, ConvertError, Event, Kept, Kind, Report};
 use lowtide_formats::Hyperparameters;
@@ -157,17 +157,23 @@ impl<'a> Parts<'a> {
             sites: Vec::with_capacity(model.sites.len()),
             of_tensor: BTreeMap::new(),
         };
-        for site in model.sites {
+        for site in &model.sites {
             if !site.facts.mergeable {
                 return Err(RuntimeError::NotMergeable {
                     path: loaded.path().to_owned(),
                     method: site.kind,
-                    module: site.info.name,
+                    module: site.info.name.clone(),
                 });
             }
+        }
+        let config_of = |site: &Site| {
             let config = loaded.patterns.config_of(&site.info.name, &loaded.config);
-            let config = config.expect("a site that its patterns adapt");
-            let adapter = method.build(&site.info, &config)?;
+            config.expect("a site that has an adapter")
+        };
+        let configs: Vec<Config> = model.sites.iter().map(config_of).collect();
+        let asked: Vec<_> = model.sites.iter().map(|site| &site.info).zip(&configs).collect();
+        let adapters = method.build_all(&asked)?;
+        for (site, adapter) in model.sites.into_iter().zip(adapters) {
             let adapter = adapter.expect("a site that its method adapts");
             let name = format!("{}.weight", site.info.name);
             let weight = base.file().tensor(&name).and_then(|tensor| tensor.qmat().ok());
@@ -188,17 +194,17 @@ impl<'a> Parts<'a> {
             self.sites.iter().map(of).max().unwrap_or(0) * size_of::<f32>()
         };
         let params = largest(&|part| part.site.range.len());
-        let derived = largest(&|part| part.adapter.derived());
+        let fixed = largest(&|part| part.site.fixed.len());
         let scratch = largest(&|part| part.req(be).scratch);
         let library = self.sites.iter().map(|part| part.req(be).library_bytes).max().unwrap_or(0);
         let mut reserve =
             |category, bytes: usize| Slab::reserve(ledger, ByCategory::of(category, bytes as u64));
         let params = reserve(Category::Adapter, params)?;
-        let derived = reserve(Category::Adapter, derived)?;
+        let fixed = reserve(Category::Adapter, fixed)?;
         let scratch = reserve(Category::Scratch, scratch)?;
         // What a library takes inside a call is held nowhere else.
         let _library = ledger.charge(ByCategory::of(Category::Scratch, library as u64))?;
-        Ok(Folding { parts: self, be, params, derived, scratch, held: None })
+        Ok(Folding { parts: self, be, params, fixed, scratch, held: None })
     }
 }
 
@@ -218,7 +224,7 @@ struct Folding<'a> {
     parts: Parts<'a>,
     be: &'a dyn Backend<f32>,
     params: Slab,
-    derived: Slab,
+    fixed: Slab,
     scratch: Slab,
     /// The site whose parameters are held.
     held: Option<usize>,
@@ -231,10 +237,11 @@ impl Folding<'_> {
             return Ok(());
         }
         let part = &self.parts.sites[site];
-        let params = &mut self.params.get_mut()[..part.site.range.len()];
-        self.parts.loaded.fill_site(self.parts.hyper, &part.site, params)?;
-        let derived = &mut self.derived.get_mut()[..part.adapter.derived()];
-        part.adapter.prepare(self.be, &part.base(), params, derived, self.scratch.get_mut());
+        let params: &mut [f32] = &mut self.params.get_mut()[..part.site.range.len()];
+        let fixed: &mut [f32] = &mut self.fixed.get_mut()[..part.site.fixed.len()];
+        let tensors = part.site.tensors_in(params, fixed);
+        self.parts.loaded.fill_site(self.parts.hyper, &part.site, tensors)?;
+        part.adapter.prepare(self.be, &part.base(), params, fixed, self.scratch.get_mut());
         self.held = Some(site);
         Ok(())
     }
@@ -250,7 +257,7 @@ impl Changes for Folding<'_> {
         self.load(site).expect("an adapter that was read whole before");
         let part = &self.parts.sites[site];
         let params = &self.params.get()[..part.site.range.len()];
-        let derived = &self.derived.get()[..part.adapter.derived()];
+        let fixed = &self.fixed.get()[..part.site.fixed.len()];
         let cols = part.weight.cols();
         for (i, values) in values.chunks_mut(QUANTUM * cols).enumerate() {
             let start = rows.start + i * QUANTUM;
@@ -258,7 +265,7 @@ impl Changes for Folding<'_> {
             let out = MatMut::new(values, count, cols);
             let scratch = self.scratch.get_mut();
             part.adapter
-                .merge_rows(self.be, params, derived, start..start + count, out, scratch)
+                .merge_rows(self.be, params, fixed, start..start + count, out, scratch)
                 .expect("a method whose facts say that it can be merged");
         }
     }

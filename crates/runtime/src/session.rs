@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use lowtide_backend::Backend;
 use lowtide_data::Message;
 use lowtide_memory::{Budget, ByCategory, Category, Ledger, ReserveError, Slab};
-use lowtide_model::Model;
+use lowtide_model::{Model, SiteValues};
 
 use crate::generator::GeneratorPlan;
 use crate::{
@@ -83,7 +83,7 @@ pub fn with_session<R, E: From<RuntimeError>>(
     let budget = settings.memory_budget;
     let mut session = Session::reserve(&model, &text, be, context, budget)?;
     if let Some(adapter) = &adapter {
-        adapter.fill(base.file().hyper(), &model.sites, session.params_mut())?;
+        adapter.fill(base.file().hyper(), &model.sites, session.values_mut())?;
     }
     work(&mut session)
 }
@@ -132,10 +132,10 @@ impl<'p, 'w> Session<'p, 'w> {
         Ok(Self { generator, text, params, ledger })
     }
 
-    /// The adapter's parameters, to be filled. What was read before is forgotten.
-    pub fn params_mut(&mut self) -> &mut [f32] {
+    /// The adapter's tensors, to be filled. What was read before is forgotten.
+    pub fn values_mut(&mut self) -> SiteValues<'_> {
         self.generator.clear();
-        self.params.get_mut()
+        SiteValues { params: self.params.get_mut(), fixed: self.generator.fixed_mut() }
     }
 
     /// How the base reads and writes text.

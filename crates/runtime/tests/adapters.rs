@@ -24,7 +24,7 @@ fn run(base: &Path, adapter: &Path) -> (Vec<f32>, Vec<f32>) {
     let adapter = LoadedAdapter::open(adapter).unwrap();
     let model = base.build_adapted(&registry(), &adapter).unwrap();
     let mut params = vec![0.0; model.program.params()];
-    adapter.fill(base.file().hyper(), &model.sites, &mut params).unwrap();
+    adapter.fill(base.file().hyper(), &model.sites, &mut params[..]).unwrap();
     let ids: Vec<u32> = (0..12).map(|t| t * 7 % 96).collect();
     let positions: Vec<u32> = (0..12).collect();
     let limits = Limits { tokens: 12, sequences: 1, labelled: 12 };
@@ -129,14 +129,14 @@ fn adapters_of_other_bases_are_refused() {
     let model = base.build_adapted(&registry::<f32>(), &adapter).unwrap();
     let mut params = vec![0.0; model.program.params()];
     let hyper = base.file().hyper();
-    let error = load_adapter(&l4, hyper, &model.sites, &mut params).unwrap_err();
+    let error = load_adapter(&l4, hyper, &model.sites, &mut params[..]).unwrap_err();
     assert!(matches!(error, RuntimeError::Formats(_)), "{error}");
     assert!(error.to_string().contains("l4.gguf: `general.architecture` is \"llama\""), "{error}");
     // The same family, another shape.
     let base = OpenBase::open(&golden("llama_tied")).unwrap();
     let model = base.build_adapted(&registry::<f32>(), &adapter).unwrap();
     let mut params = vec![0.0; model.program.params()];
-    let error = adapter.fill(base.file().hyper(), &model.sites, &mut params).unwrap_err();
+    let error = adapter.fill(base.file().hyper(), &model.sites, &mut params[..]).unwrap_err();
     let words = "tensor `blk.0.attn_q.weight.lora_a` has shape [4, 32], this base and rank need";
     assert!(error.to_string().contains(words), "{error}");
 }
@@ -172,7 +172,7 @@ fn ranks_that_differ_are_the_sites_own() {
     let model = base.build_adapted(&registry::<f32>(), &adapter).unwrap();
     let ranks: Vec<_> = model.sites.iter().map(|site| site.params[0].shape[0]).collect();
     assert_eq!(ranks, [2, 1, 2]);
-    adapter.fill(base.file().hyper(), &model.sites, &mut vec![0.0; 304]).unwrap();
+    adapter.fill(base.file().hyper(), &model.sites, &mut [0.0; 304][..]).unwrap();
 }
 
 #[test]

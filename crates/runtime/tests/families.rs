@@ -81,7 +81,7 @@ fn cached_logits_are_those_of_the_whole_sequence() {
         let adapter = LoadedAdapter::open(&dir.join("lora")).unwrap();
         let model = base.build_adapted(&registry(), &adapter).unwrap();
         let mut params = vec![0.0; model.program.params()];
-        adapter.fill(base.file().hyper(), &model.sites, &mut params).unwrap();
+        adapter.fill(base.file().hyper(), &model.sites, &mut params[..]).unwrap();
         for kernels in Kernels::available().filter(|kernels| kernels.lanes() > 1) {
             check(name, &model, &Simd::with(kernels, 2), &params);
         }

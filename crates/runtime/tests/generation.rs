@@ -77,7 +77,7 @@ fn likeliest(model: &Path, adapter: Option<&Path>, be: &dyn Backend<f32>, ids: &
     let model = model.unwrap();
     let mut params = vec![0.0; model.program.params()];
     if let Some(adapter) = &adapter {
-        adapter.fill(base.file().hyper(), &model.sites, &mut params).unwrap();
+        adapter.fill(base.file().hyper(), &model.sites, &mut params[..]).unwrap();
     }
     let tokens = ids.len();
     let limits = Limits { tokens, sequences: 1, labelled: tokens };

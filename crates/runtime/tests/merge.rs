@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lowtide_adapter::{
-    Adapter, BuildError, Config, Facts, Init, Linear, Method, ParamSpec, Registry, Rows, SiteInfo,
+    Adapter, BuildError, Config, Cx, Facts, Forward, Init, Linear, Method, ParamSpec, Registry,
+    SiteInfo, Vjp,
 };
 use lowtide_backend::{Backend, Req, Scalar, Span};
 use lowtide_convert::{AdapterSettings, ConvertError, Kind, convert, convert_adapter};
@@ -14,7 +15,7 @@ use lowtide_runtime::{
     LoadedAdapter, MergeReport, MergeSettings, OpenBase, RuntimeError, merge, registry,
 };
 use lowtide_tape::{Batch, Executor, Limits, Plan, Policy};
-use lowtide_tensor::{Mat, MatMut};
+use lowtide_tensor::MatMut;
 use lowtide_testkit::golden::golden_dir;
 
 fn golden(name: &str) -> PathBuf {
@@ -31,7 +32,7 @@ fn logits(base: &Path, adapter: Option<&Path>) -> Vec<f32> {
     };
     let mut params = vec![0.0; model.program.params()];
     if let Some(adapter) = &adapter {
-        adapter.fill(base.file().hyper(), &model.sites, &mut params).unwrap();
+        adapter.fill(base.file().hyper(), &model.sites, &mut params[..]).unwrap();
     }
     let ids: Vec<u32> = (0..12).map(|t| t * 7 % 96).collect();
     let positions: Vec<u32> = (0..12).collect();
@@ -210,33 +211,10 @@ impl Adapter for Shift {
     fn req(&self, be: &dyn Backend<f32>, base: &dyn Linear, rows: usize) -> Req {
         base.req(be, rows)
     }
-    fn apply(
-        &self,
-        _be: &dyn Backend<f32>,
-        _base: &dyn Linear,
-        _p: &[f32],
-        _derived: &[f32],
-        _rows: Rows<'_>,
-        _x: Mat<'_, f32>,
-        _y: MatMut<'_, f32>,
-        _scratch: &mut [f32],
-    ) {
+    fn apply(&self, _cx: &Cx<'_, f32>, _operands: Forward<'_, f32>) {
         unreachable!("nothing is computed with it");
     }
-    fn vjp(
-        &self,
-        _be: &dyn Backend<f32>,
-        _base: &dyn Linear,
-        _p: &[f32],
-        _derived: &[f32],
-        _rows: Rows<'_>,
-        _grad: &mut [f32],
-        _x: Option<Mat<'_, f32>>,
-        _y: Option<Mat<'_, f32>>,
-        _dy: Mat<'_, f32>,
-        _dx: Option<MatMut<'_, f32>>,
-        _scratch: &mut [f32],
-    ) {
+    fn vjp(&self, _cx: &Cx<'_, f32>, _operands: Vjp<'_, f32>) {
         unreachable!("nothing is computed with it");
     }
 }

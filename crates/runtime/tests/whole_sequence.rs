@@ -3,14 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lowtide_adapter::{
-    Adapter, BuildError, Config, Facts, Linear, Method, ParamSpec, Rows, SiteInfo,
+    Adapter, BuildError, Config, Cx, Facts, Forward, Linear, Method, ParamSpec, SiteInfo, Vjp,
 };
 use lowtide_backend::{Backend, Req, Scalar};
 use lowtide_lora::LoraMethod;
 use lowtide_model::{Adaptation, Layers, SitePatterns, TargetModules};
 use lowtide_runtime::{BaseText, OpenBase, RuntimeError, Session};
 use lowtide_tape::{DecodeLimits, DecodePlan};
-use lowtide_tensor::{Mat, MatMut};
 use lowtide_testkit::golden::golden_dir;
 
 /// LoRA that says it needs whole sequences.
@@ -50,35 +49,12 @@ impl Adapter<f32> for Pooled {
         self.0.req(be, base, rows)
     }
 
-    fn apply(
-        &self,
-        be: &dyn Backend<f32>,
-        base: &dyn Linear<f32>,
-        p: &[f32],
-        derived: &[f32],
-        rows: Rows<'_>,
-        x: Mat<'_, f32>,
-        y: MatMut<'_, f32>,
-        scratch: &mut [f32],
-    ) {
-        self.0.apply(be, base, p, derived, rows, x, y, scratch);
+    fn apply(&self, cx: &Cx<'_, f32>, operands: Forward<'_, f32>) {
+        self.0.apply(cx, operands);
     }
 
-    fn vjp(
-        &self,
-        be: &dyn Backend<f32>,
-        base: &dyn Linear<f32>,
-        p: &[f32],
-        derived: &[f32],
-        rows: Rows<'_>,
-        grad: &mut [f32],
-        x: Option<Mat<'_, f32>>,
-        y: Option<Mat<'_, f32>>,
-        dy: Mat<'_, f32>,
-        dx: Option<MatMut<'_, f32>>,
-        scratch: &mut [f32],
-    ) {
-        self.0.vjp(be, base, p, derived, rows, grad, x, y, dy, dx, scratch);
+    fn vjp(&self, cx: &Cx<'_, f32>, operands: Vjp<'_, f32>) {
+        self.0.vjp(cx, operands);
     }
 }
 

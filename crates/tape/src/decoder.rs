@@ -15,7 +15,7 @@ use lowtide_memory::{ByCategory, Category, Ledger, ReserveError};
 use lowtide_tensor::{Float, Mat, MatMut};
 
 use crate::operands::Memory;
-use crate::reserved::Reserved;
+use crate::reserved::{Fixed, Reserved};
 use crate::schedule::{Schedule, aligned};
 use crate::state::States;
 use crate::{Cx, DecodeLimits, Program};
@@ -81,7 +81,8 @@ impl DecodePlan {
         let elements = fullest
             .with(Category::Workspace, arena as u64 - fullest.held())
             .with(Category::Head, vocab as u64)
-            .with(Category::KvCache, cache as u64);
+            .with(Category::KvCache, cache as u64)
+            .with(Category::Adapter, program.fixed() as u64);
         let mut bytes = ByCategory::new();
         for (category, n) in elements.iter() {
             bytes[category] = n * size_of::<F>() as u64;
@@ -120,6 +121,7 @@ pub struct Decoder<'p, 'w, F: Float> {
     /// The arena, which is boundaries and working set, then the logits; and apart from it the
     /// cache.
     reserved: Reserved,
+    fixed: Fixed,
     /// Of each segment, of each operation: the token whose state comes first.
     firsts: Vec<Vec<usize>>,
     /// Position of each row of a call.
@@ -144,18 +146,34 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
     ) -> Result<Self, ReserveError> {
         let (planned, given) = (plan.forward.len(), program.segments.len());
         assert!(planned == given, "a plan for {planned} segments, a program of {given}");
-        let (bytes, library) = (plan.bytes(), plan.library_bytes());
-        let reserved = Reserved::reserve(ledger, bytes, Category::KvCache, library)?;
+        let (mut bytes, library) = (plan.bytes(), plan.library_bytes());
+        let fixed = core::mem::take(&mut bytes[Category::Adapter]);
+        let fixed = Fixed::reserve(program, fixed, ledger)?;
+        let reserved = match Reserved::reserve(ledger, bytes, Category::KvCache, library) {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                fixed.release(ledger);
+                return Err(error);
+            }
+        };
         let firsts = plan.states.iter().map(|states| alloc::vec![0; states.len()]).collect();
         let positions = Vec::with_capacity(plan.limits.rows);
         let ranges = program.param_ranges();
         let (tokens, poison) = (0, false);
-        Ok(Self { program, be, plan, ranges, reserved, firsts, positions, tokens, poison })
+        Ok(Self { program, be, plan, ranges, reserved, fixed, firsts, positions, tokens, poison })
     }
 
     /// Gives everything back.
     pub fn release(self, ledger: &mut Ledger) {
         self.reserved.release(ledger);
+        self.fixed.release(ledger);
+    }
+
+    /// What goes with the parameters and is not trained, as [`Program::fixed_ranges`] divides it,
+    /// to set. Also to be called when other parameters than before will be given.
+    #[must_use]
+    pub fn fixed_mut(&mut self) -> &mut [F] {
+        self.fixed.all_mut()
     }
 
     /// The plan it runs.
@@ -257,11 +275,14 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
             be: self.be,
             spans: &spans,
             row0: 0,
+            past: self.tokens,
             positions: &self.positions,
             seed: 0,
             counter: 0,
             phase,
         };
+        let scratch = self.reserved.arena.get_mut();
+        self.fixed.prepare(program, self.be, (params, &self.ranges), scratch);
         let (arena, boundary) = (self.reserved.arena.get_mut::<F>(), self.plan.boundary);
         let (boundaries, work) = arena[..self.plan.arena].split_at_mut(2 * boundary);
         let (even, odd) = boundaries.split_at_mut(boundary);
@@ -279,8 +300,9 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
             let mut memory = Memory { arena: &mut *work, kept, input, output, gradient };
             let states =
                 States { ranges: &self.plan.states[i], firsts: &mut self.firsts[i], cache };
-            let (schedule, params) = (&self.plan.forward[i], &params[self.ranges[i].clone()]);
-            segment.decode(schedule, &cx, params, states, &mut memory, self.poison);
+            let schedule = &self.plan.forward[i];
+            let values = self.fixed.with(i, &params[self.ranges[i].clone()]);
+            segment.decode(schedule, &cx, values, states, &mut memory, self.poison);
             core::mem::swap(&mut from, &mut to);
         }
     }

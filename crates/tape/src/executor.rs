@@ -16,7 +16,7 @@ use lowtide_tensor::{Float, Mat, MatMut};
 use crate::boundary::{Apart, Boundary, Parts};
 use crate::head::Labelled;
 use crate::operands::Memory;
-use crate::reserved::Reserved;
+use crate::reserved::{Fixed, Reserved};
 use crate::{
     Batch, CheckpointError, CheckpointFile, Cx, GradSink, HeadGap, LossSum, Part, Plan, Program,
     WeightKeeper, kept,
@@ -35,6 +35,7 @@ pub struct Executor<'p, 'w, F: Float> {
     ranges: Vec<Range<usize>>,
     /// The arena, and apart from it the checkpoints.
     reserved: Reserved,
+    fixed: Fixed,
     /// Where the plan asks for one.
     file: Option<Box<dyn CheckpointFile<F> + 'p>>,
     /// What the file could not do during forward.
@@ -62,8 +63,16 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     ) -> Result<Self, ReserveError> {
         let (planned, given) = (plan.forward.len(), program.segments.len());
         assert!(planned == given, "a plan for {planned} segments, a program of {given}");
-        let (bytes, library) = (plan.bytes(), plan.library_bytes());
-        let reserved = Reserved::reserve(ledger, bytes, Category::Checkpoint, library)?;
+        let (mut bytes, library) = (plan.bytes(), plan.library_bytes());
+        let fixed = core::mem::take(&mut bytes[Category::Adapter]);
+        let fixed = Fixed::reserve(program, fixed, ledger)?;
+        let reserved = match Reserved::reserve(ledger, bytes, Category::Checkpoint, library) {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                fixed.release(ledger);
+                return Err(error);
+            }
+        };
         let ranges = program.param_ranges();
         Ok(Self {
             program,
@@ -71,6 +80,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             plan,
             ranges,
             reserved,
+            fixed,
             file: None,
             failed: None,
             keeper: None,
@@ -97,12 +107,14 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// [`LockError`] when the system refuses or cannot.
     pub fn lock(&self) -> Result<(), LockError> {
         self.reserved.lock()?;
+        self.fixed.lock()?;
         self.file.as_ref().map_or(Ok(()), |file| file.lock())
     }
 
     /// Gives everything back.
     pub fn release(self, ledger: &mut Ledger) {
         self.reserved.release(ledger);
+        self.fixed.release(ledger);
         if let Some(file) = self.file {
             file.release(ledger);
         }
@@ -118,6 +130,31 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     #[must_use]
     pub fn param_ranges(&self) -> &[Range<usize>] {
         &self.ranges
+    }
+
+    /// What goes with the parameters and is not trained, as [`Program::fixed_ranges`] divides it.
+    #[must_use]
+    pub fn fixed(&self) -> &[F] {
+        self.fixed.all()
+    }
+
+    /// The same, to set.
+    #[must_use]
+    pub fn fixed_mut(&mut self) -> &mut [F] {
+        self.fixed.all_mut()
+    }
+
+    /// Takes note that parameters have changed by other means than a sink that
+    /// [applies](GradSink::applies), so that what is derived from them is derived again.
+    pub fn params_changed(&mut self) {
+        self.fixed.changed();
+    }
+
+    /// Sets what starts from frozen weights, of the parameters and of what goes with them; all else
+    /// of these has started.
+    pub fn start(&mut self, params: &mut [F]) {
+        let scratch = self.reserved.arena.get_mut();
+        self.fixed.start(self.program, self.be, params, scratch);
     }
 
     /// Fills memory with NaN before its first writer and after its last reader, so that a test can
@@ -161,6 +198,9 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         assert!(self.plan.first < count, "this plan is for evaluation");
         let cx = self.context(batch, Phase::Train);
         self.forward(&cx, params, batch, true);
+        if sink.applies() {
+            self.fixed.changed();
+        }
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
@@ -229,12 +269,14 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         let ascend = labelled.windows(2).all(|pair| pair[0] < pair[1]);
         let inside = labelled.last().is_none_or(|&row| (row as usize) < ids.len());
         assert!(ascend && inside, "labelled rows ascend below {}, not {labelled:?}", ids.len());
-        Cx { be: self.be, spans, row0: 0, positions, seed: self.seed, counter, phase }
+        Cx { be: self.be, spans, row0: 0, past: 0, positions, seed: self.seed, counter, phase }
     }
 
     /// Runs all segments; `keep` says whether backward will follow.
     fn forward(&mut self, cx: &Cx<'_, F>, params: &[F], batch: &Batch<'_>, keep: bool) {
         let len = cx.rows() * self.program.hidden();
+        let scratch = self.reserved.arena.get_mut();
+        self.fixed.prepare(self.program, self.be, (params, &self.ranges), scratch);
         self.embed(self.boundary(0), batch);
         for i in 0..self.program.segments.len() {
             self.enter(Part::Segment(i), self.part(i + 1));
@@ -266,7 +308,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         }
         let (kept, gradient) = (&mut all_kept[kept], &mut [][..]);
         let mut memory = Memory { arena, kept, input, output, gradient };
-        segment.run(&schedule, cx, params, &mut [], &mut memory, poison);
+        let values = self.fixed.with(i, params);
+        segment.run(&schedule, cx, values, &mut [], &mut memory, poison);
     }
 
     /// Keeps the input of a segment, `len` elements of it, in another form than in a slot.
@@ -387,7 +430,8 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             arena.fill(F::NAN);
         }
         let mut memory = Memory { arena, kept, input, output: &mut [], gradient };
-        run.run(&schedule, cx, params, grads, &mut memory, poison);
+        let values = self.fixed.with(segment, params);
+        run.run(&schedule, cx, values, grads, &mut memory, poison);
         if poison {
             let below = segment.checked_sub(1);
             if !below.is_some_and(|below| self.plan.checkpoints.is_undone(below)) {

@@ -6,9 +6,9 @@ use core::ops::Range;
 
 use lowtide_tensor::Float;
 
-use crate::{GradRule, MAX_INPUTS, MAX_OUTPUTS, Op, Work};
+use crate::{GradRule, Limits, MAX_INPUTS, MAX_OUTPUTS, Op, Work};
 
-/// A value of a [`Graph`]: `[T, cols]`.
+/// A value of a [`Graph`]: `[T, cols]`, or `[sequences, cols]` where its operation says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ValueId(pub(crate) usize);
 
@@ -18,6 +18,8 @@ pub(crate) struct Node<'w, F: Float> {
     pub(crate) outputs: Vec<ValueId>,
     /// Where the operation's parameters lie in the segment's.
     pub(crate) params: Range<usize>,
+    /// Where its values that go with them lie.
+    pub(crate) fixed: Range<usize>,
 }
 
 impl<F: Float> Node<'_, F> {
@@ -34,14 +36,18 @@ impl<F: Float> Node<'_, F> {
 pub struct Graph<'w, F: Float> {
     pub(crate) nodes: Vec<Node<'w, F>>,
     pub(crate) cols: Vec<usize>,
+    /// Of each value, whether it has a row a sequence.
+    pub(crate) per_sequence: Vec<bool>,
     pub(crate) params: usize,
+    pub(crate) fixed: usize,
 }
 
 impl<'w, F: Float> Graph<'w, F> {
     /// A graph with an input of `cols` columns, and that input.
     #[must_use]
     pub fn new(cols: usize) -> (Self, ValueId) {
-        (Self { nodes: Vec::new(), cols: alloc::vec![cols], params: 0 }, ValueId(0))
+        let (cols, per_sequence) = (alloc::vec![cols], alloc::vec![false]);
+        (Self { nodes: Vec::new(), cols, per_sequence, params: 0, fixed: 0 }, ValueId(0))
     }
 
     /// Records an operation and gives its output 0.
@@ -61,14 +67,24 @@ impl<'w, F: Float> Graph<'w, F> {
         );
         let first = self.cols.len();
         self.cols.extend(&out_cols);
+        self.per_sequence.extend((0..out_cols.len()).map(|i| op.per_sequence(i)));
         let params = self.params..self.params + op.params();
         self.params = params.end;
+        let fixed = self.fixed..self.fixed + op.fixed();
+        self.fixed = fixed.end;
+        let apart = self.per_sequence[first..].contains(&true);
+        assert!(
+            !op.per_sequence(0) && (!apart || op.whole_sequence()),
+            "{}: a row a sequence is for what backward reads of whole sequences",
+            op.name()
+        );
         check_facts(&op, &in_cols, out_cols[0]);
         self.nodes.push(Node {
             op: Box::new(op),
             inputs: inputs.to_vec(),
             outputs: (first..self.cols.len()).map(ValueId).collect(),
             params,
+            fixed,
         });
         ValueId(first)
     }
@@ -77,6 +93,11 @@ impl<'w, F: Float> Graph<'w, F> {
     #[must_use]
     pub fn params(&self) -> usize {
         self.params
+    }
+
+    /// Elements of a value within the limits, `rows` rows at a time.
+    pub(crate) fn elements(&self, value: usize, rows: usize, limits: Limits) -> usize {
+        self.cols[value] * if self.per_sequence[value] { limits.sequences } else { rows }
     }
 
     /// Roughly the work of an operation over `rows` rows, the last of `keys`.

@@ -64,6 +64,8 @@ pub struct Cx<'a, F: Float> {
     pub spans: &'a [Span],
     /// Row of the micro-batch that is this call's first.
     pub row0: usize,
+    /// While decoding, tokens that earlier calls read; 0 otherwise.
+    pub past: usize,
     /// Position of each row of this call in its sequence.
     pub positions: &'a [u32],
     /// Seed of the run, for dropout.
@@ -81,9 +83,9 @@ impl<F: Float> Cx<'_, F> {
         Self { row0, positions, ..*self }
     }
 
-    /// The call's rows, counted in the micro-batch.
-    pub(crate) fn tile_rows(&self) -> Range<usize> {
-        self.row0..self.row0 + self.rows()
+    /// The call's rows, counted in the micro-batch, and the number of its sequences.
+    pub(crate) fn extent(&self) -> (Range<usize>, usize) {
+        (self.row0..self.row0 + self.rows(), self.spans.len())
     }
 
     /// Rows of this call.

@@ -78,6 +78,8 @@ pub struct Forward<'a, F: Float> {
     pub y: [Option<MatMut<'a, F>>; MAX_OUTPUTS],
     /// Parameters of the operation.
     pub p: &'a [F],
+    /// Its [`Op::fixed`] values.
+    pub fixed: &'a [F],
     /// While decoding, what the operation keeps of the sequence, if it asked for any; the rows of
     /// this call continue it.
     pub state: Option<State<'a, F>>,
@@ -99,6 +101,8 @@ pub struct Vjp<'a, F: Float> {
     pub dx: [Option<MatMut<'a, F>>; MAX_INPUTS],
     /// Parameters of the operation.
     pub p: &'a [F],
+    /// Its [`Op::fixed`] values.
+    pub fixed: &'a [F],
     /// Gradients of the parameters, to add to.
     pub grad: &'a mut [F],
     /// At least [`Op::req`] elements.
@@ -124,8 +128,33 @@ pub trait Op<F: Float>: Send + Sync {
         0
     }
 
-    /// Whether it needs all rows of a sequence at once, so that no decoder can run it, and its
-    /// segment works on whole batches.
+    /// Number of values that go with the parameters and are not trained: some that are set once,
+    /// others that [`Op::prepare`] derives.
+    fn fixed(&self) -> usize {
+        0
+    }
+
+    /// Whether [`Op::prepare`] has anything to do.
+    fn derives(&self) -> bool {
+        false
+    }
+
+    /// Sets what starts from frozen weights: called once, when all else of `p` and of the values
+    /// that are set once has started. `scratch` is what one row needs.
+    fn start(&self, _be: &dyn Backend<F>, _p: &mut [F], _fixed: &mut [F], _scratch: &mut [F]) {}
+
+    /// Derives values from the parameters: called after every change of these. `scratch` is what
+    /// one row needs.
+    fn prepare(&self, _be: &dyn Backend<F>, _p: &[F], _fixed: &mut [F], _scratch: &mut [F]) {}
+
+    /// Whether output `i` has a row a sequence, not a row a token. That is none that another
+    /// operation reads, and its operation needs whole sequences.
+    fn per_sequence(&self, _output: usize) -> bool {
+        false
+    }
+
+    /// Whether it needs all rows of a sequence at once, so that its segment works on whole batches.
+    /// A decoder can run it if it keeps a state: the first call then holds the whole prompt.
     fn whole_sequence(&self) -> bool {
         false
     }

@@ -32,16 +32,17 @@ pub(crate) struct Lent<'m, F> {
     whole: [bool; MAX_LENT],
     count: usize,
     rows: Range<usize>,
+    sequences: usize,
 }
 
 impl<'m, F: Float> Lent<'m, F> {
     /// Cuts the buffers `ids` (each named once or more) out of `memory`, for the tile `rows` of the
-    /// batch's rows.
+    /// rows of a batch of so many sequences.
     pub(crate) fn new(
         memory: &'m mut Memory<'_, F>,
         buffers: &[Buffer],
         ids: impl Iterator<Item = BufferId>,
-        rows: Range<usize>,
+        (rows, sequences): (Range<usize>, usize),
     ) -> Self {
         let mut lent = Self {
             ids: [0; MAX_LENT],
@@ -49,6 +50,7 @@ impl<'m, F: Float> Lent<'m, F> {
             whole: [false; MAX_LENT],
             count: 0,
             rows,
+            sequences,
         };
         for id in ids {
             if !lent.ids[..lent.count].contains(&id) {
@@ -91,9 +93,10 @@ impl<'m, F: Float> Lent<'m, F> {
     fn span(&self, i: usize, slot: Slot) -> (Range<usize>, usize) {
         let Range { start, end } = self.rows;
         let rows = match (self.whole[i], slot.view) {
+            (_, View::Sequences) => 0..self.sequences,
             (true, View::Tile) => start..end,
             (true, View::UpTo) => 0..end,
-            (false, _) => 0..end - start,
+            (false, View::Tile | View::UpTo) => 0..end - start,
         };
         (rows.start * slot.cols..rows.end * slot.cols, rows.len())
     }

@@ -35,6 +35,8 @@ pub struct Plan {
     pub(crate) most: usize,
     /// Elements of the arena's third boundary value, which a pair needs.
     pub(crate) spare: usize,
+    /// Elements that go with the parameters and are not trained.
+    fixed: usize,
     bytes: ByCategory,
     /// Bytes of the arena beyond the most that is alive in it at once.
     packing_bytes: u64,
@@ -161,6 +163,7 @@ impl Plan {
             lent,
             most: if let Mode::Partial { most } = mode { most } else { count - first },
             spare: if mode == Mode::Pair { boundary } else { 0 },
+            fixed: program.fixed(),
             bytes: ByCategory::new(),
             packing_bytes: 0,
             library_bytes: 0,
@@ -197,6 +200,7 @@ impl Plan {
 
     fn record_timeline(&mut self, head: ByCategory, element: u64) {
         let count = self.forward.len();
+        let fixed = self.fixed as u64;
         let (one, two) = (self.boundary as u64, (2 * self.boundary + self.spare) as u64);
         let arena = |live: ByCategory, boundaries: u64| live.with(Category::Workspace, boundaries);
         let mut course = Timeline::new();
@@ -205,7 +209,8 @@ impl Plan {
             if arena.held() > fullest.held() {
                 fullest = arena;
             }
-            let live = scaled(arena.with(Category::Checkpoint, kept as u64), element);
+            let live = arena.with(Category::Checkpoint, kept as u64);
+            let live = scaled(live.with(Category::Adapter, fixed), element);
             course.push(Span { phase, segment, live });
         };
         for (segment, schedule) in self.forward.iter().enumerate() {
@@ -231,7 +236,8 @@ impl Plan {
         let loss = self.arena as u64 - fullest.held();
         let reserved = fullest
             .with(Category::Workspace, loss)
-            .with(Category::Checkpoint, self.kept(self.apart(), count) as u64);
+            .with(Category::Checkpoint, self.kept(self.apart(), count) as u64)
+            .with(Category::Adapter, fixed);
         self.bytes = scaled(reserved, element);
         self.packing_bytes = loss * element;
         self.timeline = course;
@@ -276,7 +282,7 @@ impl Plan {
     /// Bytes of the arena, which boundaries, working sets and the head share.
     #[must_use]
     pub fn arena_bytes(&self) -> u64 {
-        self.bytes.held() - self.bytes[Category::Checkpoint]
+        self.bytes.held() - self.bytes[Category::Checkpoint] - self.bytes[Category::Adapter]
     }
 
     /// By how much the arena is larger than the most that is alive in it at once, as a share of

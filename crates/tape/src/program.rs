@@ -56,13 +56,25 @@ impl<F: Float> Program<'_, F> {
     /// Where each segment's parameters lie in the adapter slab.
     #[must_use]
     pub fn param_ranges(&self) -> Vec<Range<usize>> {
-        let mut end = 0;
-        let range = |segment: &Segment<'_, F>| {
-            let start = end;
-            end += segment.params();
-            start..end
-        };
-        self.segments.iter().map(range).collect()
+        ranges(self.segments.iter().map(Segment::params))
+    }
+
+    /// Number of values that go with the parameters and are not trained.
+    #[must_use]
+    pub fn fixed(&self) -> usize {
+        self.segments.iter().map(Segment::fixed).sum()
+    }
+
+    /// Where each segment's values that go with its parameters lie in the slab of these.
+    #[must_use]
+    pub fn fixed_ranges(&self) -> Vec<Range<usize>> {
+        ranges(self.segments.iter().map(Segment::fixed))
+    }
+
+    /// Whether any segment needs all rows of a sequence at once.
+    #[must_use]
+    pub fn whole_sequence(&self) -> bool {
+        self.segments.iter().any(Segment::whole_sequence)
     }
 
     /// The lowest segment with a trainable parameter; nothing below it is differentiated.
@@ -84,4 +96,15 @@ impl<F: Float> Program<'_, F> {
             "the final norm has {norm} columns, the head {head}, the embedding {hidden}"
         );
     }
+}
+
+/// Ranges of these lengths, one behind the other.
+fn ranges(lens: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let range = |len| {
+        let start = end;
+        end += len;
+        start..end
+    };
+    lens.map(range).collect()
 }

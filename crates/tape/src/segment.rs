@@ -15,6 +15,22 @@ use crate::schedule::{
 use crate::state::States;
 use crate::{Cx, DecodeLimits, Limits, MAX_INPUTS, MAX_OUTPUTS, State};
 
+/// What goes with a segment's operations besides frozen weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Values<'a, F> {
+    /// What is trained.
+    pub(crate) params: &'a [F],
+    /// What is not.
+    pub(crate) fixed: &'a [F],
+}
+
+impl<'a, F: Float> Values<'a, F> {
+    /// Those of one operation.
+    fn of(self, node: &Node<'_, F>) -> (&'a [F], &'a [F]) {
+        (&self.params[node.params.clone()], &self.fixed[node.fixed.clone()])
+    }
+}
+
 /// Operations that run as one between two boundaries, usually a decoder block. What crosses a
 /// boundary is one value `[T, hidden]`; what is kept between forward and backward is the plan's.
 pub struct Segment<'w, F: Float> {
@@ -38,6 +54,49 @@ impl<'w, F: Float> Segment<'w, F> {
     #[must_use]
     pub fn params(&self) -> usize {
         self.graph.params()
+    }
+
+    /// Number of values that go with the parameters and are not trained.
+    #[must_use]
+    pub fn fixed(&self) -> usize {
+        self.graph.fixed
+    }
+
+    /// Whether any of them are derived from the parameters.
+    pub(crate) fn derives(&self) -> bool {
+        self.graph.nodes.iter().any(|node| node.op.derives())
+    }
+
+    /// Whether it needs all rows of a sequence at once.
+    #[must_use]
+    pub fn whole_sequence(&self) -> bool {
+        self.graph.nodes.iter().any(|node| node.op.whole_sequence())
+    }
+
+    /// Sets what starts from frozen weights.
+    pub(crate) fn start(
+        &self,
+        be: &dyn Backend<F>,
+        params: &mut [F],
+        fixed: &mut [F],
+        scratch: &mut [F],
+    ) {
+        for Node { op, params: p, fixed: f, .. } in &self.graph.nodes {
+            op.start(be, &mut params[p.clone()], &mut fixed[f.clone()], scratch);
+        }
+    }
+
+    /// Derives what follows from the parameters.
+    pub(crate) fn prepare(
+        &self,
+        be: &dyn Backend<F>,
+        params: &[F],
+        fixed: &mut [F],
+        scratch: &mut [F],
+    ) {
+        for Node { op, params: p, fixed: f, .. } in &self.graph.nodes {
+            op.prepare(be, &params[p.clone()], &mut fixed[f.clone()], scratch);
+        }
     }
 
     /// Columns of what crosses the boundaries.
@@ -99,14 +158,16 @@ impl<'w, F: Float> Segment<'w, F> {
 
     /// Rows of a tile, given what is asked for.
     fn tile(&self, limits: Limits, asked: usize) -> usize {
-        let whole = self.graph.nodes.iter().any(|node| node.op.whole_sequence());
-        if whole { limits.tokens } else { asked.min(limits.tokens) }
+        if self.whole_sequence() { limits.tokens } else { asked.min(limits.tokens) }
     }
 
     pub(crate) fn plan_decoding(&self, be: &dyn Backend<F>, limits: DecodeLimits) -> Schedule {
         for node in &self.graph.nodes {
-            let name = node.op.name();
-            assert!(!node.op.whole_sequence(), "`{name}` cannot read a sequence call by call");
+            let (name, whole) = (node.op.name(), node.op.whole_sequence());
+            assert!(
+                !whole || node.op.state(limits) > 0,
+                "`{name}` cannot read a sequence call by call"
+            );
         }
         forward(&self.graph, None, &Demands::decoding(be, limits))
     }
@@ -149,7 +210,7 @@ impl<'w, F: Float> Segment<'w, F> {
         &self,
         schedule: &Schedule,
         cx: &Cx<'_, F>,
-        params: &[F],
+        values: Values<'_, F>,
         grads: &mut [F],
         memory: &mut Memory<'_, F>,
         poison: bool,
@@ -158,7 +219,7 @@ impl<'w, F: Float> Segment<'w, F> {
             for rows in schedule.tiles(cx.rows()) {
                 let (cx, last) = (cx.tile(rows.clone()), rows.end == cx.rows());
                 for step in body.clone() {
-                    self.act(schedule, &schedule.steps[step], &cx, params, grads, memory);
+                    self.act(schedule, &schedule.steps[step], &cx, values, grads, memory);
                     if poison {
                         schedule.poison_after(step, last, memory.arena);
                     }
@@ -173,28 +234,28 @@ impl<'w, F: Float> Segment<'w, F> {
         schedule: &Schedule,
         action: &Action,
         cx: &Cx<'_, F>,
-        params: &[F],
+        values: Values<'_, F>,
         grads: &mut [F],
         memory: &mut Memory<'_, F>,
     ) {
         let buffers = &schedule.buffers;
         match action {
             Action::Forward(operands) => {
-                self.forward(schedule, operands, cx, params, None, memory);
+                self.forward(schedule, operands, cx, values, None, memory);
             }
-            Action::Vjp(operands) => self.vjp(schedule, operands, cx, params, grads, memory),
+            Action::Vjp(operands) => self.vjp(schedule, operands, cx, values, grads, memory),
             Action::Zero(slot) => {
                 let ids = [slot.buffer].into_iter();
-                Lent::new(memory, buffers, ids, cx.tile_rows()).take(*slot).fill(F::ZERO);
+                Lent::new(memory, buffers, ids, cx.extent()).take(*slot).fill(F::ZERO);
             }
             Action::Copy { from, to } => {
                 let ids = [from.buffer, to.buffer].into_iter();
-                let mut lent = Lent::new(memory, buffers, ids, cx.tile_rows());
+                let mut lent = Lent::new(memory, buffers, ids, cx.extent());
                 lent.take(*to).copy_from(lent.read(*from));
             }
             Action::Add { from, to } => {
                 let ids = [from.buffer, to.buffer].into_iter();
-                let mut lent = Lent::new(memory, buffers, ids, cx.tile_rows());
+                let mut lent = Lent::new(memory, buffers, ids, cx.extent());
                 let to = lent.take(*to);
                 cx.be.axpby(F::ONE, lent.read(*from), F::ONE, to);
             }
@@ -206,7 +267,7 @@ impl<'w, F: Float> Segment<'w, F> {
         &self,
         schedule: &Schedule,
         cx: &Cx<'_, F>,
-        params: &[F],
+        values: Values<'_, F>,
         mut states: States<'_, F>,
         memory: &mut Memory<'_, F>,
         poison: bool,
@@ -214,7 +275,7 @@ impl<'w, F: Float> Segment<'w, F> {
         for (i, action) in schedule.steps.iter().enumerate() {
             let Action::Forward(operands) = action else { unreachable!("nothing is kept") };
             let state = states.of(operands.node);
-            self.forward(schedule, operands, cx, params, state, memory);
+            self.forward(schedule, operands, cx, values, state, memory);
             if poison {
                 schedule.poison_after(i, true, memory.arena);
             }
@@ -226,16 +287,17 @@ impl<'w, F: Float> Segment<'w, F> {
         schedule: &Schedule,
         operands: &Operands,
         cx: &Cx<'_, F>,
-        params: &[F],
+        values: Values<'_, F>,
         state: Option<State<'_, F>>,
         memory: &mut Memory<'_, F>,
     ) {
-        let Node { op, params: range, .. } = &self.graph.nodes[operands.node];
-        let mut lent = Lent::new(memory, &schedule.buffers, operands.buffers(), cx.tile_rows());
+        let node = &self.graph.nodes[operands.node];
+        let (p, fixed) = values.of(node);
+        let mut lent = Lent::new(memory, &schedule.buffers, operands.buffers(), cx.extent());
         let scratch = operands.scratch.map_or(&mut [][..], |id| lent.take_all(id));
         let y = each::<_, _, MAX_OUTPUTS>(&operands.y, |slot| lent.take(slot));
         let x = each::<_, _, MAX_INPUTS>(&operands.x, |slot| lent.read(slot));
-        op.forward(cx, Forward { x, y, p: &params[range.clone()], state, scratch });
+        node.op.forward(cx, Forward { x, y, p, fixed, state, scratch });
     }
 
     fn vjp(
@@ -243,19 +305,20 @@ impl<'w, F: Float> Segment<'w, F> {
         schedule: &Schedule,
         operands: &Operands,
         cx: &Cx<'_, F>,
-        params: &[F],
+        values: Values<'_, F>,
         grads: &mut [F],
         memory: &mut Memory<'_, F>,
     ) {
-        let Node { op, params: range, .. } = &self.graph.nodes[operands.node];
-        let mut lent = Lent::new(memory, &schedule.buffers, operands.buffers(), cx.tile_rows());
+        let node = &self.graph.nodes[operands.node];
+        let (p, fixed) = values.of(node);
+        let mut lent = Lent::new(memory, &schedule.buffers, operands.buffers(), cx.extent());
         let scratch = operands.scratch.map_or(&mut [][..], |id| lent.take_all(id));
         let dx = each::<_, _, MAX_INPUTS>(&operands.dx, |slot| lent.take(slot));
         let x = each::<_, _, MAX_INPUTS>(&operands.x, |slot| lent.read(slot));
         let y = each::<_, _, MAX_OUTPUTS>(&operands.y, |slot| lent.read(slot));
         let dy = operands.dy.map(|slot| lent.read(slot));
-        let (p, grad) = (&params[range.clone()], &mut grads[range.clone()]);
-        op.vjp(cx, Vjp { x, y, dy, dx, p, grad, scratch });
+        let grad = &mut grads[node.params.clone()];
+        node.op.vjp(cx, Vjp { x, y, dy, dx, p, fixed, grad, scratch });
     }
 }
 

@@ -87,7 +87,7 @@ impl Pick {
 
 fn pick<F: Float>(graph: &Graph<'_, F>, node: &Node<'_, F>, needs: &Needs, limits: Limits) -> Pick {
     let values: Vec<usize> = node.outputs.iter().map(|v| v.0).filter(|&v| needs.read[v]).collect();
-    let elements = values.iter().map(|&v| aligned(limits.tokens * graph.cols[v])).sum();
+    let elements = values.iter().map(|&v| aligned(graph.elements(v, limits.tokens, limits))).sum();
     Pick { values, elements, saved: 0 }
 }
 

@@ -12,6 +12,12 @@ pub trait GradSink<F: Float> {
     /// The gradients of a segment are complete, and nothing of this backward reads its parameters
     /// any more.
     fn complete(&mut self, segment: usize, params: &mut [F]);
+
+    /// Whether [`complete`](Self::complete) may change parameters; then values derived from them
+    /// are computed again.
+    fn applies(&self) -> bool {
+        true
+    }
 }
 
 /// Keeps every gradient: for accumulation over micro-batches and for clipping by global norm.
@@ -28,6 +34,10 @@ impl<F: Float> GradSink<F> for Accumulate<'_, F> {
     }
 
     fn complete(&mut self, _segment: usize, _params: &mut [F]) {}
+
+    fn applies(&self) -> bool {
+        false
+    }
 }
 
 /// Updates a segment's parameters as soon as its gradients are complete; its memory then serves the

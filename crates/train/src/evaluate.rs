@@ -131,7 +131,7 @@ pub fn evaluate_telling(
         trainer.stream_weights(parts, room);
     }
     if let Some(adapter) = &adapter {
-        adapter.fill(base.file().hyper(), &model.sites, trainer.params_mut())?;
+        adapter.fill(base.file().hyper(), &model.sites, trainer.values_mut())?;
     }
     let start = Instant::now();
     let total = data.len();

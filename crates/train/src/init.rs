@@ -2,19 +2,18 @@
 //! name only, not on which other sites are trained.
 
 use lowtide_adapter::{Init, ParamSpec};
-use lowtide_model::Site;
+use lowtide_model::{Site, SiteValues};
 
-/// Fills the adapter slab of all `sites` as their method wants parameters to start.
+/// Fills the tensors of all `sites` as their method wants them to start. What starts from frozen
+/// weights is left to [`Executor::start`](lowtide_tape::Executor::start).
 ///
 /// # Panics
-/// When `params` is shorter than the sites' parameters.
-pub fn initialise(sites: &[Site], seed: u64, params: &mut [f32]) {
+/// When there are fewer values than the sites have.
+pub fn initialise<'v>(sites: &[Site], seed: u64, values: impl Into<SiteValues<'v>>) {
+    let mut values = values.into();
     for site in sites {
-        let mut rest = &mut params[site.range.clone()];
-        for spec in &site.params {
-            let (tensor, after) = rest.split_at_mut(spec.len());
+        for (spec, tensor) in site.tensors(&mut values) {
             fill(spec, stream(seed, &site.info.name, spec.name), tensor);
-            rest = after;
         }
     }
 }
@@ -25,6 +24,7 @@ fn fill(spec: &ParamSpec, stream: u64, out: &mut [f32]) {
         *value = match spec.init {
             Init::Zeros => 0.0,
             Init::Constant(value) => value,
+            Init::Identity => f32::from(u8::from(i / spec.shape[1] == i % spec.shape[1])),
             Init::Uniform { bound } => (2.0 * uniform(i) - 1.0) as f32 * bound,
             Init::Normal { std } => {
                 // Box-Muller; the first draw is kept from zero, whose logarithm is infinite.

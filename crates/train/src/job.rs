@@ -10,7 +10,7 @@ use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
 use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
-use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts};
+use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, registry};
 use lowtide_tape::Checkpointing;
 
 use self::choice::Choice;
@@ -36,6 +36,8 @@ pub(crate) struct Job<'s> {
     pub(crate) patterns: SitePatterns,
     /// Where the weights lie.
     pub(crate) parts: WeightParts,
+    /// As the settings or the method have them.
+    pub(crate) target_modules: String,
     targets: TargetModules,
     layers: Layers,
     candidates: Vec<Checkpointing>,
@@ -54,7 +56,11 @@ impl<'s> Job<'s> {
     pub(crate) fn open(settings: &'s Settings, be: &dyn Backend<f32>) -> Result<Self, TrainError> {
         settings.check()?;
         settings.check_backend(be.caps().compute)?;
-        let targets = settings.target_modules.parse()?;
+        let target_modules = match settings.target_modules.as_str() {
+            "auto" => registry::<f32>().get(&settings.method)?.default_targets().to_owned(),
+            given => given.to_owned(),
+        };
+        let targets = target_modules.parse()?;
         let layers = settings.layers.parse()?;
         let optimizers = optimizers(settings)?;
         let candidates = settings.candidates()?;
@@ -63,6 +69,7 @@ impl<'s> Job<'s> {
             alpha: settings.alpha,
             dropout: settings.dropout,
             use_rslora: settings.use_rslora,
+            options: settings.method_option.clone(),
         };
         check_output(&settings.output)?;
         let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
@@ -92,6 +99,7 @@ impl<'s> Job<'s> {
             config,
             patterns,
             parts,
+            target_modules,
             targets,
             layers,
             candidates,

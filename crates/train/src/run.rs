@@ -11,7 +11,6 @@ use lowtide_memory::{Budget, Ledger};
 use lowtide_optim::{Schedule, StepHyper};
 use lowtide_runtime::registry;
 
-use crate::init::initialise;
 use crate::job::{Job, Planned};
 use crate::log::Log;
 use crate::metrics::{by_name, file};
@@ -101,9 +100,9 @@ pub fn finetune_until(
     let streams = room.is_some_and(|room| trainer.stream_weights(job.parts.clone(), room));
     match &job.init_adapter {
         Some(adapter) => {
-            adapter.fill(job.base.file().hyper(), &model.sites, trainer.params_mut())?;
+            adapter.fill(job.base.file().hyper(), &model.sites, trainer.values_mut())?;
         }
-        None => initialise(&model.sites, settings.seed, trainer.params_mut()),
+        None => trainer.initialise(settings.seed),
     }
     tracing::debug!(bytes = ledger.live().held(), "reserved");
     if settings.mlock {
@@ -170,6 +169,7 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
     let mut resolved = Settings {
         warmup_steps: Some(warmup_steps),
         micro_batch,
+        target_modules: job.target_modules.clone(),
         optimizer: plan.optimizer.clone(),
         clipping,
         checkpointing,

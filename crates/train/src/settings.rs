@@ -1,5 +1,6 @@
 //! What a run is told: the flags of `finetune` and `plan`, as a value that reads and writes TOML.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lowtide_optim::ScheduleKind;
@@ -31,7 +32,8 @@ pub struct Settings {
     pub dropout: f64,
     /// Scale by `alpha / sqrt(rank)`.
     pub use_rslora: bool,
-    /// `all-linear`, a comma list, or a regular expression over site names.
+    /// `all-linear`, a comma list, or a regular expression over site names; `auto` is what the
+    /// method adapts when nobody says, every linear for LoRA.
     pub target_modules: String,
     /// `all`, `last:N`, or ranges such as `0-3,20-29`.
     pub layers: String,
@@ -121,6 +123,9 @@ pub struct Settings {
     pub report_every: u64,
     /// Held-out prompts that the report shows answered before and after; 0 for none.
     pub samples: usize,
+    /// What only some methods know, by name: `pool` of LARS, for instance.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub method_option: BTreeMap<String, String>,
     /// Adapter folder to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_adapter: Option<PathBuf>,
@@ -144,7 +149,7 @@ impl Default for Settings {
             alpha: 16.0,
             dropout: 0.0,
             use_rslora: false,
-            target_modules: "all-linear".into(),
+            target_modules: "auto".into(),
             layers: "all".into(),
             epochs: 1,
             max_steps: None,
@@ -181,6 +186,7 @@ impl Default for Settings {
             save_every: 0,
             report_every: 10,
             samples: 3,
+            method_option: BTreeMap::new(),
             init_adapter: None,
             rank_pattern: PatternTable::default(),
             alpha_pattern: PatternTable::default(),

@@ -10,12 +10,13 @@ use std::path::Path;
 use lowtide_backend::Backend;
 use lowtide_data::{DataError, Dataset};
 use lowtide_memory::{ByCategory, Category, Charge, Ledger, LockError, ReserveError, Slab};
-use lowtide_model::Model;
+use lowtide_model::{Model, SiteValues};
 use lowtide_optim::Optimizer;
 use lowtide_tape::{Executor, LossSum};
 
 use self::drawn::Drawn;
 use crate::checkpoint_file::ScratchCheckpoints;
+use crate::init::initialise;
 use crate::softmax::{Neighbours, Union};
 use crate::{BatchBuffers, Clip, Gradient, Needs, RunPlan, SoftmaxError, TrainError};
 
@@ -205,7 +206,27 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// The adapter's parameters, to set.
     #[must_use]
     pub fn params_mut(&mut self) -> &mut [f32] {
+        self.executor.params_changed();
         self.held.params.get_mut()
+    }
+
+    /// What goes with the parameters and is not trained, as the sites' ranges divide it.
+    #[must_use]
+    pub fn fixed(&self) -> &[f32] {
+        self.executor.fixed()
+    }
+
+    /// All of the adapter's tensors, to set.
+    #[must_use]
+    pub fn values_mut(&mut self) -> SiteValues<'_> {
+        let Self { held, executor, .. } = self;
+        SiteValues { params: held.params.get_mut(), fixed: executor.fixed_mut() }
+    }
+
+    /// Lets the adapter start as its method wants it to.
+    pub fn initialise(&mut self, seed: u64) {
+        initialise(&self.model.sites, seed, self.values_mut());
+        self.executor.start(self.held.params.get_mut());
     }
 
     /// The gradients of the last update, where they are kept.

@@ -21,7 +21,7 @@ use lowtide_tape::{Limits, Policy};
 use lowtide_testkit::compare::assert_close;
 use lowtide_testkit::golden::{golden_dir, load_json, load_safetensors, numbers};
 use lowtide_testkit::models::smollm2;
-use lowtide_train::{Gradient, Needs, OpenBase, Prepared, RunPlan, Trainer, initialise, registry};
+use lowtide_train::{Gradient, Needs, OpenBase, Prepared, RunPlan, Trainer, registry};
 
 /// Differences between two attention kernels of torch reach 2e-6 on the first losses.
 const LOSS_ATOL: f64 = 2e-5;
@@ -201,7 +201,7 @@ fn gradient(path: &Path, be: &dyn Backend<f32>) -> BTreeMap<String, Vec<f32>> {
     let plan = RunPlan::new(&model, be, &optimizer, needs(&data), Policy::Block);
     let mut ledger = Ledger::new(Budget::UNLIMITED);
     let mut trainer = Trainer::reserve(&model, be, &optimizer, plan, 0.0, 0, &mut ledger).unwrap();
-    initialise(&model.sites, 0, trainer.params_mut());
+    trainer.initialise(0);
     // A fresh LoRA's B is zero, and so would be every gradient of A.
     for (i, value) in trainer.params_mut().iter_mut().enumerate() {
         *value += 0.01 * ((i * 7919 % 13) as f32 - 6.0) / 6.0;

@@ -101,7 +101,7 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     let data = prepared.for_training(&base, &data_file(temp.path(), &golden)).unwrap().train;
 
     let methods = registry();
-    let config = Config { rank: 4, alpha: 8.0, dropout: 0.0, use_rslora: case.use_rslora };
+    let config = Config { rank: 4, alpha: 8.0, use_rslora: case.use_rslora, ..Config::default() };
     let (targets, layers) = (TargetModules::AllLinear, Layers::All);
     let method = methods.get("lora").unwrap();
     let adaptation = Adaptation {

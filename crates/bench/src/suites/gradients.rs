@@ -13,7 +13,7 @@ use lowtide_memory::{Budget, Ledger};
 use lowtide_model::Model;
 use lowtide_optim::{AdamW, Optimizer, StepHyper};
 use lowtide_tape::{Checkpointing, Policy, Store};
-use lowtide_train::{Gradient, Needs, RunPlan, Trainer, initialise};
+use lowtide_train::{Gradient, Needs, RunPlan, Trainer};
 
 use super::Base;
 use super::step::{needs, of_ids, sequence};
@@ -149,7 +149,7 @@ impl Batch<'_> {
     fn learned(&self, contender: &Contender<'_>) -> Result<Vec<f32>, BenchError> {
         let (optimizer, way) = (AdamW::default(), Policy::Block.into());
         self.reserved(contender, &optimizer, way, Gradient::Backprop, |trainer, _| {
-            initialise(&self.model.sites, 0, trainer.params_mut());
+            trainer.initialise(0);
             for step in 1..=LEARNED {
                 self.update(contender, trainer, 1e-3, step)?;
             }

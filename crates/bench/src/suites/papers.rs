@@ -10,7 +10,7 @@ use lowtide_model::Config;
 use lowtide_optim::{AdamW8, Optimizer, Sgd, StepHyper};
 use lowtide_tape::{Checkpointing, Limits, Policy, Store};
 use lowtide_tensor::QUANTUM;
-use lowtide_train::{Gradient, Needs, RunPlan, Trainer, Watch, initialise, memory_now};
+use lowtide_train::{Gradient, Needs, RunPlan, Trainer, Watch, memory_now};
 
 use super::base::{llama3, qwen25};
 use super::step::sequence;
@@ -176,7 +176,7 @@ impl Setting {
         let refused = |source| BenchError::Reserve { contender: contender.label.into(), source };
         let mut trainer = trainer.map_err(refused)?;
         trainer.open_scratch(&std::env::temp_dir(), &mut ledger)?;
-        initialise(&model.sites, 0, trainer.params_mut());
+        trainer.initialise(0);
         let start = Instant::now();
         let hyper = StepHyper { lr: 1e-4, step: 1, grad_scale: 1.0 };
         let labelled = data.stats().labelled as usize;

@@ -9,7 +9,7 @@ use lowtide_model::Model;
 use lowtide_optim::{AdamW, Optimizer, Sgd, StepHyper};
 use lowtide_tape::{Checkpointing, Limits, Policy};
 use lowtide_tensor::QUANTUM;
-use lowtide_train::{Gradient, Needs, RunPlan, Trainer, initialise};
+use lowtide_train::{Gradient, Needs, RunPlan, Trainer};
 
 use super::{Base, cost};
 use crate::stand::Task;
@@ -134,7 +134,7 @@ impl<'p, 'w> Running<'p, 'w> {
             contender: contender.label.to_owned(),
             source,
         })?;
-        initialise(&model.sites, 0, trainer.params_mut());
+        trainer.initialise(0);
         Ok(Self { trainer, ledger, planned, updates: 0 })
     }
 

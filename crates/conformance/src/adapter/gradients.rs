@@ -1,6 +1,6 @@
 //! What the numbers must be, in f64.
 
-use lowtide_adapter::{Linear, Phase};
+use lowtide_adapter::Phase;
 use lowtide_backend::{Backend, OpShape};
 use lowtide_tensor::{Mat, MatMut};
 
@@ -96,8 +96,25 @@ pub(super) fn check_merge(case: &Case<f64>, be: &dyn Backend<f64>) {
     let (m, k, n) = (ROWS, case.in_features, case.out_features);
     let mut scratch = vec![0.0; be.req(OpShape::Matmul { m, k, n }).scratch];
     be.matmul(1.0, x, merged.t(), 0.0, y.rb(), &mut scratch);
-    be.add_bias(&case.bias(), y);
+    be.add_bias(&case.merged_bias(&derived), y);
     assert_close(&case.what("output of the merged matrix"), &product, &adapted, ROUNDING);
+}
+
+/// A sequence read call by call gives the same as in one call. A method that needs whole sequences
+/// and has a state is given the prompt at once; what comes after has no part in what it makes of
+/// the prompt.
+pub(super) fn check_decoding(case: &Case<f64>, be: &dyn Backend<f64>) {
+    let facts = case.adapter.facts();
+    if facts.whole_sequence && case.adapter.state() == 0 {
+        return;
+    }
+    let fixed = case.prepare(be, &case.p);
+    let x = Draw::new(6).vec(ROWS * case.in_features, 1.0);
+    let prompt = 4;
+    let batch = Batch::prompted(ROWS, prompt);
+    let whole = case.apply(be, &case.p, &fixed, &batch, &x);
+    let parts = case.decode(be, &fixed, prompt, &x);
+    assert_close(&case.what("output read call by call"), &parts, &whole, ROUNDING);
 }
 
 /// Central differences of `f` at `at`, one element after another.

@@ -26,8 +26,8 @@ pub enum AtInit {
 /// With its initial values moved by random amounts, so that no gradient vanishes by chance, the
 /// suite checks
 ///
-/// - *specs*: parameters have unique names, elements, finite initial values and an output axis of
-///   the output's length; f32 and f64 agree on parameters, facts and results;
+/// - *specs*: parameters and frozen tensors have unique names, elements, finite initial values and
+///   an output axis of the output's length; f32 and f64 agree on them, on facts and on results;
 /// - *gradients*, in f64 over sequences of two spans in training, dropout included: of every
 ///   parameter and of the input, against central differences. Values that `prepare` derives are
 ///   held fixed, as backward treats them;
@@ -37,6 +37,8 @@ pub enum AtInit {
 ///   added;
 /// - *facts*: backward is lent `x` and `y` only as declared; a mergeable method's merged matrix
 ///   gives its output, whatever tiles it was merged in, and another method refuses;
+/// - *decoding*: a sequence that is read call by call gives the output of one call, the prompt
+///   first where the method needs it whole;
 /// - *bits*: the same twice, and the same when rows are split at multiples of
 ///   [`QUANTUM`](lowtide_tensor::QUANTUM), unless the method needs whole sequences;
 /// - the promise about initial values.
@@ -118,5 +120,6 @@ impl Pair {
         gradients::check_merge(&self.double, double);
         bits::check(&self.single, single);
         bits::check_close(self, single, double);
+        gradients::check_decoding(&self.double, double);
     }
 }

@@ -1,6 +1,6 @@
 //! What a method declares.
 
-use lowtide_adapter::{Init, ParamSpec};
+use lowtide_adapter::{Init, Keeps, ParamSpec};
 
 use super::Pair;
 
@@ -18,7 +18,20 @@ pub(super) fn check(pair: &Pair) {
         single.adapter.derived() == double.adapter.derived(),
         "{label}: derived values differ in number between f32 and f64"
     );
+    let frozen = single.adapter.frozen();
+    assert!(frozen == double.adapter.frozen(), "{label}: frozen tensors differ in f32 and f64");
+    assert!(
+        single.adapter.keeps() == double.adapter.keeps()
+            && single.adapter.state() == double.adapter.state(),
+        "{label}: what is kept differs between f32 and f64"
+    );
+    let per_sequence = matches!(single.adapter.keeps(), Keeps::PerSequence(_));
+    assert!(
+        !per_sequence || single.adapter.facts().whole_sequence,
+        "{label}: keeps values per sequence and does not say that it needs whole sequences"
+    );
     assert!(!specs.is_empty(), "{label}: nothing to train");
+    let specs: Vec<ParamSpec> = specs.iter().chain(frozen).copied().collect();
     for (i, spec) in specs.iter().enumerate() {
         let name = spec.name;
         let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic());
@@ -33,7 +46,7 @@ pub(super) fn check(pair: &Pair) {
 
 fn is_sane(init: Init) -> bool {
     match init {
-        Init::Zeros => true,
+        Init::Zeros | Init::Identity => true,
         Init::Constant(value) => value.is_finite(),
         Init::Uniform { bound: size } | Init::Normal { std: size } => {
             size.is_finite() && size >= 0.0

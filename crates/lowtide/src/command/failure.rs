@@ -288,6 +288,7 @@ fn targets(error: &TargetsError) -> String {
         TargetsError::NothingLeft => "rank-pattern",
         TargetsError::BadRegex { .. }
         | TargetsError::UnknownModule { .. }
+        | TargetsError::NotForMethod { .. }
         | TargetsError::NothingSelected { .. } => "target-modules",
         TargetsError::BadLayers { .. }
         | TargetsError::TooManyLayers { .. }
@@ -302,6 +303,10 @@ fn method(error: &BuildError) -> String {
             out_of_range(&bad.field.replace('_', "-"), bad.value, bad.expected)
         }
         BuildError::UnknownMethod { .. } => format!("--method: {error}"),
+        BuildError::UnknownOption { .. } | BuildError::BadOption { .. } => {
+            format!("--method-option: {error}")
+        }
+        BuildError::BadSite { .. } => format!("--target-modules: {error}"),
     }
 }
 

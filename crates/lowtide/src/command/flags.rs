@@ -81,7 +81,12 @@ struct AdapterFlags {
     /// Alpha of such sites, in the same way
     #[arg(long, value_name = "PATTERN=ALPHA", value_parser = pattern::<f64>)]
     alpha_pattern: Vec<(String, f64)>,
-    /// all-linear, a comma list, or a regular expression over site names [default: all-linear]
+    /// An option that only some methods know, such as `pool=chunk` of lars; may be given several
+    /// times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
+    method_option: Vec<(String, String)>,
+    /// all-linear, a comma list, or a regular expression over site names [default: what the method
+    /// adapts by itself, which is all-linear for lora]
     #[arg(long, alias = "lora-target-modules", value_name = "SITES")]
     target_modules: Option<String>,
     /// all, last:N, or ranges such as 0-3,20-29 [default: all]
@@ -251,6 +256,7 @@ impl RunFlags {
         set(&mut s.alpha, &adapter.alpha);
         set(&mut s.dropout, &adapter.dropout);
         set(&mut s.use_rslora, &adapter.use_rslora);
+        s.method_option.extend(adapter.method_option.iter().cloned());
         set_table(&mut s.rank_pattern, &adapter.rank_pattern);
         set_table(&mut s.alpha_pattern, &adapter.alpha_pattern);
         set(&mut s.target_modules, &adapter.target_modules);
@@ -303,6 +309,14 @@ fn set<T: Clone>(setting: &mut T, given: &Option<T>) {
 fn set_option<T: Clone>(setting: &mut Option<T>, given: &Option<T>) {
     if given.is_some() {
         setting.clone_from(given);
+    }
+}
+
+/// Reads `NAME=VALUE`.
+fn option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected a name, `=` and a value, such as `pool=chunk`".to_owned()),
     }
 }
 

@@ -15,11 +15,11 @@ pub(super) fn record<F: Float>(b: &mut Block<'_, '_, '_, F>, x: ValueId) -> Resu
     let (q, k) = (b.rope(q), b.rope(k));
     let o = b.attention(q, k, v)?;
     let o = b.norm("post_attention_layernorm", o)?;
-    let h = b.add(x, o);
+    let h = b.add("self_attn", x, o);
 
     let n = b.norm("pre_feedforward_layernorm", h)?;
     let m = b.feed_forward(n)?;
     let m = b.norm("post_feedforward_layernorm", m)?;
-    b.add(h, m);
+    b.add("mlp", h, m);
     Ok(())
 }

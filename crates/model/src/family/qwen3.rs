@@ -13,10 +13,10 @@ pub(super) fn record<F: Float>(b: &mut Block<'_, '_, '_, F>, x: ValueId) -> Resu
     let k = b.head_norm("self_attn.k_norm", k)?;
     let (q, k) = (b.rope(q), b.rope(k));
     let o = b.attention(q, k, v)?;
-    let h = b.add(x, o);
+    let h = b.add("self_attn", x, o);
 
     let n = b.norm("post_attention_layernorm", h)?;
     let m = b.feed_forward(n)?;
-    b.add(h, m);
+    b.add("mlp", h, m);
     Ok(())
 }

@@ -40,11 +40,16 @@ impl<F: Float> Executor<'_, '_, F> {
                 continue;
             }
             for which in 0..2 {
-                let to = free(at);
-                self.run_forward(i, at[which], to, &cx, pair.params(i, which));
+                let (to, params) = (free(at), pair.params(i, which));
+                if self.program.segments[i].derives() {
+                    let work = Parts::of(&mut self.reserved, &self.plan).work;
+                    self.fixed.prepare_one(self.program, i, self.be, params, work);
+                }
+                self.run_forward(i, at[which], to, &cx, params);
                 at[which] = to;
             }
         }
+        self.fixed.changed();
         self.enter(Part::Head, self.part(0));
         at.map(|at| self.loss_at(at, &cx, batch))
     }

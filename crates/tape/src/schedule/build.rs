@@ -145,7 +145,9 @@ impl<'g, 'w, F: Float> Builder<'g, 'w, F> {
 
     /// A value seen through its buffer.
     pub(crate) fn slot(&self, buffer: BufferId, value: ValueId) -> Slot {
-        Slot { buffer, cols: self.graph.cols[value.0], view: View::Tile }
+        let per_sequence = self.graph.per_sequence[value.0];
+        let view = if per_sequence { View::Sequences } else { View::Tile };
+        Slot { buffer, cols: self.graph.cols[value.0], view }
     }
 
     /// A buffer for a value, charged as its operation says.
@@ -157,6 +159,11 @@ impl<'g, 'w, F: Float> Builder<'g, 'w, F> {
             _ => node.op.category(output),
         };
         let value = node.outputs[output];
+        if graph.per_sequence[value.0] {
+            // Its segment has one tile.
+            let Demands { tile, limits, .. } = *self.demands;
+            return self.raw_buffer(graph.elements(value.0, tile, limits), category, home);
+        }
         let buffer = self.buffer(graph.cols[value.0], category, home);
         if self.is_history(value) {
             self.widen(buffer);

@@ -71,6 +71,8 @@ pub(crate) enum View {
     Tile,
     /// All from the first up to the last of the tile.
     UpTo,
+    /// One a sequence.
+    Sequences,
 }
 
 /// Rows of a buffer, seen as `[rows, cols]`.

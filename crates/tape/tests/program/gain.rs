@@ -1,8 +1,8 @@
 //! An adapter of another kind than LoRA: backward reads the output of its linear, not the input.
 
-use lowtide_adapter::{Adapter, Facts, Init, Linear, ParamSpec, Rows};
+use lowtide_adapter::{Adapter, Cx, Facts, Forward, Init, Linear, ParamSpec, Vjp};
 use lowtide_backend::{Backend, Req};
-use lowtide_tensor::{Float, Mat, MatMut};
+use lowtide_tensor::{Float, MatMut};
 
 /// `y = g ⊙ (x Wᵀ + b)` with a trained `g [O]` that has no zero.
 pub(crate) struct Gain {
@@ -33,37 +33,16 @@ impl<F: Float> Adapter<F> for Gain {
         base.req(be, rows).plus(rows * self.params[0].len())
     }
 
-    fn apply(
-        &self,
-        be: &dyn Backend<F>,
-        base: &dyn Linear<F>,
-        p: &[F],
-        _derived: &[F],
-        _rows: Rows<'_>,
-        x: Mat<'_, F>,
-        mut y: MatMut<'_, F>,
-        scratch: &mut [F],
-    ) {
+    fn apply(&self, cx: &Cx<'_, F>, operands: Forward<'_, F>) {
+        let (Cx { be, base, p, .. }, Forward { x, mut y, scratch, .. }) = (*cx, operands);
         base.apply(be, x, y.rb(), scratch);
         for t in 0..y.rows() {
             y.row_mut(t).iter_mut().zip(p).for_each(|(y, g)| *y *= *g);
         }
     }
 
-    fn vjp(
-        &self,
-        be: &dyn Backend<F>,
-        base: &dyn Linear<F>,
-        p: &[F],
-        _derived: &[F],
-        _rows: Rows<'_>,
-        grad: &mut [F],
-        x: Option<Mat<'_, F>>,
-        y: Option<Mat<'_, F>>,
-        dy: Mat<'_, F>,
-        dx: Option<MatMut<'_, F>>,
-        scratch: &mut [F],
-    ) {
+    fn vjp(&self, cx: &Cx<'_, F>, operands: Vjp<'_, F>) {
+        let (p, Vjp { x, y, dy, dx, grad, scratch, .. }) = (cx.p, operands);
         assert!(x.is_none(), "an input that is not read is not lent");
         let y = y.expect("an output that is read is lent");
         let (scaled, scratch) = scratch.split_at_mut(dy.len());
@@ -75,7 +54,7 @@ impl<F: Float> Adapter<F> for Gain {
             }
         }
         if let Some(dx) = dx {
-            base.vjp(be, scaled.as_ref(), dx, scratch);
+            cx.base.vjp(cx.be, scaled.as_ref(), dx, scratch);
         }
     }
 }

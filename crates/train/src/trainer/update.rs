@@ -93,6 +93,7 @@ impl Trainer<'_, '_> {
                 let (p, g) = (&mut params[self.ranges[segment].clone()], &grads[range.clone()]);
                 blocks.apply(segment, p, g, squares, hyper);
             }
+            self.executor.params_changed();
         }
         Ok(Update { sum, tokens, grad_norm: Some(sum_squares.sqrt()), non_finite })
     }

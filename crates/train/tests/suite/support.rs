@@ -18,8 +18,7 @@ use lowtide_tape::{Checkpointing, Limits, Policy, Store};
 use lowtide_testkit::rng::Rng;
 use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
 use lowtide_train::{
-    Clip, Gradient, Needs, OpenBase, Prepared, RunPlan, Settings, Trainer, Update, initialise,
-    registry,
+    Clip, Gradient, Needs, OpenBase, Prepared, RunPlan, Settings, Trainer, Update, registry,
 };
 
 /// Tokens that every tiny base here knows.
@@ -194,7 +193,7 @@ impl<'s> Setup<'s> {
         let mut trainer =
             Trainer::reserve(model, be, optimizer, plan, clip, self.seed, ledger).unwrap();
         trainer.open_scratch(&std::env::temp_dir(), ledger).unwrap();
-        initialise(&model.sites, self.seed, trainer.params_mut());
+        trainer.initialise(self.seed);
         trainer
     }
 

@@ -18,6 +18,7 @@ use self::reference::Reference;
 use super::pack::aligned;
 use super::{Action, Keep, Operands, Place, Schedule, Slot};
 use crate::operands::Memory;
+use crate::segment::Values;
 use crate::{Cx, Graph, Limits, Segment};
 
 const LIMITS: Limits = Limits { tokens: 7, sequences: 1, labelled: 1 };
@@ -92,6 +93,7 @@ fn run(recipes: &[Recipe], want_dx: bool, kept: u32, poison: bool, tile: usize) 
     let Inputs { x, dy, params } = Inputs::of(&segment, rows);
     let positions = [0; LIMITS.tokens];
     let cx = Cx {
+        past: 0,
         be: &Scalar,
         spans: &[],
         row0: 0,
@@ -111,14 +113,15 @@ fn run(recipes: &[Recipe], want_dx: bool, kept: u32, poison: bool, tile: usize) 
 
     let (arena, kept, input) = (&mut arena[..], &mut kept[..], &input[..]);
     let mut memory = Memory { arena, kept, input, output: &mut output, gradient: &mut [] };
-    segment.run(&there, &cx, &params, &mut [], &mut memory, poison);
+    let values = Values { params: &params, fixed: &[] };
+    segment.run(&there, &cx, values, &mut [], &mut memory, poison);
     let y = memory.output[..x.len()].to_vec();
     memory.output.fill(f64::NAN);
     memory.arena.fill(f64::NAN);
     memory.output = &mut [];
     memory.gradient = &mut gradient;
     let mut grads = vec![0.0; params.len()];
-    segment.run(&back, &cx, &params, &mut grads, &mut memory, poison);
+    segment.run(&back, &cx, values, &mut grads, &mut memory, poison);
     let dx = want_dx.then(|| gradient[..x.len()].to_vec());
     Outcome { y, dx, grads }
 }

@@ -280,7 +280,7 @@ impl Op<f64> for TestOp {
     }
 
     fn vjp(&self, cx: &Cx<'_, f64>, operands: Vjp<'_, f64>) {
-        let Vjp { x, y: [y, second], dy, mut dx, p, grad, scratch } = operands;
+        let Vjp { x, y: [y, second], dy, mut dx, p, grad, scratch, .. } = operands;
         scratch[..SCRATCH].fill(f64::NAN);
         let (rules, arity) = (self.kind.rules(), self.kind.arity());
         for t in 0..cx.rows() {
