@@ -110,7 +110,10 @@ pub enum ConvertError {
         expected: Option<Box<[usize]>>,
     },
     /// A name that no linear of a block has.
-    #[error("{}: no linear is called `{target}`; names are such as q_proj or down_proj", path.display())]
+    #[error(
+        "{}: no linear is called `{target}`; names are such as q_proj or down_proj",
+        path.display()
+    )]
     Targets {
         /// The base.
         path: PathBuf,

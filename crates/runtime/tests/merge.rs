@@ -108,6 +108,21 @@ fn merged_is_unmerged_for_every_kind_of_base_and_output() {
 }
 
 #[test]
+fn a_rank_stabilised_scale_is_merged_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, adapter) = (golden("llama_tied"), dir.path().join("a"));
+    fs::create_dir(&adapter).unwrap();
+    // The two share their tensors.
+    for (from, file) in [("rslora", "adapter_config.json"), ("lora", "adapter_model.safetensors")] {
+        fs::copy(base.join(from).join(file), adapter.join(file)).unwrap();
+    }
+    let output = dir.path().join("out.gguf");
+    merged(&settings(&base, &adapter, &output, Some(Kind::F32)));
+    let apart = farthest(&logits(&base, Some(&adapter)), &logits(&output, None));
+    assert!(apart <= 1e-4, "{apart}");
+}
+
+#[test]
 fn a_gguf_adapter_merges_like_the_folder_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);

@@ -50,8 +50,8 @@ fn mixed(seed: u64, counter: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Brings the leading singular vectors of `R [rows, cols]` to the front: afterwards `left [rows, k]`
-/// has `σ u` in its columns and `right [cols, k]` has `v`, largest first. `row` makes a row of `R`.
+/// Brings the leading singular vectors of `R [rows, cols]` to the front: afterwards `left` has
+/// `σ u` in its columns and `right` has `v`, largest first. `row` makes a row of `R`.
 pub(super) fn leading(
     rows: usize,
     cols: usize,
@@ -302,7 +302,8 @@ mod tests {
     fn known_singular_values_come_out_in_order() {
         // Rows of a Hadamard matrix are orthogonal; scaled, they are the singular vectors.
         let n = 16;
-        let sign = |i: usize, j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+        let sign =
+            |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
         let sigma = |i: usize| 8.0 / (i as f32 + 1.0);
         let matrix: Vec<f32> =
             (0..n * n).map(|at| sigma(at / n) * sign(at / n, at % n) / 4.0).collect();
