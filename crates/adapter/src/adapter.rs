@@ -230,6 +230,12 @@ pub trait Adapter<F: Float = f32>: Send + Sync {
         0
     }
 
+    /// Whether a row may depend on rows after it, and not only on its prompt's. What is trained so
+    /// has seen what it was to foretell, and reading a sequence call by call gives another output.
+    fn looks_ahead(&self) -> bool {
+        false
+    }
+
     /// Sets what starts from the base and not from its [`Init`]: called once, after all others of
     /// `p` and of the frozen tensors at the front of `fixed` have been set.
     fn start(

@@ -106,6 +106,12 @@ pub trait Method<F: Float = f32>: Send + Sync {
         "all-linear"
     }
 
+    /// Whether what it adds is made from the prompt of each sequence, so that data without prompts
+    /// teaches nothing.
+    fn needs_prompts(&self, _config: &Config) -> bool {
+        false
+    }
+
     /// The adapter for one site, or `None` when the method leaves this site alone.
     ///
     /// # Errors

@@ -195,6 +195,12 @@ pub enum RecordError {
         /// What a labelled token would have needed.
         why: &'static str,
     },
+    /// A loss that begins with the text, where a prompt is needed.
+    #[error(
+        "no prompt before its first labelled token: the method is trained on prompts with answers, \
+         such as `prompt` and `completion`, and with no loss on the prompts"
+    )]
+    NoPrompt,
     /// A conversation, and no template to render it.
     #[error(
         "`{field}` needs a chat template, and the model has none: use `text`, or `prompt` and \

@@ -143,6 +143,7 @@ impl<'a, 'w, F: Float> Blocks<'a, 'w, F> {
             range: start..self.params,
             frozen,
             fixed: fixed..self.fixed,
+            state: adapter.state(),
         });
         Some(adapter)
     }

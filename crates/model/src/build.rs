@@ -44,6 +44,8 @@ pub struct Site {
     /// Where these and what is derived from parameters lie in the slab of such values, the frozen
     /// tensors first.
     pub fixed: Range<usize>,
+    /// Floats that it keeps of a sequence that is being decoded.
+    pub state: usize,
 }
 
 /// The values of all sites' tensors, as the sites' ranges divide them.

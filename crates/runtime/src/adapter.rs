@@ -39,7 +39,7 @@ enum Files {
 }
 
 impl LoadedAdapter {
-    /// Opens a LoRA adapter: a PEFT folder, a GGUF file, or a folder of mlx-lm.
+    /// Opens an adapter: a folder in PEFT's layout, or LoRA in a GGUF file or a folder of mlx-lm.
     ///
     /// # Errors
     /// When a file is unsound, or the adapter is of a kind or with a setting that is not known.
@@ -85,6 +85,9 @@ impl LoadedAdapter {
 
     fn open_peft(dir: &Path) -> Result<Self, RuntimeError> {
         let files = AdapterFiles::open(dir)?;
+        if files.peft_type() != "LORA" {
+            return Self::of_method(dir, files);
+        }
         let (config, pairs) = files.lora()?;
         let modules: Vec<String> = pairs.iter().map(|pair| pair.module.to_owned()).collect();
         let ranks = config.rank_pattern.iter().map(|(key, rank)| (key.as_str(), *rank));
@@ -100,6 +103,28 @@ impl LoadedAdapter {
             dropout: config.lora_dropout,
             use_rslora: config.use_rslora,
             ..Config::default()
+        };
+        let kind = files.peft_type().to_ascii_lowercase();
+        Ok(Self { files: Files::Peft(files), kind, config, patterns, modules })
+    }
+
+    /// An adapter of a method outside the LoRA family.
+    fn of_method(dir: &Path, files: AdapterFiles) -> Result<Self, RuntimeError> {
+        let (method, modules) = files.method()?;
+        let modules: Vec<String> = modules.into_iter().map(str::to_owned).collect();
+        let ranks = method.rank_pattern.iter().map(|(key, rank)| (key.as_str(), *rank));
+        let patterns = SitePatterns::new(ranks, std::iter::empty::<(&str, f64)>());
+        let patterns = patterns.map_err(|error| RuntimeError::Adapter {
+            path: dir.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let patterns = patterns.matching(&modules);
+        let config = Config {
+            rank: method.r,
+            alpha: method.alpha,
+            dropout: method.dropout,
+            use_rslora: false,
+            options: method.options,
         };
         let kind = files.peft_type().to_ascii_lowercase();
         Ok(Self { files: Files::Peft(files), kind, config, patterns, modules })

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use lowtide_adapter::Registry;
 use lowtide_backend as backend;
+use lowtide_bottleneck::BottleneckMethod;
 use lowtide_formats::{self as formats, Base};
+use lowtide_ia3::Ia3Method;
+use lowtide_lars::LarsMethod;
 use lowtide_lora::LoraMethod;
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
@@ -18,7 +21,7 @@ use crate::{LoadedAdapter, RuntimeError};
 /// The adapter methods that come with Lowtide.
 #[must_use]
 pub fn registry<F: Float>() -> Registry<F> {
-    Registry::new().with(LoraMethod)
+    Registry::new().with(LoraMethod).with(Ia3Method).with(LarsMethod).with(BottleneckMethod)
 }
 
 /// A mapped base and what it means as a model.

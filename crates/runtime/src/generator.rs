@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use lowtide_backend::Backend;
 use lowtide_memory::{ByCategory, Category, Ledger, ReserveError, Slab};
-use lowtide_tape::{DecodeLimits, DecodePlan, Decoder, Program};
+use lowtide_tape::{DecodeLimits, DecodePlan, Decoder, Program, Segment};
 
 use crate::stream::TextStream;
 use crate::{BaseText, RuntimeError, Sampling};
@@ -99,7 +99,8 @@ impl GeneratorPlan {
     /// Rows of a prompt read at once, the fastest first.
     const ROWS: [usize; 4] = [256, 64, 16, 1];
 
-    /// The plans for a context, the fastest first.
+    /// The plans for a context, the fastest first; one, of as many rows, where an adapter reads
+    /// whole prompts.
     pub fn all<'a>(
         program: &'a Program<'_, f32>,
         be: &'a dyn Backend<f32>,
@@ -107,7 +108,8 @@ impl GeneratorPlan {
     ) -> impl Iterator<Item = Self> + 'a {
         let vocab = program.head.weight.rows();
         let mut last = 0;
-        let rows = Self::ROWS.into_iter().map(move |rows| rows.min(context));
+        let fewest = if whole_prompts(program) { context } else { 1 };
+        let rows = Self::ROWS.into_iter().map(move |rows| rows.clamp(fewest, context));
         let rows = rows.filter(move |&rows| std::mem::replace(&mut last, rows) != rows);
         rows.map(move |rows| Self {
             decoding: DecodePlan::new(program, be, DecodeLimits { context, rows }),
@@ -144,6 +146,8 @@ pub struct Generator<'p, 'w> {
     /// What [`Words`] are cut from.
     words: Slab,
     vocab: usize,
+    /// A prompt is read in one call, from its first token on: an adapter makes something of it.
+    whole_prompts: bool,
 }
 
 impl<'p, 'w> Generator<'p, 'w> {
@@ -158,9 +162,9 @@ impl<'p, 'w> Generator<'p, 'w> {
         ledger: &mut Ledger,
     ) -> Result<Self, ReserveError> {
         let words = Slab::reserve(ledger, plan.own_bytes())?;
-        let vocab = plan.vocab;
+        let (vocab, whole_prompts) = (plan.vocab, whole_prompts(program));
         match Decoder::reserve(program, be, plan.decoding, ledger) {
-            Ok(decoder) => Ok(Self { decoder, words, vocab }),
+            Ok(decoder) => Ok(Self { decoder, words, vocab, whole_prompts }),
             Err(error) => {
                 words.release(ledger);
                 Err(error)
@@ -213,10 +217,11 @@ impl<'p, 'w> Generator<'p, 'w> {
         let mut stream = TextStream::new(text.tokenizer()?, &request.stop);
         let reused = self.reuse(prompt);
         let (mut ids, mut said) = (Vec::new(), String::new());
-        let heard = self.read_prompt(params, &prompt[reused..], on_piece);
-        let prompt_seconds = start.elapsed().as_secs_f64();
+        let last = if self.whole_prompts { reused } else { prompt.len() - 1 };
+        let heard = self.read_prompt(params, &prompt[reused..last], on_piece);
+        let mut prompt_seconds = start.elapsed().as_secs_f64();
         self.mark_all(prompt);
-        let mut pending = prompt[prompt.len() - 1];
+        let mut pending = prompt[last..].to_vec();
         let stop = loop {
             if heard.is_break() {
                 break Stop::Interrupted;
@@ -227,11 +232,16 @@ impl<'p, 'w> Generator<'p, 'w> {
             if self.decoder.len() == self.context() {
                 break Stop::Context;
             }
-            let id = self.next(params, pending, &request.sampling, ids.len() as u64)?;
+            let id = self.next(params, &pending, &request.sampling, ids.len() as u64)?;
+            if pending.len() > 1 {
+                prompt_seconds = start.elapsed().as_secs_f64();
+            }
             if text.ends().contains(&id) && !request.ignore_ends {
                 break Stop::End;
             }
-            (pending, _) = (id, ids.push(id));
+            pending.clear();
+            pending.push(id);
+            ids.push(id);
             let piece = stream.push(id).map_err(|error| text.tokens_error(error))?;
             said.push_str(&piece);
             let heard = on_piece(&piece);
@@ -273,14 +283,18 @@ impl<'p, 'w> Generator<'p, 'w> {
         }
     }
 
-    /// Takes back what `prompt` does not begin with, and its last token, whose logits are wanted.
+    /// Takes back what `prompt` does not begin with, and its last token, whose logits are wanted;
+    /// all, where what was made of another prompt is of no use.
     fn reuse(&mut self, prompt: &[u32]) -> usize {
+        if self.whole_prompts {
+            self.decoder.clear();
+        }
         let read = &Words::of(&mut self.words, self.vocab).read[..self.decoder.len()];
         let common = read.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         self.decoder.truncate(common.min(prompt.len() - 1))
     }
 
-    /// Reads all but the last token of the rest of a prompt.
+    /// Reads a part of a prompt, without the last token.
     fn read_prompt(
         &mut self,
         params: &[f32],
@@ -288,7 +302,7 @@ impl<'p, 'w> Generator<'p, 'w> {
         on_piece: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let rows = self.decoder.plan().limits().rows;
-        for ids in rest[..rest.len() - 1].chunks(rows) {
+        for ids in rest.chunks(rows) {
             self.note(ids);
             self.decoder.read(params, ids);
             on_piece("")?;
@@ -309,23 +323,28 @@ impl<'p, 'w> Generator<'p, 'w> {
         Words::of(&mut self.words, self.vocab).read[past..][..ids.len()].copy_from_slice(ids);
     }
 
-    /// Reads `id` and chooses what follows.
+    /// Reads `ids` and chooses what follows.
     fn next(
         &mut self,
         params: &[f32],
-        id: u32,
+        ids: &[u32],
         sampling: &Sampling,
         draws: u64,
     ) -> Result<u32, RuntimeError> {
-        self.note(&[id]);
-        let tokens = self.decoder.len() + 1;
-        let logits = self.decoder.extend(params, &[id]);
+        self.note(ids);
+        let tokens = self.decoder.len() + ids.len();
+        let logits = self.decoder.extend(params, ids);
         let Words { order, seen, .. } = Words::of(&mut self.words, self.vocab);
         let next = sampling.pick(logits, seen, order, draws);
         let next = next.ok_or(RuntimeError::LogitsNotFinite { tokens })?;
         mark(seen, next);
         Ok(next)
     }
+}
+
+/// Whether an adapter makes something of a whole prompt.
+fn whole_prompts(program: &Program<'_, f32>) -> bool {
+    program.segments.iter().any(Segment::whole_sequence)
 }
 
 /// What a generator holds besides its decoder, in one slab.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use lowtide_backend::Backend;
 use lowtide_data::Message;
 use lowtide_memory::{Budget, ByCategory, Category, Ledger, ReserveError, Slab};
-use lowtide_model::{Model, SiteValues};
+use lowtide_model::{Model, Site, SiteValues};
 
 use crate::generator::GeneratorPlan;
 use crate::{
@@ -102,7 +102,8 @@ impl<'p, 'w> Session<'p, 'w> {
         context: usize,
         budget: Option<u64>,
     ) -> Result<Self, RuntimeError> {
-        if let Some(site) = model.sites.iter().find(|site| site.facts.whole_sequence) {
+        let blind = |site: &&Site| site.facts.whole_sequence && site.state == 0;
+        if let Some(site) = model.sites.iter().find(blind) {
             let (method, module) = (site.kind, site.info.name.clone());
             return Err(RuntimeError::WholeSequence { method, module });
         }

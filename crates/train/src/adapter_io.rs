@@ -7,7 +7,7 @@ use std::path::Path;
 
 use lowtide_adapter::Config;
 use lowtide_formats::Hyperparameters;
-use lowtide_formats::peft::{self, AdapterTensor, LoraConfig, TargetModules};
+use lowtide_formats::peft::{self, AdapterTensor, LoraConfig, MethodConfig, TargetModules};
 use lowtide_formats::safe::Values;
 use lowtide_model::{Site, SitePatterns};
 use lowtide_runtime::permuted_rows;
@@ -41,18 +41,36 @@ pub fn save_adapter(
             });
         }
     }
-    let document = LoraConfig {
-        base_model_name_or_path: Some(base.display().to_string()),
-        r: config.rank,
-        lora_alpha: config.alpha,
-        lora_dropout: config.dropout,
-        target_modules: Some(TargetModules::List(target_modules(hyper, sites))),
-        use_rslora: config.use_rslora,
-        rank_pattern: own(patterns.ranks().filter(|(_, rank)| *rank > 0)),
-        alpha_pattern: own(patterns.alphas()),
-        ..LoraConfig::default()
-    }
-    .to_document();
+    let kind = sites.first().map_or("lora", |site| site.kind);
+    let base = Some(base.display().to_string());
+    let targets = Some(TargetModules::List(target_modules(hyper, sites)));
+    let ranks = own(patterns.ranks().filter(|(_, rank)| *rank > 0));
+    let document = if kind == "lora" {
+        let lora = LoraConfig {
+            base_model_name_or_path: base,
+            r: config.rank,
+            lora_alpha: config.alpha,
+            lora_dropout: config.dropout,
+            target_modules: targets,
+            use_rslora: config.use_rslora,
+            rank_pattern: ranks,
+            alpha_pattern: own(patterns.alphas()),
+            ..LoraConfig::default()
+        };
+        lora.to_document()
+    } else {
+        let method = MethodConfig {
+            peft_type: kind.to_ascii_uppercase(),
+            base_model_name_or_path: base,
+            r: config.rank,
+            alpha: config.alpha,
+            dropout: config.dropout,
+            rank_pattern: ranks,
+            target_modules: targets,
+            options: config.options.clone(),
+        };
+        method.to_document(&sites.iter().map(last_part).collect::<Vec<_>>())
+    };
     Ok(peft::write(dir, &document, &tensors)?)
 }
 
@@ -62,11 +80,15 @@ fn own<'p, T>(entries: impl Iterator<Item = (&'p str, T)>) -> Vec<(String, T)> {
     entries.map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
+/// The last part of a site's name.
+fn last_part(site: &Site) -> &str {
+    site.info.name.rsplit('.').next().unwrap_or_default()
+}
+
 /// The shortest list of names that selects exactly `sites` in PEFT: last parts of module names
 /// where every layer has them, whole names otherwise.
 fn target_modules(hyper: &Hyperparameters, sites: &[Site]) -> Vec<String> {
-    let last = |site: &Site| site.info.name.rsplit('.').next().unwrap_or_default().to_owned();
-    let mut names: Vec<String> = sites.iter().map(last).collect();
+    let mut names: Vec<String> = sites.iter().map(|site| last_part(site).to_owned()).collect();
     names.sort();
     names.dedup();
     if sites.len() == names.len() * hyper.num_hidden_layers {

@@ -96,6 +96,7 @@ pub fn evaluate_telling(
     let prepared = Prepared {
         max_seq_len: settings.max_seq_len,
         mask_prompt: settings.mask_prompt,
+        needs_prompt: false,
         val_split: 0.0,
         packing: settings.packing,
         seed: 0,

@@ -56,8 +56,10 @@ impl<'s> Job<'s> {
     pub(crate) fn open(settings: &'s Settings, be: &dyn Backend<f32>) -> Result<Self, TrainError> {
         settings.check()?;
         settings.check_backend(be.caps().compute)?;
+        let methods = registry::<f32>();
+        let method = methods.get(&settings.method)?;
         let target_modules = match settings.target_modules.as_str() {
-            "auto" => registry::<f32>().get(&settings.method)?.default_targets().to_owned(),
+            "auto" => method.default_targets().to_owned(),
             given => given.to_owned(),
         };
         let targets = target_modules.parse()?;
@@ -84,6 +86,7 @@ impl<'s> Job<'s> {
         let prepared = Prepared {
             max_seq_len: settings.max_seq_len,
             mask_prompt: settings.mask_prompt,
+            needs_prompt: method.needs_prompts(&config),
             val_split: settings.val_split,
             packing: settings.packing,
             seed: settings.seed,

@@ -33,6 +33,8 @@ pub struct Prepared {
     pub max_seq_len: usize,
     /// Loss on responses only.
     pub mask_prompt: bool,
+    /// Refuse examples whose loss begins before there is a prompt.
+    pub needs_prompt: bool,
     /// Share held out when there is no validation file.
     pub val_split: f64,
     /// Several examples in one sequence of up to `max_seq_len` tokens.
@@ -93,6 +95,7 @@ impl Prepared {
         let options = DatasetOptions {
             max_seq_len: self.max_seq_len,
             mask_prompt: self.mask_prompt,
+            needs_prompt: self.needs_prompt,
             vocab_size: Some(base.config().vocab_size),
             ..DatasetOptions::default()
         };

@@ -116,8 +116,14 @@ fn paragraphs(base: &OpenBase, dir: &Path) -> Dataset {
     for paragraph in golden()["paragraphs"].as_array().unwrap() {
         writeln!(file, "{}", serde_json::json!({ "input_ids": paragraph["ids"] })).unwrap();
     }
-    let prepared =
-        Prepared { max_seq_len: 512, mask_prompt: true, val_split: 0.0, packing: false, seed: 0 };
+    let prepared = Prepared {
+        max_seq_len: 512,
+        mask_prompt: true,
+        needs_prompt: false,
+        val_split: 0.0,
+        packing: false,
+        seed: 0,
+    };
     prepared.for_training(base, &path).unwrap().train
 }
 

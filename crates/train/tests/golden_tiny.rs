@@ -32,17 +32,22 @@ struct Case {
     case: &'static str,
     /// Folder of the adapter it starts from.
     start: &'static str,
+    method: &'static str,
+    /// What all parameters are where the adapter changes nothing.
+    neutral: f32,
     use_rslora: bool,
     /// Adapted logits and the tensors after five steps are stored, too.
     complete: bool,
 }
 
 const fn lora(model: &'static str) -> Case {
-    Case { model, case: "lora", start: "lora", use_rslora: false, complete: true }
+    let (case, start, method) = ("lora", "lora", "lora");
+    Case { model, case, start, method, neutral: 0.0, use_rslora: false, complete: true }
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     lora("llama_tied"),
+    Case { case: "ia3", start: "ia3", method: "ia3", neutral: 1.0, ..lora("llama_tied") },
     // rsLoRA starts from the plain adapter's tensors.
     Case { case: "rslora", use_rslora: true, complete: false, ..lora("llama_tied") },
     Case { complete: false, ..lora("llama_untied") },
@@ -96,14 +101,20 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     let expected = load_json(&case.dir().join(case.case).join("golden.json"));
     let temp = tempfile::tempdir().unwrap();
     let base = OpenBase::open(&case.dir()).unwrap();
-    let prepared =
-        Prepared { max_seq_len: 64, mask_prompt: true, val_split: 0.0, packing: false, seed: 0 };
+    let prepared = Prepared {
+        max_seq_len: 64,
+        mask_prompt: true,
+        needs_prompt: false,
+        val_split: 0.0,
+        packing: false,
+        seed: 0,
+    };
     let data = prepared.for_training(&base, &data_file(temp.path(), &golden)).unwrap().train;
 
     let methods = registry();
     let config = Config { rank: 4, alpha: 8.0, use_rslora: case.use_rslora, ..Config::default() };
-    let (targets, layers) = (TargetModules::AllLinear, Layers::All);
-    let method = methods.get("lora").unwrap();
+    let (method, layers) = (methods.get(case.method).unwrap(), Layers::All);
+    let targets: TargetModules = method.default_targets().parse().unwrap();
     let adaptation = Adaptation {
         patterns: &SitePatterns::NONE,
         method,
@@ -123,7 +134,8 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     assert_eq!(ledger.live(), planned, "{}", case.model);
     trainer.executor_mut().set_poison(true);
 
-    // The bare base: a fresh LoRA's B is zero, as all parameters are here.
+    // The bare base: a fresh LoRA's B is zero, as all parameters are here; IA3's are one.
+    trainer.params_mut().fill(case.neutral);
     let bare = trainer.evaluate(&data, 2).unwrap();
     let want = golden["loss"].as_f64().unwrap();
     assert_close("base loss", &[bare.mean()], &[want], LOSS_ATOL, 0.0);

@@ -8,13 +8,16 @@ use crate::{run, targets};
 const TARGET: &str = "thumbv7em-none-eabihf";
 
 /// Crates that need no allocator; built without their optional features.
-const WITHOUT_ALLOCATOR: [&str; 8] = [
+const WITHOUT_ALLOCATOR: [&str; 11] = [
     "lowtide-memory",
     "lowtide-tensor",
     "lowtide-quant",
     "lowtide-backend",
     "lowtide-adapter",
     "lowtide-lora",
+    "lowtide-ia3",
+    "lowtide-lars",
+    "lowtide-bottleneck",
     "lowtide-optim",
     "lowtide-kernels",
 ];

@@ -102,10 +102,12 @@ pub(super) fn check_merge(case: &Case<f64>, be: &dyn Backend<f64>) {
 
 /// A sequence read call by call gives the same as in one call. A method that needs whole sequences
 /// and has a state is given the prompt at once; what comes after has no part in what it makes of
-/// the prompt.
+/// the prompt. One that looks ahead promises nothing here.
 pub(super) fn check_decoding(case: &Case<f64>, be: &dyn Backend<f64>) {
     let facts = case.adapter.facts();
-    if facts.whole_sequence && case.adapter.state() == 0 {
+    let ahead = case.adapter.looks_ahead();
+    assert!(!ahead || facts.whole_sequence, "{}: looks ahead in tiles of rows", case.label);
+    if ahead || facts.whole_sequence && case.adapter.state() == 0 {
         return;
     }
     let fixed = case.prepare(be, &case.p);

@@ -38,7 +38,7 @@ pub enum AtInit {
 /// - *facts*: backward is lent `x` and `y` only as declared; a mergeable method's merged matrix
 ///   gives its output, whatever tiles it was merged in, and another method refuses;
 /// - *decoding*: a sequence that is read call by call gives the output of one call, the prompt
-///   first where the method needs it whole;
+///   first where the method needs it whole, unless it says that it looks ahead;
 /// - *bits*: the same twice, and the same when rows are split at multiples of
 ///   [`QUANTUM`](lowtide_tensor::QUANTUM), unless the method needs whole sequences;
 /// - the promise about initial values.

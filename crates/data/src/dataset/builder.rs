@@ -27,6 +27,8 @@ pub struct DatasetOptions {
     pub mask_prompt: bool,
     /// End texts and completions that no template ended with the eos token.
     pub append_eos: bool,
+    /// Refuse examples whose loss begins before there is a prompt.
+    pub needs_prompt: bool,
     /// Number of ids the model knows; absent, the tokenizer's.
     pub vocab_size: Option<usize>,
     /// The folder for the temporary files; absent, the system's.
@@ -40,6 +42,7 @@ impl Default for DatasetOptions {
             max_seq_len: 512,
             mask_prompt: true,
             append_eos: true,
+            needs_prompt: false,
             vocab_size: None,
             temp_dir: None,
         }
@@ -51,6 +54,7 @@ impl Default for DatasetOptions {
 pub struct DatasetBuilder<'a> {
     encoder: Encoder<'a>,
     max_seq_len: usize,
+    needs_prompt: bool,
     data: StoreWriter,
     index: StoreWriter,
     stats: Stats,
@@ -97,7 +101,8 @@ impl<'a> DatasetBuilder<'a> {
             vocab_size: options.vocab_size,
         };
         let (data, index) = (StoreWriter::create(&folder)?, StoreWriter::create(&folder)?);
-        Ok(Self { encoder, max_seq_len, data, index, stats: Stats::default() })
+        let (needs_prompt, stats) = (options.needs_prompt, Stats::default());
+        Ok(Self { encoder, max_seq_len, needs_prompt, data, index, stats })
     }
 
     /// Adds a file: `.jsonl`, or `.txt` as plain text.
@@ -128,7 +133,7 @@ impl<'a> DatasetBuilder<'a> {
                 Some(Line::Bytes(bytes)) => Record::from_json_line(bytes),
                 Some(Line::TooLong) => Err(RecordError::TooLong { limit: LINE_BYTES_MAX }),
             };
-            let example = record.and_then(|record| self.encoder.encode(&record));
+            let example = record.and_then(|record| self.encode(&record));
             let line = lines.number();
             let wrap = |error| DataError::Record { path: path.to_owned(), line, error };
             self.push(&example.map_err(wrap)?)?;
@@ -186,7 +191,7 @@ impl<'a> DatasetBuilder<'a> {
     /// When it cannot be used, as line `line` of `path`; or when writing fails.
     pub fn add_record(&mut self, record: &Record, path: &Path, line: u64) -> Result<(), DataError> {
         let wrap = |error| DataError::Record { path: path.to_owned(), line, error };
-        self.push(&self.encoder.encode(record).map_err(wrap)?)
+        self.push(&self.encode(record).map_err(wrap)?)
     }
 
     /// The dataset. The tokenizer and the template are not needed any more.
@@ -219,6 +224,16 @@ impl<'a> DatasetBuilder<'a> {
             window.clear();
         }
         added
+    }
+
+    /// An example of a record, with a prompt that carries no loss where one is asked for.
+    fn encode(&self, record: &Record) -> Result<Example, RecordError> {
+        let example = self.encoder.encode(record)?;
+        let prompt = example.labels.iter().take(example.prompt_len);
+        match example.prompt_len == 0 || prompt.copied().any(|label| label != NO_LOSS) {
+            true if self.needs_prompt => Err(RecordError::NoPrompt),
+            _ => Ok(example),
+        }
     }
 
     /// Cuts an example to the limit and appends it; one whose labelled tokens are all cut is only

@@ -26,6 +26,24 @@ fn jsonl(options: &DatasetOptions, text: &str) -> Result<Dataset, DataError> {
     builder.finish()
 }
 
+#[test]
+fn prompts_can_be_asked_for() {
+    let asked = DatasetOptions { needs_prompt: true, ..DatasetOptions::default() };
+    let prompted = [
+        r#"{"prompt": "Hi", "completion": "Ho"}"#,
+        r#"{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}"#,
+    ];
+    assert_eq!(jsonl(&asked, &prompted.join("\n")).unwrap().len(), 2);
+    let words = "no prompt before its first labelled token";
+    for bare in [r#"{"text": "The lighthouse stood at the end."}"#, r#"{"input_ids": [5, 6, 7]}"#] {
+        let error = jsonl(&asked, &[prompted[0], bare].join("\n")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("x.jsonl:2: {words}")), "{error}");
+    }
+    let unmasked = DatasetOptions { mask_prompt: false, ..asked };
+    let error = jsonl(&unmasked, prompted[0]).unwrap_err().to_string();
+    assert!(error.contains(words), "{error}");
+}
+
 /// Examples of `1..=n` tokens more than one, id and label both the example's number.
 fn numbered(n: u32) -> Dataset {
     let mut builder = DatasetBuilder::new(&ids_only(4096), None, None).unwrap();

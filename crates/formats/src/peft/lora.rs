@@ -231,7 +231,7 @@ fn refuse_unsupported(config: Object<'_>) -> Result<(), DocumentError> {
     }
 }
 
-fn is_on(value: &Value) -> bool {
+pub(super) fn is_on(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
         Value::Array(items) => !items.is_empty(),
@@ -240,7 +240,7 @@ fn is_on(value: &Value) -> bool {
     }
 }
 
-fn target_modules(config: Object<'_>) -> Result<Option<TargetModules>, DocumentError> {
+pub(super) fn target_modules(config: Object<'_>) -> Result<Option<TargetModules>, DocumentError> {
     const KEY: &str = "target_modules";
     let Some(value) = config.get(KEY) else { return Ok(None) };
     let wrong = || config.wrong_type(KEY, "a list of module names, or a regular expression", value);
@@ -253,7 +253,7 @@ fn target_modules(config: Object<'_>) -> Result<Option<TargetModules>, DocumentE
 }
 
 /// A whole number without a point, as PEFT writes an alpha that was given as one.
-fn number(value: f64) -> Value {
+pub(super) fn number(value: f64) -> Value {
     const EXACT: f64 = (1_u64 << 53) as f64;
     if value.fract() == 0.0 && value.abs() < EXACT {
         Value::from(value as i64)

@@ -2,9 +2,11 @@
 //!
 //! `adapter_config.json` says which method with which settings, `adapter_model.safetensors` holds
 //! the tensors under `base_model.model.<module>.<parameter>`. Reading and writing is the same for
-//! every method; [`LoraConfig`] and [`AdapterFiles::lora`] add what LoRA promises.
+//! every method; [`LoraConfig`] and [`AdapterFiles::lora`] add what LoRA promises, [`MethodConfig`]
+//! and [`AdapterFiles::method`] what others do.
 
 mod lora;
+mod method;
 mod patterns;
 
 use std::collections::BTreeSet;
@@ -17,6 +19,8 @@ pub(crate) use lora::RANK_MAX;
 pub use lora::{
     DOWN as LORA_DOWN, LoraConfig, LoraPair, TargetModules, UP as LORA_UP, parse_lora_config,
 };
+
+pub use method::MethodConfig;
 
 use crate::atomic::FileSet;
 use crate::json::{CONFIG_BYTES_MAX, Object, read_object, required};
@@ -91,6 +95,14 @@ impl From<DocumentError> for AdapterError {
 /// such as `lora_A.weight`.
 pub fn tensor_name(module: &str, parameter: &str) -> String {
     format!("{PREFIX}{module}.{parameter}")
+}
+
+/// The module of a tensor, by its name in the file: what is before `name.weight`, `name.bias` or
+/// `name`.
+fn module_of(name: &str) -> &str {
+    let name = name.strip_prefix(PREFIX).unwrap_or(name);
+    let whole = name.strip_suffix(".weight").or(name.strip_suffix(".bias")).unwrap_or(name);
+    whole.rsplit_once('.').map_or(whole, |(module, _)| module)
 }
 
 /// An adapter folder, its tensors mapped.
@@ -179,6 +191,17 @@ impl AdapterFiles {
             }
         }
         Ok((config, pairs))
+    }
+
+    /// The settings of an adapter of another method, and the modules it has tensors of.
+    ///
+    /// # Errors
+    /// [`Error::Document`] if a setting makes no sense or asks for something that is not computed.
+    pub fn method(&self) -> Result<(MethodConfig, BTreeSet<&str>), Error> {
+        let config_path = self.dir.join(CONFIG_FILE);
+        let config = MethodConfig::from_document(&self.config);
+        let config = config.map_err(|reason| Error::document(&config_path, reason))?;
+        Ok((config, self.tensor_names().map(module_of).collect()))
     }
 
     fn check_tensors(&self) -> Result<(), AdapterError> {

@@ -81,8 +81,14 @@ pub(crate) fn write_data(path: &Path, lengths: &[usize]) {
 }
 
 pub(crate) fn dataset(base: &OpenBase, path: &Path) -> Dataset {
-    let prepared =
-        Prepared { max_seq_len: 4096, mask_prompt: true, val_split: 0.0, packing: false, seed: 0 };
+    let prepared = Prepared {
+        max_seq_len: 4096,
+        mask_prompt: true,
+        needs_prompt: false,
+        val_split: 0.0,
+        packing: false,
+        seed: 0,
+    };
     prepared.for_training(base, path).unwrap().train
 }
 

@@ -1,0 +1,147 @@
+//! Settings of adapters that are not of the LoRA family: IA3 as PEFT has it, and methods that PEFT
+//! has not, in the same layout.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::lora::{RANK_MAX, TargetModules, is_on, number, target_modules};
+use super::patterns;
+use crate::DocumentError;
+use crate::document::shown;
+use crate::json::{Object, required, shown_value};
+
+/// IA3's name in PEFT.
+const IA3: &str = "IA3";
+/// The option of IA3 that is a field of its own.
+const FEEDFORWARD: &str = "feedforward_modules";
+/// Fields that change the arithmetic when they are set.
+const REFUSED: &[&str] = &["fan_in_fan_out", "modules_to_save", "target_parameters"];
+
+/// The settings of an adapter: `adapter_config.json` with any `peft_type` that is not LoRA's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MethodConfig {
+    /// The method's name in upper case.
+    pub peft_type: String,
+    /// Where the base came from.
+    pub base_model_name_or_path: Option<String>,
+    /// Inner width, of methods that have one.
+    pub r: usize,
+    /// Numerator of the scale, of methods that have one.
+    pub alpha: f64,
+    /// Chance that a value of the adapter is dropped in training.
+    pub dropout: f64,
+    /// Ranks that differ from `r`, as LoRA has them.
+    pub rank_pattern: Vec<(String, usize)>,
+    /// Which modules are adapted.
+    pub target_modules: Option<TargetModules>,
+    /// What the method alone knows, by name.
+    pub options: BTreeMap<String, String>,
+}
+
+impl MethodConfig {
+    /// Reads the settings of an adapter of any method.
+    ///
+    /// # Errors
+    /// [`DocumentError`], naming the field.
+    pub fn from_document(document: &Map<String, Value>) -> Result<Self, DocumentError> {
+        let config = Object::root(document);
+        let expected = "the name of a method";
+        let peft_type = required(config.str("peft_type")?, "peft_type", expected)?.to_owned();
+        for key in REFUSED {
+            if let Some(value) = config.get(key).filter(|value| is_on(value)) {
+                return Err(DocumentError::unsupported(*key, shown_value(value), "none"));
+            }
+        }
+        let only = "CAUSAL_LM";
+        if let Some(value) = config.get("task_type").filter(|value| *value != only) {
+            return Err(DocumentError::unsupported("task_type", shown_value(value), shown(only)));
+        }
+        let (r, ranks) = (config.usize("r")?.unwrap_or(8), "a whole number from 1 to 65536");
+        if !(1..=RANK_MAX).contains(&r) {
+            return Err(DocumentError::out_of_range("r", r, ranks));
+        }
+        let rank = |value: &Value| {
+            let rank = usize::try_from(value.as_u64()?).ok()?;
+            (1..=RANK_MAX).contains(&rank).then_some(rank)
+        };
+        let (alpha, dropout) = (config.f64("alpha")?, config.f64("dropout")?.unwrap_or(0.0));
+        if !(0.0..1.0).contains(&dropout) {
+            let expected = "a number from 0 to below 1";
+            return Err(DocumentError::out_of_range("dropout", dropout, expected));
+        }
+        let options = match peft_type == IA3 {
+            true => feedforward(config)?,
+            false => options(config)?,
+        };
+        Ok(Self {
+            peft_type,
+            base_model_name_or_path: config.str("base_model_name_or_path")?.map(str::to_owned),
+            r,
+            alpha: alpha.unwrap_or(16.0),
+            dropout,
+            rank_pattern: patterns::read(config, "rank_pattern", ranks, rank)?,
+            target_modules: target_modules(config)?,
+            options,
+        })
+    }
+
+    /// The settings as a document: what PEFT has for IA3, all fields for other methods.
+    ///
+    /// `modules` are the last parts of the names of the modules that are adapted: those of IA3's
+    /// that are feed-forward are told apart by them.
+    pub fn to_document(&self, modules: &[&str]) -> Map<String, Value> {
+        let targets = self.target_modules.as_ref().map(|modules| match modules {
+            TargetModules::List(names) => Value::from(names.clone()),
+            TargetModules::Pattern(pattern) => Value::from(pattern.as_str()),
+        });
+        let mut fields = vec![
+            ("base_model_name_or_path", Value::from(self.base_model_name_or_path.clone())),
+            ("inference_mode", Value::from(true)),
+            ("peft_type", Value::from(self.peft_type.as_str())),
+            ("target_modules", Value::from(targets)),
+            ("task_type", Value::from("CAUSAL_LM")),
+        ];
+        if self.peft_type == IA3 {
+            let named = self.options.get(FEEDFORWARD).map_or("down_proj", |names| names);
+            let named = named.split(',').map(str::trim);
+            let there: Vec<&str> = named.filter(|name| modules.contains(name)).collect();
+            fields.extend([
+                ("fan_in_fan_out", Value::from(false)),
+                (FEEDFORWARD, Value::from(there)),
+                ("init_ia3_weights", Value::from(true)),
+                ("modules_to_save", Value::Null),
+            ]);
+        } else {
+            let options = self.options.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str())));
+            fields.extend([
+                ("alpha", number(self.alpha)),
+                ("dropout", Value::from(self.dropout)),
+                ("options", Value::Object(options.collect())),
+                ("r", Value::from(self.r)),
+                ("rank_pattern", patterns::document(&self.rank_pattern, Value::from)),
+            ]);
+        }
+        fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+/// IA3's feed-forward modules as the option that lists them.
+fn feedforward(config: Object<'_>) -> Result<BTreeMap<String, String>, DocumentError> {
+    let Some(value) = config.get(FEEDFORWARD) else { return Ok(BTreeMap::new()) };
+    let wrong = || config.wrong_type(FEEDFORWARD, "a list of module names", value);
+    let names = value.as_array().ok_or_else(wrong)?.iter().map(Value::as_str);
+    let names = names.collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
+    // A list without names is an option that none matches.
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(",") };
+    Ok(BTreeMap::from([(FEEDFORWARD.to_owned(), names)]))
+}
+
+fn options(config: Object<'_>) -> Result<BTreeMap<String, String>, DocumentError> {
+    let Some(options) = config.object("options")? else { return Ok(BTreeMap::new()) };
+    let fields = options.fields().map(|(name, value)| match value.as_str() {
+        Some(text) => Ok((name.to_owned(), text.to_owned())),
+        None => Err(options.wrong_type(name, "a text", value)),
+    });
+    fields.collect()
+}
