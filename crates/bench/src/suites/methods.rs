@@ -40,12 +40,14 @@ const METHODS: &[Chosen] = &[
     ("lars gate", "lars", &[("pool", "gate")], None, 1.0),
 ];
 
-/// The methods around the run that `base` describes; `names` leaves out all others, by the name of
-/// the row or of the method, unless it is empty.
+/// The methods around the run that `base` describes; `names` leaves out all others, unless it is
+/// empty. A name that no row has is a method's, with all its rows.
 #[must_use]
 pub fn method_trials(base: &Settings, names: &[String]) -> Vec<MethodTrial> {
+    let is_row = |name: &String| METHODS.iter().any(|(row, ..)| row == name);
     let wanted = |(row, method, ..): &&Chosen| {
-        names.is_empty() || names.iter().any(|name| name == row || name == method)
+        let means = |name: &String| name == row || name == method && !is_row(name);
+        names.is_empty() || names.iter().any(means)
     };
     let trial = |&(name, method, options, rank, factor): &Chosen| {
         let option = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -135,7 +137,9 @@ mod tests {
             chosen.into_iter().map(|trial| trial.name).collect::<Vec<_>>()
         };
         assert_eq!(names(&["ia3", "lora int8"]), ["lora int8", "ia3"]);
-        assert_eq!(names(&["lora"]), ["lora", "lora int8", "lora int4"]);
+        assert_eq!(names(&["lora"]), ["lora"]);
+        let lars = ["lars prompt", "lars learned", "lars chunk", "lars gate"];
+        assert_eq!(names(&["lars"]), lars);
         let vera = &method_trials(&base, &["vera".into()])[0].settings;
         assert_eq!((vera.rank, vera.lr), (256, 5.0));
     }
