@@ -5,6 +5,8 @@ mod cost;
 mod generate;
 mod gradients;
 mod kernels;
+#[cfg(test)]
+mod lars;
 mod memory;
 mod papers;
 mod step;
