@@ -8,11 +8,10 @@ use std::path::Path;
 use lowtide_adapter::Config;
 use lowtide_formats::Hyperparameters;
 use lowtide_formats::peft::{self, AdapterTensor, LoraConfig, MethodConfig, TargetModules};
-use lowtide_formats::safe::Values;
 use lowtide_model::{Site, SitePatterns};
 use lowtide_runtime::permuted_rows;
 
-use crate::TrainError;
+use crate::{AdapterType, TrainError};
 
 /// Writes the adapter slab of `sites` as a PEFT folder; `told` is how they were built.
 ///
@@ -24,6 +23,7 @@ pub fn save_adapter(
     hyper: &Hyperparameters,
     sites: &[Site],
     (config, patterns): (&Config, &SitePatterns),
+    r#type: AdapterType,
     params: &[f32],
 ) -> Result<(), TrainError> {
     let mut tensors = Vec::new();
@@ -36,7 +36,7 @@ pub fn save_adapter(
                 module: site.info.name.clone(),
                 parameter: spec.name.into(),
                 shape: spec.shape.to_vec(),
-                values: Values::F32(values),
+                values: r#type.values(values),
                 permuted: permuted_rows(hyper, site, spec),
             });
         }
@@ -72,6 +72,14 @@ pub fn save_adapter(
         method.to_document(&sites.iter().map(last_part).collect::<Vec<_>>())
     };
     Ok(peft::write(dir, &document, &tensors)?)
+}
+
+/// Bytes of the file of weights that [`save_adapter`] writes of `sites`.
+pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
+    let parameters = sites.iter().flat_map(|site| {
+        site.params.iter().map(|spec| (site.info.name.as_str(), spec.name, spec.shape.to_vec()))
+    });
+    peft::weights_bytes(parameters, r#type.half())
 }
 
 /// Entries of patterns. Those with a rank of 0 are of sites without an adapter, which PEFT is told

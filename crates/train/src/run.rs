@@ -17,10 +17,11 @@ use crate::metrics::{by_name, file};
 use crate::report::{self, HeldOut, Notes};
 use crate::rss::{Watch, storage_read};
 use crate::samples;
+use crate::sensitivity::probe;
 use crate::thin::Thinned;
 use crate::{
-    DataReport, Evaluation, Event, Phase, PlanReport, Settings, StepReport, Summary, TrainError,
-    Trainer, memory_now, save_adapter,
+    DataReport, Evaluation, Event, Phase, PlanReport, SensitivityReport, Settings, StepReport,
+    Summary, TrainError, Trainer, memory_now, save_adapter,
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.
@@ -32,12 +33,28 @@ pub fn plan(
     be: &dyn Backend<f32>,
     threads: usize,
 ) -> Result<(DataReport, PlanReport), TrainError> {
-    let job = Job::open(settings, be)?;
+    let mut job = Job::open(settings, be)?;
     let methods = registry();
+    job.settle_ranks(&methods, be, &mut |_, _| ())?;
     let model = job.build(&methods)?;
     let neighbours = job.neighbours(&model, be, &mut |_, _| ())?;
     let planned = job.plan(&model, be, threads, neighbours.as_ref())?;
     Ok((job.data.report.clone(), planned.report))
+}
+
+/// What the gradients of a few batches say of the sites of a run, before it is run; `tell` hears
+/// how many batches are done, of how many.
+///
+/// # Errors
+/// As [`plan`], and when the gradients do not fit the memory budget or are not finite.
+pub fn sensitivity(
+    settings: &Settings,
+    be: &dyn Backend<f32>,
+    tell: &mut dyn FnMut(usize, usize),
+) -> Result<SensitivityReport, TrainError> {
+    let job = Job::open(settings, be)?;
+    let methods = registry();
+    probe(&job, &job.build(&methods)?, be, tell)
 }
 
 /// Trains an adapter as `settings` say and writes it to their output folder. `be` computes in the
@@ -68,10 +85,17 @@ pub fn finetune_until(
     on_event: &mut dyn FnMut(&Event),
     stop: &AtomicBool,
 ) -> Result<Summary, TrainError> {
-    let watch = Watch::start();
-    let job = Job::open(settings, be)?;
+    let mut job = Job::open(settings, be)?;
     on_event(&Event::Data(job.data.report.clone()));
     let methods = registry();
+    job.settle_ranks(&methods, be, &mut |done, total| {
+        on_event(&Event::Progress { phase: Phase::Probes, done, total });
+    })?;
+    if let Some(report) = &job.sensitivity {
+        on_event(&Event::Sensitivity(Box::new(report.clone())));
+    }
+    // What probing held is told apart.
+    let watch = Watch::start();
     let model = job.build(&methods)?;
     let neighbours = job.neighbours(&model, be, &mut |done, total| {
         on_event(&Event::Progress { phase: Phase::Neighbours, done, total });
@@ -179,12 +203,15 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
         ..settings.clone()
     };
     resolved.set_patterns(&job.patterns);
+    // The ranks that it chose are among the patterns.
+    resolved.adapter_budget = None;
     resolved
 }
 
 /// Takes over what the plan settled.
 fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.planned_peak_bytes = plan.planned_peak_bytes;
+    summary.adapter_bytes = plan.adapter_bytes;
     summary.backend.clone_from(&plan.backend);
     summary.precision = plan.precision.into();
     summary.compute = plan.compute.into();
@@ -278,6 +305,8 @@ impl Run<'_> {
                 self.save(trainer, step)?;
             }
         }
+        // What is measured is what is saved.
+        settings.adapter_type()?.round(trainer.params_mut());
         self.summary.eval_loss_after = self.evaluate(trainer, steps)?;
         if self.job.data.valid.is_none() {
             // Nobody else looks at the model after its last update.
@@ -402,7 +431,8 @@ impl Run<'_> {
         }
         let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
         let told = (&job.config, &job.patterns);
-        save_adapter(output, job.base.name(), hyper, sites, told, trainer.params())?;
+        let r#type = job.settings.adapter_type()?;
+        save_adapter(output, job.base.name(), hyper, sites, told, r#type, trainer.params())?;
         let config = self.resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;
