@@ -9,7 +9,6 @@ mod inspects;
 mod merges;
 mod packaging;
 mod place;
-mod pooled;
 mod quickstart;
 mod ranks;
 mod refused;
