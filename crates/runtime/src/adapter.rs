@@ -170,9 +170,7 @@ impl LoadedAdapter {
         let mut values = values.into();
         let refuse =
             |reason: String| RuntimeError::Adapter { path: self.path().to_owned(), reason };
-        if let Files::Gguf(file) = &self.files {
-            file.check_base(hyper)?;
-        }
+        self.check_base(hyper)?;
         if let Some(stray) = self.modules.iter().find(|m| !sites.iter().any(|s| s.info.name == **m))
         {
             return Err(refuse(format!("it adapts `{stray}`, which is not a site of this run")));
@@ -181,6 +179,14 @@ impl LoadedAdapter {
             self.fill_site(hyper, site, site.tensors(&mut values))?;
         }
         Ok(())
+    }
+
+    /// Refuses a base of another architecture than the adapter names, where it names one.
+    pub(crate) fn check_base(&self, hyper: &Hyperparameters) -> Result<(), RuntimeError> {
+        match &self.files {
+            Files::Gguf(file) => Ok(file.check_base(hyper)?),
+            Files::Peft(_) | Files::Mlx(_) => Ok(()),
+        }
     }
 
     /// Fills the tensors of one site, rows in the order of the base.

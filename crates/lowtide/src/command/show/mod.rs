@@ -5,6 +5,7 @@ pub(crate) mod conversion;
 pub(crate) mod data;
 pub(crate) mod evaluation;
 pub(crate) mod merge;
+pub(crate) mod methods;
 pub(crate) mod number;
 pub(crate) mod plan;
 pub(crate) mod sensitivity;
