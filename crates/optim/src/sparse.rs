@@ -20,8 +20,8 @@ const NONE: u32 = u32::MAX;
 /// of a tensor of `n` parameters, of which `k` are updated: `k` indices in ascending order, as u32,
 /// then the rule's states of pieces of at most 256 chosen entries.
 ///
-/// A tensor whose gradients are all zero stays as it is, and nothing is chosen of it yet: the `A` of
-/// LoRA has none while `B` is zero. Weight decay reaches the chosen entries only.
+/// A tensor whose gradients are all zero stays as it is, and nothing is chosen of it yet: the `A`
+/// of LoRA has none while `B` is zero. Weight decay reaches the chosen entries only.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SparseTop<O> {
     /// The rule for the chosen entries.
@@ -110,8 +110,8 @@ impl<O: Optimizer> Optimizer for SparseTop<O> {
 /// Another rule, on those entries only whose scaled gradients are at least a threshold. The states
 /// of the others stay as they are, and weight decay does not reach them in this update.
 ///
-/// The state of a tensor is one state of the rule for each entry, as of a tensor of its own: nothing
-/// for a rule without state.
+/// The state of a tensor is one state of the rule for each entry, as of a tensor of its own:
+/// nothing for a rule without state.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SparseThreshold<O> {
     /// The rule for entries that are updated.

@@ -21,8 +21,8 @@ use crate::room::{Allowed, Room, cache_bytes};
 use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
 use crate::{
-    Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings, SettingsError,
-    Softmax, StreamWeights, TrainError, Warning, WorstCase,
+    Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings, Softmax,
+    StreamWeights, TrainError, Warning, WorstCase,
 };
 
 /// The inputs of a run, opened and understood.

@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_can_be_read_and_with_which_optimizers() {
-        let named = |text| SparseUpdates::named(text).ok();
+        let named = |text: &str| SparseUpdates::named(text).ok();
         assert_eq!(named("off"), Some(SparseUpdates::Off));
         assert_eq!(named("top:10%"), Some(SparseUpdates::Top(0.1)));
         assert_eq!(named("threshold:1e-3"), Some(SparseUpdates::Threshold(1e-3)));
