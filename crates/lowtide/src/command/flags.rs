@@ -96,6 +96,10 @@ struct AdapterFlags {
     /// times
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
     method_option: Vec<(String, String)>,
+    /// What lars makes its bias from, prompt, all, chunk or learned, or gate for its other formula:
+    /// the method option `pool` [default: prompt]
+    #[arg(long, value_name = "POOL")]
+    lars_pool: Option<String>,
     /// all-linear, a comma list, or a regular expression over site names [default: what the method
     /// adapts by itself, which is all-linear for lora]
     #[arg(long, alias = "lora-target-modules", value_name = "SITES")]
@@ -280,6 +284,8 @@ impl RunFlags {
         set(&mut s.probes, &adapter.probes);
         set(&mut s.adapter_type, &adapter.adapter_type);
         s.method_option.extend(adapter.method_option.iter().cloned());
+        let pool = adapter.lars_pool.iter().map(|pool| ("pool".to_owned(), pool.clone()));
+        s.method_option.extend(pool);
         set_table(&mut s.rank_pattern, &adapter.rank_pattern);
         set_table(&mut s.alpha_pattern, &adapter.alpha_pattern);
         set(&mut s.target_modules, &adapter.target_modules);
