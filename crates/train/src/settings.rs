@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterType, Softmax, StreamWeights};
+use crate::{AdapterType, Softmax, SparseUpdates, StreamWeights};
 
 mod patterns;
 
@@ -55,6 +55,8 @@ pub struct Settings {
     pub packing: bool,
     /// Highest learning rate.
     pub lr: f64,
+    /// What the second factor of low-rank updates learns faster by than all else (LoRA+).
+    pub lora_plus_ratio: f64,
     /// `constant`, `linear` or `cosine`.
     pub lr_scheduler: String,
     /// Updates over which the learning rate rises; 3 % of all when not given.
@@ -62,6 +64,9 @@ pub struct Settings {
     pub warmup_steps: Option<u64>,
     /// `adamw`, `adamw8bit` or `sgd`; `auto` is `adamw` where it fits the budget, else `adamw8bit`.
     pub optimizer: String,
+    /// Which entries of gradients are applied, with states for those only: `off` for all,
+    /// `top:10%` of each tensor, or `threshold:0.001` and more.
+    pub sparse_updates: String,
     /// Decoupled weight decay (enters the gradient for SGD).
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm; 0 turns clipping off.
@@ -167,9 +172,11 @@ impl Default for Settings {
             max_seq_len: 512,
             packing: false,
             lr: 2e-4,
+            lora_plus_ratio: 1.0,
             lr_scheduler: "cosine".into(),
             warmup_steps: None,
             optimizer: "adamw8bit".into(),
+            sparse_updates: "off".into(),
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             clipping: "auto".into(),
@@ -328,6 +335,10 @@ impl Settings {
                 return bad(field, value.to_string(), non_negative);
             }
         }
+        if !self.lora_plus_ratio.is_finite() || self.lora_plus_ratio <= 0.0 {
+            let found = self.lora_plus_ratio.to_string();
+            return bad("lora-plus-ratio", found, "a finite number above 0");
+        }
         if !(0.0..1.0).contains(&self.val_split) {
             return bad("val-split", self.val_split.to_string(), "a share from 0 to below 1");
         }
@@ -335,6 +346,7 @@ impl Settings {
             return bad("probes", self.probes.to_string(), "a whole number from 2 to 1000");
         }
         self.check_adapter_budget()?;
+        self.sparse_updates()?;
         self.check_gradient()?;
         self.schedule_kind()?;
         self.precision()?.check(&self.compute)?;
@@ -373,6 +385,11 @@ impl Settings {
     /// What the adapter's weights may take.
     pub(crate) fn adapter_bytes(&self) -> Result<Option<u64>, BudgetError> {
         self.adapter_budget.as_deref().map(parse_bytes).transpose()
+    }
+
+    /// Which entries of gradients are applied.
+    pub(crate) fn sparse_updates(&self) -> Result<SparseUpdates, SettingsError> {
+        SparseUpdates::named(&self.sparse_updates)
     }
 
     /// The type that the adapter is saved in.
@@ -485,6 +502,8 @@ mod tests {
         assert_eq!(field(Settings { batch_size: 0, ..base() }), Some("batch-size"));
         assert_eq!(field(Settings { grad_accum: usize::MAX, ..base() }), Some("grad-accum"));
         assert_eq!(field(Settings { lr: f64::NAN, ..base() }), Some("lr"));
+        let ratio = |lora_plus_ratio| field(Settings { lora_plus_ratio, ..base() });
+        assert_eq!((ratio(16.0), ratio(0.0)), (None, Some("lora-plus-ratio")));
         assert_eq!(field(Settings { val_split: 1.0, ..base() }), Some("val-split"));
         assert_eq!(field(Settings { lr_scheduler: "step".into(), ..base() }), Some("lr-scheduler"));
     }

@@ -96,6 +96,10 @@ struct AdapterFlags {
     /// times
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
     method_option: Vec<(String, String)>,
+    /// What lars makes its bias from, prompt, all, chunk or learned, or gate for its other formula:
+    /// the method option `pool` [default: prompt]
+    #[arg(long, value_name = "POOL")]
+    lars_pool: Option<String>,
     /// all-linear, a comma list, or a regular expression over site names [default: what the method
     /// adapts by itself, which is all-linear for lora]
     #[arg(long, alias = "lora-target-modules", value_name = "SITES")]
@@ -138,6 +142,10 @@ struct TrainingFlags {
     #[arg(long, alias = "learning-rate", value_name = "X")]
     #[arg(allow_negative_numbers = true)]
     lr: Option<f64>,
+    /// How much faster the second factor of a low-rank update, B, learns (LoRA+) [default: 1]
+    #[arg(long, value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
+    lora_plus_ratio: Option<f64>,
     /// How the learning rate falls [default: cosine]
     #[arg(long, value_name = "NAME")]
     #[arg(value_parser = PossibleValuesParser::new(ScheduleKind::ALL.map(ScheduleKind::name)))]
@@ -150,6 +158,11 @@ struct TrainingFlags {
     #[arg(long, alias = "optim", value_name = "NAME")]
     #[arg(value_parser = ["auto", "adamw", "adamw8bit", "sgd"])]
     optimizer: Option<String>,
+    /// Which entries of gradients are applied, with optimizer states for those only: off (all),
+    /// top:P% (of each tensor those that are largest at first) or threshold:X (of at least this
+    /// magnitude; with adamw or sgd) [default: off]
+    #[arg(long, value_name = "ENTRIES")]
+    sparse_updates: Option<String>,
     /// Decoupled weight decay [default: 0]
     #[arg(long, value_name = "X")]
     #[arg(allow_negative_numbers = true)]
@@ -271,6 +284,8 @@ impl RunFlags {
         set(&mut s.probes, &adapter.probes);
         set(&mut s.adapter_type, &adapter.adapter_type);
         s.method_option.extend(adapter.method_option.iter().cloned());
+        let pool = adapter.lars_pool.iter().map(|pool| ("pool".to_owned(), pool.clone()));
+        s.method_option.extend(pool);
         set_table(&mut s.rank_pattern, &adapter.rank_pattern);
         set_table(&mut s.alpha_pattern, &adapter.alpha_pattern);
         set(&mut s.target_modules, &adapter.target_modules);
@@ -282,9 +297,11 @@ impl RunFlags {
         set(&mut s.micro_batch, &training.micro_batch);
         set(&mut s.max_seq_len, &training.max_seq_len);
         set(&mut s.lr, &training.lr);
+        set(&mut s.lora_plus_ratio, &training.lora_plus_ratio);
         set(&mut s.lr_scheduler, &training.lr_scheduler);
         set_option(&mut s.warmup_steps, &training.warmup_steps);
         set(&mut s.optimizer, &training.optimizer);
+        set(&mut s.sparse_updates, &training.sparse_updates);
         set(&mut s.weight_decay, &training.weight_decay);
         set(&mut s.max_grad_norm, &training.max_grad_norm);
         set(&mut s.clipping, &training.clipping);
