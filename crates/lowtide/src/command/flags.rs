@@ -158,6 +158,11 @@ struct TrainingFlags {
     #[arg(long, alias = "optim", value_name = "NAME")]
     #[arg(value_parser = ["auto", "adamw", "adamw8bit", "sgd"])]
     optimizer: Option<String>,
+    /// Which entries of gradients are applied, with optimizer states for those only: off (all),
+    /// top:P% (of each tensor those that are largest at first) or threshold:X (of at least this
+    /// magnitude; with adamw or sgd) [default: off]
+    #[arg(long, value_name = "ENTRIES")]
+    sparse_updates: Option<String>,
     /// Decoupled weight decay [default: 0]
     #[arg(long, value_name = "X")]
     #[arg(allow_negative_numbers = true)]
@@ -296,6 +301,7 @@ impl RunFlags {
         set(&mut s.lr_scheduler, &training.lr_scheduler);
         set_option(&mut s.warmup_steps, &training.warmup_steps);
         set(&mut s.optimizer, &training.optimizer);
+        set(&mut s.sparse_updates, &training.sparse_updates);
         set(&mut s.weight_decay, &training.weight_decay);
         set(&mut s.max_grad_norm, &training.max_grad_norm);
         set(&mut s.clipping, &training.clipping);
