@@ -100,8 +100,8 @@ struct AdapterFlags {
     /// the method option `pool` [default: prompt]
     #[arg(long, value_name = "POOL")]
     lars_pool: Option<String>,
-    /// all-linear, a comma list, or a regular expression over site names [default: what the method
-    /// adapts by itself, which is all-linear for lora]
+    /// all-linear, a comma list, a regular expression over site names, or auto, which is what the
+    /// method adapts by itself: all-linear for lora [default: auto]
     #[arg(long, alias = "lora-target-modules", value_name = "SITES")]
     target_modules: Option<String>,
     /// all, last:N, or ranges such as 0-3,20-29 [default: all]
