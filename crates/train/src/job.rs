@@ -9,7 +9,7 @@ use std::path::Path;
 use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
 use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
-use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
+use lowtide_optim::Optimizer;
 use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, registry};
 use lowtide_tape::Checkpointing;
 
@@ -21,8 +21,8 @@ use crate::room::{Allowed, Room, cache_bytes};
 use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
 use crate::{
-    Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings, SettingsError,
-    Softmax, StreamWeights, TrainError, Warning, WorstCase,
+    Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings, Softmax,
+    StreamWeights, TrainError, Warning, WorstCase,
 };
 
 /// The inputs of a run, opened and understood.
@@ -68,7 +68,8 @@ impl<'s> Job<'s> {
         };
         let targets = target_modules.parse()?;
         let layers = settings.layers.parse()?;
-        let optimizers = optimizers(settings)?;
+        let sparse = settings.sparse_updates()?;
+        let optimizers = sparse.optimizers(&settings.optimizer, settings.weight_decay)?;
         let candidates = settings.candidates()?;
         let config = Config {
             rank: settings.rank,
@@ -206,6 +207,7 @@ impl<'s> Job<'s> {
             adapter_type: settings.adapter_type.clone(),
             sensitivity: self.sensitivity.clone(),
             optimizer: optimizer.name().into(),
+            sparse_updates: settings.sparse_updates.clone(),
             gradient: gradient.name(),
             approximation: gradient.is_approximate().then(|| gradient.to_string()),
             policy: plan.policy(),
@@ -253,22 +255,6 @@ impl<'s> Job<'s> {
             ),
         };
         Ok(Planned { plan, clip, optimizer, report })
-    }
-}
-
-fn optimizers(settings: &Settings) -> Result<Vec<Box<dyn Optimizer>>, SettingsError> {
-    let weight_decay = settings.weight_decay;
-    let adamw = AdamW { weight_decay, ..AdamW::default() };
-    match settings.optimizer.as_str() {
-        "auto" => Ok(vec![Box::new(adamw), Box::new(AdamW8(adamw))]),
-        "adamw" => Ok(vec![Box::new(adamw)]),
-        "adamw8bit" => Ok(vec![Box::new(AdamW8(adamw))]),
-        "sgd" => Ok(vec![Box::new(Sgd { weight_decay })]),
-        other => Err(SettingsError::BadValue {
-            field: "optimizer",
-            found: other.into(),
-            expected: "auto, adamw, adamw8bit or sgd",
-        }),
     }
 }
 
