@@ -9,6 +9,7 @@ mod inspects;
 mod merges;
 mod packaging;
 mod place;
+mod pooled;
 mod quickstart;
 mod ranks;
 mod refused;
