@@ -1,4 +1,16 @@
-//! LoRA: a frozen linear plus a trained update of low rank.
+//! The LoRA family: a frozen linear plus a trained update of low rank.
+//!
+//! | method | adapter | what it changes |
+//! |---|---|---|
+//! | `lora`, `rslora` | [`Lora`] | the update, scaled by `alpha / r` or `alpha / sqrt(r)` |
+//! | `lora-fa` | [`LoraFa`] | the first factor is frozen, and the input is not kept |
+//! | `dora` | [`Dora`] | the rows of the updated matrix get trained lengths |
+//! | `vera` | `Vera` | two trained vectors between frozen matrices that all sites share |
+//! | `qalora` | [`QaLora`] | the update is constant over groups of the input |
+//!
+//! Each can be trained as it is after coding in eight or four bits: `FakeQuant`.
+//!
+//! # LoRA
 //!
 //! `y = x Wᵀ + b + s · (dropout(x) Aᵀ) Bᵀ` with `A [r, I]`, `B [O, r]` and the scale `s = alpha /
 //! r`, or `alpha / sqrt(r)` for rsLoRA. Names, layout, initial values and scale are those of
@@ -49,10 +61,34 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+#[cfg(feature = "alloc")]
+mod codes;
+mod dora;
+#[cfg(feature = "alloc")]
+mod fake_quant;
 mod lora;
+mod lora_fa;
+mod low_rank;
 #[cfg(feature = "alloc")]
 mod method;
-
-pub use lora::{Lora, RANK_MAX};
 #[cfg(feature = "alloc")]
-pub use method::LoraMethod;
+mod projections;
+mod qalora;
+#[cfg(feature = "alloc")]
+mod vera;
+
+#[cfg(feature = "alloc")]
+pub use codes::{BadLength, Codes};
+pub use dora::Dora;
+#[cfg(feature = "alloc")]
+pub use fake_quant::FakeQuant;
+pub use lora::Lora;
+pub use lora_fa::LoraFa;
+pub use low_rank::RANK_MAX;
+#[cfg(feature = "alloc")]
+pub use method::{DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraMethod};
+#[cfg(feature = "alloc")]
+pub use projections::Projections;
+pub use qalora::QaLora;
+#[cfg(feature = "alloc")]
+pub use vera::Vera;

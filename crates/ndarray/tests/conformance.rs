@@ -4,7 +4,7 @@ use lowtide_adapter::Config;
 use lowtide_backend::{Backend, Checked, Scalar};
 use lowtide_conformance::adapter::adapter_on;
 use lowtide_conformance::{AtInit, backend, threads};
-use lowtide_lora::LoraMethod;
+use lowtide_lora::{DoraMethod, LoraMethod};
 use lowtide_ndarray::NdArray;
 
 #[test]
@@ -24,6 +24,9 @@ fn adapters_on_it_conform() {
         let be = Checked::new(NdArray::new(3));
         adapter_on(&be, &Scalar, &LoraMethod, &config, AtInit::EqualsBase);
     }
+    // Decodes rows and multiplies by the base a tile at a time.
+    let (be, config) = (Checked::new(NdArray::new(2)), Config::default());
+    adapter_on(&be, &Scalar, &DoraMethod, &config, AtInit::EqualsBase);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use lowtide_bottleneck::BottleneckMethod;
 use lowtide_formats::{self as formats, Base};
 use lowtide_ia3::Ia3Method;
 use lowtide_lars::LarsMethod;
-use lowtide_lora::LoraMethod;
+use lowtide_lora::{
+    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraMethod,
+};
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
     TargetModules, Weights, build,
@@ -21,7 +23,16 @@ use crate::{LoadedAdapter, RuntimeError};
 /// The adapter methods that come with Lowtide.
 #[must_use]
 pub fn registry<F: Float>() -> Registry<F> {
-    Registry::new().with(LoraMethod).with(Ia3Method).with(LarsMethod).with(BottleneckMethod)
+    Registry::new()
+        .with(LoraMethod)
+        .with(RsLoraMethod)
+        .with(LoraFaMethod)
+        .with(DoraMethod)
+        .with(VeraMethod)
+        .with(QaLoraMethod)
+        .with(Ia3Method)
+        .with(LarsMethod)
+        .with(BottleneckMethod)
 }
 
 /// A mapped base and what it means as a model.

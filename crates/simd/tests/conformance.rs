@@ -5,7 +5,7 @@ use lowtide_backend::{Backend, Checked, Scalar};
 use lowtide_conformance::adapter::adapter_on;
 use lowtide_conformance::{AtInit, backend, packed_weights, threads};
 use lowtide_kernels::{Isa, Kernels};
-use lowtide_lora::LoraMethod;
+use lowtide_lora::{DoraMethod, LoraMethod};
 use lowtide_simd::{Compute, Simd};
 
 /// Tests of one instruction set, which pass where the processor lacks it. They are apart so that
@@ -47,6 +47,10 @@ macro_rules! conforms {
                         let be = Checked::new(Simd::with(kernels, 3));
                         adapter_on(&be, &Scalar, &LoraMethod, &config, AtInit::EqualsBase);
                     }
+                    // Decodes rows and multiplies by the base a tile at a time.
+                    let (be, config) = (Simd::with(kernels, 2), Config::default());
+                    let be = Checked::new(be);
+                    adapter_on(&be, &Scalar, &DoraMethod, &config, AtInit::EqualsBase);
                 }
             }
 

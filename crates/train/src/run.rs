@@ -19,8 +19,8 @@ use crate::rss::{Watch, storage_read};
 use crate::samples;
 use crate::thin::Thinned;
 use crate::{
-    DataReport, Evaluation, Event, Phase, PlanReport, Settings, StepReport, Summary, TrainError,
-    Trainer, memory_now, save_adapter,
+    DataReport, Evaluation, Event, Phase, PlanReport, Settings, SettingsError, StepReport, Summary,
+    TrainError, Trainer, memory_now, save_adapter,
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.
@@ -96,6 +96,7 @@ pub fn finetune_until(
     if let (Some(neighbours), Some(union)) = (&neighbours, &report.union) {
         trainer.set_neighbours(neighbours, union.words_max, &mut ledger)?;
     }
+    check_ratio(settings, trainer.set_lora_plus(settings.lora_plus_ratio))?;
     let room = report.streamed_bytes;
     let streams = room.is_some_and(|room| trainer.stream_weights(job.parts.clone(), room));
     match &job.init_adapter {
@@ -147,6 +148,16 @@ pub fn finetune_until(
     }
     on_event(&Event::Done(Box::new(summary.clone())));
     Ok(summary)
+}
+
+/// Whether there is something for LoRA+ to speed up, where it is asked for.
+fn check_ratio(settings: &Settings, found: bool) -> Result<(), SettingsError> {
+    let ratio = settings.lora_plus_ratio;
+    if found || ratio == 1.0 {
+        return Ok(());
+    }
+    let (field, expected) = ("lora-plus-ratio", "1 with a method that trains no `lora_B.weight`");
+    Err(SettingsError::BadValue { field, found: ratio.to_string(), expected })
 }
 
 /// The settings with nothing left to choose.

@@ -55,6 +55,8 @@ pub struct Settings {
     pub packing: bool,
     /// Highest learning rate.
     pub lr: f64,
+    /// What the second factor of low-rank updates learns faster by than all else (LoRA+).
+    pub lora_plus_ratio: f64,
     /// `constant`, `linear` or `cosine`.
     pub lr_scheduler: String,
     /// Updates over which the learning rate rises; 3 % of all when not given.
@@ -159,6 +161,7 @@ impl Default for Settings {
             max_seq_len: 512,
             packing: false,
             lr: 2e-4,
+            lora_plus_ratio: 1.0,
             lr_scheduler: "cosine".into(),
             warmup_steps: None,
             optimizer: "adamw8bit".into(),
@@ -314,6 +317,10 @@ impl Settings {
                 return bad(field, value.to_string(), non_negative);
             }
         }
+        if !self.lora_plus_ratio.is_finite() || self.lora_plus_ratio <= 0.0 {
+            let found = self.lora_plus_ratio.to_string();
+            return bad("lora-plus-ratio", found, "a finite number above 0");
+        }
         if !(0.0..1.0).contains(&self.val_split) {
             return bad("val-split", self.val_split.to_string(), "a share from 0 to below 1");
         }
@@ -440,6 +447,8 @@ mod tests {
         assert_eq!(field(Settings { batch_size: 0, ..base() }), Some("batch-size"));
         assert_eq!(field(Settings { grad_accum: usize::MAX, ..base() }), Some("grad-accum"));
         assert_eq!(field(Settings { lr: f64::NAN, ..base() }), Some("lr"));
+        let ratio = |lora_plus_ratio| field(Settings { lora_plus_ratio, ..base() });
+        assert_eq!((ratio(16.0), ratio(0.0)), (None, Some("lora-plus-ratio")));
         assert_eq!(field(Settings { val_split: 1.0, ..base() }), Some("val-split"));
         assert_eq!(field(Settings { lr_scheduler: "step".into(), ..base() }), Some("lr-scheduler"));
     }

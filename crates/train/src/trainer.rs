@@ -2,6 +2,7 @@
 
 mod drawn;
 mod mezo;
+mod rates;
 mod update;
 
 use std::ops::Range;
@@ -15,6 +16,7 @@ use lowtide_optim::Optimizer;
 use lowtide_tape::{Executor, LossSum};
 
 use self::drawn::Drawn;
+use self::rates::Rates;
 use crate::checkpoint_file::ScratchCheckpoints;
 use crate::init::initialise;
 use crate::softmax::{Neighbours, Union};
@@ -43,6 +45,7 @@ pub struct Trainer<'p, 'w> {
     held: Held,
     batch: BatchBuffers,
     tensor_lens: Vec<usize>,
+    rates: Rates,
     /// Where each segment's parameters lie.
     ranges: Vec<Range<usize>>,
     /// Of each segment: where its tensors are in `tensor_lens`, and its state in the slab.
@@ -103,6 +106,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
             held,
             batch,
             tensor_lens,
+            rates: Rates::default(),
             ranges,
             segments,
             apply_and_free,
@@ -221,6 +225,14 @@ impl<'p, 'w> Trainer<'p, 'w> {
     pub fn values_mut(&mut self) -> SiteValues<'_> {
         let Self { held, executor, .. } = self;
         SiteValues { params: held.params.get_mut(), fixed: executor.fixed_mut() }
+    }
+
+    /// Lets the second factors of low-rank updates, `lora_B`, learn with `ratio` times the learning
+    /// rate of all other tensors (LoRA+). `false` where the method trains none; then nothing has
+    /// changed.
+    pub fn set_lora_plus(&mut self, ratio: f64) -> bool {
+        let rates = Rates::lora_plus(&self.model.sites, ratio);
+        rates.map(|rates| self.rates = rates).is_some()
     }
 
     /// Lets the adapter start as its method wants it to.

@@ -127,6 +127,10 @@ struct TrainingFlags {
     #[arg(long, alias = "learning-rate", value_name = "X")]
     #[arg(allow_negative_numbers = true)]
     lr: Option<f64>,
+    /// How much faster the second factor of a low-rank update, B, learns (LoRA+) [default: 1]
+    #[arg(long, value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
+    lora_plus_ratio: Option<f64>,
     /// How the learning rate falls [default: cosine]
     #[arg(long, value_name = "NAME")]
     #[arg(value_parser = PossibleValuesParser::new(ScheduleKind::ALL.map(ScheduleKind::name)))]
@@ -268,6 +272,7 @@ impl RunFlags {
         set(&mut s.micro_batch, &training.micro_batch);
         set(&mut s.max_seq_len, &training.max_seq_len);
         set(&mut s.lr, &training.lr);
+        set(&mut s.lora_plus_ratio, &training.lora_plus_ratio);
         set(&mut s.lr_scheduler, &training.lr_scheduler);
         set_option(&mut s.warmup_steps, &training.warmup_steps);
         set(&mut s.optimizer, &training.optimizer);

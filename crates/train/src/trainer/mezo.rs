@@ -93,8 +93,9 @@ impl Trainer<'_, '_> {
             for (range, (tensors, words)) in self.ranges.iter().zip(&self.segments) {
                 let g: &mut [f32] = &mut room[..range.len()];
                 noise.each(range.start, range.len(), |i, z| g[i] = slope * z);
-                let (lens, p) = (&self.tensor_lens[tensors.clone()], &mut params[range.clone()]);
-                self.optimizer.update(self.be, lens, p, g, &mut state[words.clone()], &hyper);
+                let (p, state) = (&mut params[range.clone()], &mut state[words.clone()]);
+                let by = (self.optimizer, self.be);
+                self.rates.update(by, (tensors.clone(), &self.tensor_lens), p, g, state, &hyper);
             }
         }
         Ok(Update { sum, tokens, grad_norm, non_finite: usize::from(!finite) })

@@ -8,6 +8,7 @@ use lowtide_optim::{Optimizer, StepHyper, clip_factor};
 use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum};
 
 use super::drawn::Drawn;
+use super::rates::Rates;
 use super::{Trainer, Update};
 use crate::softmax::Union;
 use crate::{BatchBuffers, Clip, Gradient, TrainError};
@@ -82,6 +83,7 @@ impl Trainer<'_, '_> {
             let mut blocks = Blocks {
                 be: self.be,
                 optimizer: self.optimizer,
+                rates: &self.rates,
                 lens: &self.tensor_lens,
                 segments: &self.segments,
                 state: self.held.state.get_mut(),
@@ -128,6 +130,7 @@ impl Trainer<'_, '_> {
         let mut blocks = Blocks {
             be,
             optimizer: self.optimizer,
+            rates: &self.rates,
             lens: &self.tensor_lens,
             segments: &self.segments,
             state: self.held.state.get_mut(),
@@ -200,6 +203,7 @@ fn block_norm(clip: Clip, ranges: &[Range<usize>]) -> Option<f64> {
 struct Blocks<'a> {
     be: &'a dyn Backend<f32>,
     optimizer: &'a dyn Optimizer,
+    rates: &'a Rates,
     lens: &'a [usize],
     segments: &'a [(Range<usize>, Range<usize>)],
     state: &'a mut [f32],
@@ -215,8 +219,9 @@ impl Blocks<'_> {
         let step = self.drawn.map_or(hyper.step, |drawn| drawn.update_of(segment));
         let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, step, ..hyper };
         let (tensors, words) = &self.segments[segment];
-        let (lens, state) = (&self.lens[tensors.clone()], &mut self.state[words.clone()]);
-        self.optimizer.update(self.be, lens, p, g, state, &hyper);
+        let state = &mut self.state[words.clone()];
+        let by = (self.optimizer, self.be);
+        self.rates.update(by, (tensors.clone(), self.lens), p, g, state, &hyper);
     }
 }
 

@@ -10,6 +10,7 @@ mod evaluating;
 mod families;
 mod folders;
 mod gguf_and_hf;
+mod methods;
 mod micro_batch;
 mod mlock;
 mod packing;

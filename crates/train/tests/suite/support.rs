@@ -114,6 +114,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) policy: Policy,
     pub(crate) store: Store,
     pub(crate) tile: Option<NonZeroUsize>,
+    pub(crate) method: &'s str,
+    pub(crate) options: &'s [(&'s str, &'s str)],
     pub(crate) rank: usize,
     pub(crate) dropout: f64,
     pub(crate) targets: &'s str,
@@ -140,6 +142,8 @@ impl<'s> Setup<'s> {
             policy: Policy::Block,
             store: Store::F32,
             tile: None,
+            method: "lora",
+            options: &[],
             rank: 4,
             dropout: 0.0,
             targets: "all-linear",
@@ -155,12 +159,15 @@ impl<'s> Setup<'s> {
 
     pub(crate) fn config(&self) -> Config {
         let alpha = 2.0 * self.rank as f64;
-        Config { rank: self.rank, alpha, dropout: self.dropout, ..Config::default() }
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let options = self.options.iter().map(owned).collect();
+        let (rank, dropout) = (self.rank, self.dropout);
+        Config { rank, alpha, dropout, options, ..Config::default() }
     }
 
     pub(crate) fn model<'b>(&self, base: &'b OpenBase) -> Model<'b, f32> {
         let methods = registry();
-        let method = methods.get("lora").unwrap();
+        let method = methods.get(self.method).unwrap();
         let (config, targets): (_, TargetModules) = (self.config(), self.targets.parse().unwrap());
         let layers: Layers = self.layers.parse().unwrap();
         let adaptation = Adaptation {

@@ -129,6 +129,7 @@ fn names_of_other_trainers_are_understood() {
     let more = settings(&["--output-dir=o", "--fine-tune-type=lora", "--lora-r=4"]);
     assert_eq!((more.output, more.rank), ("o".into(), 4));
     assert_eq!(settings(&["--max-seq-length=64"]).max_seq_len, 64);
+    assert_eq!(settings(&["--lora-plus-ratio=16"]).lora_plus_ratio, 16.0);
 }
 
 #[test]
