@@ -7,8 +7,8 @@ use std::path::Path;
 
 use half::bf16;
 use lowtide_formats::peft::{
-    AdapterError, AdapterFiles, AdapterTensor, CONFIG_FILE, LoraConfig, TargetModules,
-    WEIGHTS_FILE, parse_lora_config, tensor_name, write,
+    AdapterError, AdapterFiles, AdapterTensor, CONFIG_FILE, LoraConfig, MethodConfig,
+    TargetModules, WEIGHTS_FILE, parse_lora_config, tensor_name, write,
 };
 use lowtide_formats::safe::{Outgoing, PermutedRows, SafeFile, Values};
 use lowtide_formats::{DocumentError, Error, gguf::Gguf, rows, safe};
@@ -421,4 +421,44 @@ fn other_methods_share_the_layout() {
         panic!("{error}")
     };
     assert_eq!(key, "peft_type");
+}
+
+#[test]
+fn ia3_is_read_and_written_as_peft_has_it() {
+    let theirs = AdapterFiles::open(&golden("llama_tied/ia3")).unwrap();
+    let (config, modules) = theirs.method().unwrap();
+    assert_eq!((config.peft_type.as_str(), modules.len()), ("IA3", 6));
+    assert!(modules.contains("model.layers.1.mlp.down_proj"));
+    assert_eq!(config.options["feedforward_modules"], "down_proj");
+    let ours = config.to_document(&["k_proj", "v_proj", "down_proj"]);
+    for (key, value) in &ours {
+        assert_eq!(Some(value), theirs.config().get(key), "{key}");
+    }
+    let without = config.to_document(&["k_proj"]);
+    assert_eq!(without["feedforward_modules"], json!([]));
+    let read = MethodConfig::from_document(&without).unwrap();
+    assert_eq!(read.options["feedforward_modules"], "none");
+    assert_eq!(MethodConfig::from_document(&ours).unwrap(), config);
+}
+
+#[test]
+fn methods_that_peft_has_not_keep_their_settings() {
+    let document = |value: Value| value.as_object().unwrap().clone();
+    let told = document(json!({
+        "peft_type": "LARS", "r": 4, "alpha": 16, "dropout": 0.1, "rank_pattern": {"q_proj": 2},
+        "target_modules": ["q_proj", "v_proj"], "options": {"pool": "chunk", "chunk": "32"},
+        "base_model_name_or_path": "base", "inference_mode": true, "task_type": "CAUSAL_LM",
+    }));
+    let config = MethodConfig::from_document(&told).unwrap();
+    assert_eq!((config.r, config.dropout, config.options["chunk"].as_str()), (4, 0.1, "32"));
+    assert_eq!(config.to_document(&[]), told);
+    let refused = |field: &str, value: Value| {
+        let mut changed = told.clone();
+        changed.insert(field.into(), value);
+        MethodConfig::from_document(&changed).unwrap_err().to_string()
+    };
+    assert!(refused("r", json!(0)).contains("`r`"));
+    assert!(refused("dropout", json!(1)).contains("`dropout`"));
+    assert!(refused("options", json!({"chunk": 32})).contains("`options.chunk`"));
+    assert!(refused("modules_to_save", json!(["lm_head"])).contains("`modules_to_save`"));
 }

@@ -20,7 +20,7 @@ pub(crate) fn scaled<F: Float>(x: Mat<'_, F>, l: &[F], mut out: MatMut<'_, F>) {
 pub(crate) fn scale<F: Float>(mut x: MatMut<'_, F>, l: &[F]) {
     for t in 0..x.rows() {
         for (x, &l) in x.row_mut(t).iter_mut().zip(l) {
-            *x = *x * held_off(l);
+            *x *= held_off(l);
         }
     }
 }

@@ -173,7 +173,7 @@ impl<F: Float> Adapter<F> for Ia3 {
             Scales::Inputs => scale(out, p),
             Scales::Outputs => {
                 for (at, &l) in p[rows].iter().enumerate() {
-                    out.row_mut(at).iter_mut().for_each(|w| *w = *w * held_off(l));
+                    out.row_mut(at).iter_mut().for_each(|w| *w *= held_off(l));
                 }
             }
         }

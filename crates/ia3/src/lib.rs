@@ -7,9 +7,9 @@
 //! Paper: Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than
 //! In-Context Learning" (2022).
 //!
-//! Backward asks for nothing beyond what the block has. The gradient of an output's scale is `Σ g y0`
-//! with the unscaled output `y0`; it is computed as `Σ g y / l`, from the output that the block
-//! reads on with. So that this division is exact for what was computed, a scale within
+//! Backward asks for nothing beyond what the block has. The gradient of an output's scale is
+//! `Σ g y0` with the unscaled output `y0`; it is computed as `Σ g y / l`, from the output that the
+//! block reads on with. So that this division is exact for what was computed, a scale within
 //! [`SMALLEST`] of zero counts as that far from zero, in both directions and when merged.
 //!
 //! ```

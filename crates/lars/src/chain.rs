@@ -160,7 +160,7 @@ impl<'s, F: Float> Chain<'s, F> {
         let [dh3, dh2, dh1, dn] = &mut self.grads;
         be.matmul(F::ONE, row(g), w.b, F::ZERO, row_mut(dh3), rest);
         *grads.alpha += dot(dh3, self.h3);
-        dh3.iter_mut().for_each(|d| *d = *d * w.alpha);
+        dh3.iter_mut().for_each(|d| *d *= w.alpha);
         outer(w.alpha, g, self.h3, grads.b.rb(), rest);
 
         let [ones, d_act] = &mut self.wide;
@@ -182,7 +182,7 @@ impl<'s, F: Float> Chain<'s, F> {
         let e = dh3;
         be.matmul(F::ONE, row(dh1), w.m.t(), F::ZERO, row_mut(e), rest);
         for (e, &gate) in e.iter_mut().zip(self.gate.iter()) {
-            *e = *e * gate * (F::ONE - gate);
+            *e *= gate * (F::ONE - gate);
         }
         let [px, nh] = &self.gate_in;
         *grads.tau1 += dot(e, px);
@@ -195,7 +195,7 @@ impl<'s, F: Float> Chain<'s, F> {
         add(dn, grads.shift);
         let products = grads.norm.iter_mut().zip(dn.iter().zip(self.unit.iter()));
         products.for_each(|(sum, (&dn, &unit))| *sum += dn * unit);
-        dn.iter_mut().zip(w.norm).for_each(|(dn, &norm)| *dn = *dn * norm);
+        dn.iter_mut().zip(w.norm).for_each(|(dn, &norm)| *dn *= norm);
         let dh = dn;
         norm_vjp(self.unit, self.rstd, dh);
         outer(F::ONE, dh, p, grads.a.rb(), rest);
@@ -208,11 +208,11 @@ impl<'s, F: Float> Chain<'s, F> {
         let mut sum = F::ZERO;
         self.unit.iter().for_each(|&h| sum += h);
         let mean = sum / count;
-        self.unit.iter_mut().for_each(|h| *h = *h - mean);
+        self.unit.iter_mut().for_each(|h| *h -= mean);
         let variance = dot(self.unit, self.unit) / count;
         self.rstd = F::ONE / (variance + F::from_f64(EPS)).sqrt();
         for (c, unit) in self.unit.iter_mut().enumerate() {
-            *unit = *unit * self.rstd;
+            *unit *= self.rstd;
             self.n[c] = *unit * w.norm[c] + w.shift[c];
         }
     }

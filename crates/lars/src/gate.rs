@@ -223,7 +223,7 @@ impl<F: Float> Adapter<F> for Gate {
             add_product(dq.as_ref(), q.as_ref(), &mut d_alpha[0]);
             // The factor enters with these, so that the sums over rows carry none.
             for t in 0..x.rows() {
-                dq.row_mut(t).iter_mut().for_each(|d| *d = *d * w.alpha);
+                dq.row_mut(t).iter_mut().for_each(|d| *d *= w.alpha);
             }
             let dv = MatMut::new(dv, w.v.rows(), w.v.cols());
             be.matmul(F::ONE, dq.as_ref().t(), low.as_ref(), F::ONE, dv, rest);

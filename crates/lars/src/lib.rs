@@ -10,14 +10,15 @@
 //! y  = x Wᵀ + b + α h3 Bᵀ
 //! ```
 //!
-//! Backward needs `p` and the column sums of the gradient: it reads neither the input nor the output
-//! of the linear, and the pooled sum and the added bias are the only work on rows. `B` starts at
-//! zero, so training starts from the base's own output.
+//! Backward needs `p` and the column sums of the gradient. It reads neither the input nor the
+//! output of the linear; the pooled sum and the added bias are the only work on rows. `B` starts
+//! at zero, so training starts from the base's own output.
 //!
-//! What is pooled is a [`Pool`]. As published it is the mean over all rows plus the last one, which
-//! shows every token those after it; [`Pool::Prompt`] pools the prompt alone, so that what is
-//! learned can be used to generate: the bias is made once, from the prompt, and kept while decoding.
-//! [`Gate`] is an earlier method of the same name: a gate for blocks of the input, token by token.
+//! What is pooled is a [`Pool`]. As published it is the mean over all rows plus the last one,
+//! which shows every token those after it. [`Pool::Prompt`] pools the prompt alone, so that what
+//! is learned can be used to generate: the bias is made once, from the prompt, and kept while
+//! decoding. [`Gate`] is an earlier method of the same name: a gate for blocks of the input, token
+//! by token.
 //!
 //! Paper: Tenison et al., "LARS: Low-memory Activation-Rank Subspace" (2026). GELU is its tanh
 //! approximation. The paper drops a tenth of `h1`; here that is

@@ -94,7 +94,7 @@ pub(crate) fn mean_and_last_vjp<F: Float>(
     let count = dx.rows();
     be.add_bias(dp, dx.rb().rows_range(count - 1..count));
     let share = F::from_f64(1.0 / count as f64);
-    dp.iter_mut().for_each(|d| *d = *d * share);
+    dp.iter_mut().for_each(|d| *d *= share);
     be.add_bias(dp, dx);
 }
 
@@ -130,7 +130,7 @@ fn soften<F: Float>(
         *weight = (*weight - largest).exp();
         sum += *weight;
     }
-    weights.iter_mut().for_each(|weight| *weight = *weight / sum);
+    weights.iter_mut().for_each(|weight| *weight /= sum);
 }
 
 /// The way back of [`attend`]: `dv +=` and `dx +=`, given `p` and its gradient.

@@ -136,24 +136,24 @@ impl Pooled {
         &self,
         cx: &Cx<'_, F>,
         (x, y): (Mat<'_, F>, MatMut<'_, F>),
-        state: State<'_, F>,
+        State { values, made_from }: State<'_, F>,
         mut room: Room<'_, F>,
     ) {
         let (be, past) = (cx.be, cx.rows.past);
         let w = Weights::cut(self.widths, cx.p);
         if let Pool::Chunk(len) = self.pool {
-            self.decode_chunks(cx, &w, len, (x, y), state.values, room);
-            *state.made_from = past + x.rows();
+            self.decode_chunks(cx, &w, len, (x, y), values, room);
+            *made_from = past + x.rows();
             return;
         }
         if past == 0 && x.rows() > 0 {
             self.gather(be, &w, x, &mut room);
             let Room { chain, p, rest, .. } = &mut room;
             chain.forward(be, &w, p, None, 0, rest);
-            chain.bias(be, &w, state.values, rest);
-            *state.made_from = x.rows();
+            chain.bias(be, &w, values, rest);
+            *made_from = x.rows();
         }
-        be.add_bias(state.values, y);
+        be.add_bias(values, y);
     }
 
     /// Chunk by chunk: the state holds the sum over the rows of the last one, and the bias.
