@@ -54,7 +54,7 @@ pub use precision::Precision;
 pub use prepare::{Prepared, PreparedData};
 pub use room::{BudgetSource, GroupLimit};
 pub use rss::{Memory, Watch, memory_now};
-pub use run::{finetune, finetune_until, plan};
+pub use run::{finetune, finetune_until, finetune_with, plan};
 pub use settings::{BudgetError, PatternTable, Settings, SettingsError, check_window, parse_bytes};
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use streaming::StreamWeights;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use lowtide_adapter::Registry;
 use lowtide_backend::Backend;
 use lowtide_data::order::permutation;
 use lowtide_formats::atomic;
@@ -32,8 +33,8 @@ pub fn plan(
     be: &dyn Backend<f32>,
     threads: usize,
 ) -> Result<(DataReport, PlanReport), TrainError> {
-    let job = Job::open(settings, be)?;
     let methods = registry();
+    let job = Job::open(settings, &methods, be)?;
     let model = job.build(&methods)?;
     let neighbours = job.neighbours(&model, be, &mut |_, _| ())?;
     let planned = job.plan(&model, be, threads, neighbours.as_ref())?;
@@ -68,11 +69,26 @@ pub fn finetune_until(
     on_event: &mut dyn FnMut(&Event),
     stop: &AtomicBool,
 ) -> Result<Summary, TrainError> {
+    finetune_with(&registry(), settings, be, threads, on_event, stop)
+}
+
+/// As [`finetune_until`], where `settings.method` is a name among `methods`: the place for methods
+/// that do not come with Lowtide, beside [`registry`] or instead of it.
+///
+/// # Errors
+/// As [`finetune`].
+pub fn finetune_with(
+    methods: &Registry<f32>,
+    settings: &Settings,
+    be: &dyn Backend<f32>,
+    threads: usize,
+    on_event: &mut dyn FnMut(&Event),
+    stop: &AtomicBool,
+) -> Result<Summary, TrainError> {
     let watch = Watch::start();
-    let job = Job::open(settings, be)?;
+    let job = Job::open(settings, methods, be)?;
     on_event(&Event::Data(job.data.report.clone()));
-    let methods = registry();
-    let model = job.build(&methods)?;
+    let model = job.build(methods)?;
     let neighbours = job.neighbours(&model, be, &mut |done, total| {
         on_event(&Event::Progress { phase: Phase::Neighbours, done, total });
     })?;
@@ -189,6 +205,7 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
         compute: plan.compute.to_owned(),
         ..settings.clone()
     };
+    resolved.method_option.clone_from(&job.config.options);
     resolved.set_patterns(&job.patterns);
     resolved
 }
@@ -413,7 +430,8 @@ impl Run<'_> {
         }
         let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
         let told = (&job.config, &job.patterns);
-        save_adapter(output, job.base.name(), hyper, sites, told, trainer.params())?;
+        let values = (trainer.params(), trainer.fixed());
+        save_adapter(output, job.base.name(), hyper, sites, told, values)?;
         let config = self.resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;

@@ -13,6 +13,9 @@ use crate::json::{Object, required, shown_value};
 
 /// What PEFT calls VeRA's options, which are fields of their own there.
 const VERA_OPTIONS: [&str; 2] = ["projection_prng_key", "d_initial"];
+/// The option that says how an adapter of the LoRA family is coded. PEFT does not know it, and reads
+/// past it.
+pub const QUANTIZE: &str = "quantize";
 /// IA3's name in PEFT.
 const IA3: &str = "IA3";
 /// The option of IA3 that is a field of its own.
@@ -142,7 +145,7 @@ impl MethodConfig {
         let option = |name: &str| self.options.get(name);
         let key: u64 = option(VERA_OPTIONS[0]).and_then(|v| v.parse().ok()).unwrap_or(0);
         let start: f64 = option(VERA_OPTIONS[1]).and_then(|v| v.parse().ok()).unwrap_or(0.1);
-        vec![
+        let mut fields = vec![
             ("bias", Value::from("none")),
             (VERA_OPTIONS[1], Value::from(start)),
             ("fan_in_fan_out", Value::from(false)),
@@ -152,7 +155,9 @@ impl MethodConfig {
             ("r", Value::from(self.r)),
             ("save_projection", Value::from(false)),
             ("vera_dropout", Value::from(self.dropout)),
-        ]
+        ];
+        fields.extend(option(QUANTIZE).map(|codes| (QUANTIZE, Value::from(codes.as_str()))));
+        fields
     }
 
     /// Of methods that PEFT has not.
@@ -184,6 +189,9 @@ fn projections(config: Object<'_>) -> Result<BTreeMap<String, String>, DocumentE
     }
     if let Some(number) = config.f64(start)? {
         options.insert(start.to_owned(), number.to_string());
+    }
+    if let Some(codes) = config.str(QUANTIZE)? {
+        options.insert(QUANTIZE.to_owned(), codes.to_owned());
     }
     Ok(options)
 }

@@ -21,7 +21,7 @@ pub use lora::{
     DOWN as LORA_DOWN, LoraConfig, LoraPair, TargetModules, UP as LORA_UP, parse_lora_config,
 };
 
-pub use method::MethodConfig;
+pub use method::{MethodConfig, QUANTIZE};
 pub use variant::{LoraVariant, MAGNITUDE as LORA_MAGNITUDE};
 
 use crate::atomic::FileSet;
