@@ -281,10 +281,8 @@ fn patterns(
 ) -> Result<SitePatterns, RuntimeError> {
     let ranks = ranks.iter().map(|(key, rank)| (key.as_str(), *rank));
     let alphas = alphas.iter().map(|(key, alpha)| (key.as_str(), *alpha));
-    SitePatterns::new(ranks, alphas).map_err(|error| RuntimeError::Adapter {
-        path: dir.to_owned(),
-        reason: error.to_string(),
-    })
+    SitePatterns::new(ranks, alphas)
+        .map_err(|error| RuntimeError::Adapter { path: dir.to_owned(), reason: error.to_string() })
 }
 
 /// Fills the tensors of `sites` from an adapter folder or file.

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use lowtide_adapter::Registry;
+use lowtide_adapter::{Registry, SiteInfo};
 use lowtide_backend as backend;
 use lowtide_bottleneck::BottleneckMethod;
-use lowtide_formats::{self as formats, Base};
+use lowtide_formats::{self as formats, Base, rows};
 use lowtide_ia3::Ia3Method;
 use lowtide_lars::LarsMethod;
 use lowtide_lora::{
-    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraMethod,
+    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, Vera, VeraInOrder, VeraMethod,
 };
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
@@ -97,6 +97,20 @@ impl OpenBase {
         &self,
         adaptation: Option<Adaptation<'_, F>>,
     ) -> Result<Model<'_, F>, RuntimeError> {
+        let hyper = self.base.hyper();
+        let order = |site: &SiteInfo| -> Option<Vec<usize>> {
+            let heads = hyper.permuted_heads(&site.name)?;
+            let row = |row| rows::gguf_row_to_hf_row(row, heads, hyper.head_dim);
+            Some((0..site.out_features).map(row).collect())
+        };
+        let vera = VeraInOrder { order: &order };
+        // Of all methods only VeRA has frozen rows that are in no file and follow the outputs.
+        let adaptation = match adaptation {
+            Some(given) if given.method.kind() == Vera::<F>::KIND => {
+                Some(Adaptation { method: &vera, ..given })
+            }
+            other => other,
+        };
         build(&self.config, &FileWeights(&self.base), adaptation)
             .map_err(|error| RuntimeError::model(self.base.path(), error))
     }

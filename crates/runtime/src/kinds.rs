@@ -33,7 +33,10 @@ pub fn lora_config(kind: &str, config: &Config) -> Option<LoraConfig> {
         lora_dropout: config.dropout,
         use_rslora: config.use_rslora || kind == "rslora",
         variant,
-        extra: coded.map(|codes| (QUANTIZE.to_owned(), codes.as_str().into())).into_iter().collect(),
+        extra: coded
+            .map(|codes| (QUANTIZE.to_owned(), codes.as_str().into()))
+            .into_iter()
+            .collect(),
         ..LoraConfig::default()
     })
 }

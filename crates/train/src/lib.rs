@@ -42,7 +42,7 @@ pub use adapter_io::save_adapter;
 pub use batch::BatchBuffers;
 pub use clipping::Clip;
 pub use error::TrainError;
-pub use evaluate::{EvalSettings, Evaluation, evaluate, evaluate_telling};
+pub use evaluate::{EvalSettings, Evaluation, evaluate, evaluate_telling, evaluate_with};
 pub use gradient::Gradient;
 pub use init::initialise;
 pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};

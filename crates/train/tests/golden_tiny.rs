@@ -98,19 +98,6 @@ fn data_file(dir: &Path, golden: &serde_json::Value) -> PathBuf {
     path
 }
 
-/// Sets parameters from tensors that are named as PEFT names them.
-fn fill(sites: &[Site], tensors: &lowtide_testkit::golden::Arrays, params: &mut [f32]) {
-    for site in sites {
-        let mut rest = &mut params[site.range.clone()];
-        for spec in &site.params {
-            let (into, after) = rest.split_at_mut(spec.len());
-            rest = after;
-            let name = format!("base_model.model.{}.{}", site.info.name, spec.name);
-            into.copy_from_slice(&tensors[&name].data);
-        }
-    }
-}
-
 /// Gradients are stored as PEFT names tensors.
 fn check_tensors(
     what: &str,
@@ -155,7 +142,13 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     let config = Config { rank, alpha: 8.0, use_rslora, options, ..Config::default() };
     let (method, layers) = (methods.get(case.method).unwrap(), Layers::All);
     let targets: TargetModules = method.default_targets().parse().unwrap();
-    let adaptation = Adaptation { patterns: &SitePatterns::NONE, method, config: &config, targets: &targets, layers: &layers };
+    let adaptation = Adaptation {
+        patterns: &SitePatterns::NONE,
+        method,
+        config: &config,
+        targets: &targets,
+        layers: &layers,
+    };
     let model = base.build(Some(adaptation)).unwrap();
     let limits = Limits { tokens: 48, sequences: 2, labelled: 40 };
     let (apply_and_free, gradient) = (false, Gradient::Backprop);
@@ -178,12 +171,7 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     }
 
     let start = case.dir().join(case.start);
-    if case.method == "lora" {
-        load_adapter(&start, base.file().hyper(), &model.sites, trainer.params_mut()).unwrap();
-    } else {
-        let tensors = load_safetensors(&start.join("adapter_model.safetensors"));
-        fill(&model.sites, &tensors, trainer.params_mut());
-    }
+    load_adapter(&start, base.file().hyper(), &model.sites, trainer.values_mut()).unwrap();
     if case.complete {
         check_logits(case, &mut trainer, &golden, &format!("{}/logits.safetensors", case.case));
     }

@@ -75,9 +75,8 @@ impl MethodConfig {
         let positive = |value: &Value| value.as_f64().filter(|v| *v > 0.0 && v.is_finite());
         let alphas = "a finite number above 0";
         let alpha = match config.get("alpha") {
-            Some(value) => positive(value).ok_or_else(|| {
-                DocumentError::out_of_range("alpha", shown_value(value), alphas)
-            })?,
+            Some(value) => positive(value)
+                .ok_or_else(|| DocumentError::out_of_range("alpha", shown_value(value), alphas))?,
             None => 16.0,
         };
         let dropped = if peft_type == VERA { "vera_dropout" } else { "dropout" };

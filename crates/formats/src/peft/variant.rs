@@ -80,9 +80,8 @@ impl LoraVariant {
 /// `..._config`.
 pub(super) fn refuse_unknown(config: Object<'_>) -> Result<(), DocumentError> {
     let known = ["use_rslora", USE_DORA, USE_QALORA];
-    let unknown = |key: &str| {
-        key.starts_with("use_") && !known.contains(&key) || key.ends_with("_config")
-    };
+    let unknown =
+        |key: &str| key.starts_with("use_") && !known.contains(&key) || key.ends_with("_config");
     match config.fields().find(|(key, value)| unknown(key) && is_on(value)) {
         Some((key, value)) => Err(DocumentError::unsupported(key, shown_value(value), "none")),
         None => Ok(()),
