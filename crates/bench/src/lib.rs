@@ -54,8 +54,8 @@ pub use error::BenchError;
 pub use page::page;
 pub use peers::{Figure, Peer, PeersError, beside, parse_peers, read_peers};
 pub use report::{
-    About, GradientRow, Machine, Measured, MemoryRow, PaperRow, PaperRun, Report, Row, SCHEMA,
-    TradeoffRow, check_writable, write,
+    About, GradientRow, Machine, Measured, MemoryRow, MethodRow, PaperRow, PaperRun, Report, Row,
+    SCHEMA, TaskRow, TradeoffRow, check_writable, write,
 };
 pub use stand::Stand;
 pub use stats::Spread;

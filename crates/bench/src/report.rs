@@ -39,6 +39,12 @@ pub struct Report {
     /// What short runs held and learned, with one lever moved at a time.
     #[serde(default)]
     pub tradeoff: Vec<TradeoffRow>,
+    /// Adapter methods beside each other.
+    #[serde(default)]
+    pub methods: Vec<MethodRow>,
+    /// What they make of small tasks.
+    #[serde(default)]
+    pub tasks: Vec<TaskRow>,
     /// What others reached.
     pub peers: Vec<Peer>,
 }
@@ -185,6 +191,48 @@ pub struct PaperRun {
     pub resident_bytes: Option<u64>,
     /// Seconds, with all that is touched for the first time.
     pub seconds: f64,
+}
+
+/// A method on the same examples as others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MethodRow {
+    /// The method, with what it was told.
+    pub name: String,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Numbers that were trained.
+    pub trainable_parameters: usize,
+    /// Size of the adapter's file of tensors.
+    pub adapter_bytes: u64,
+    /// Bytes planned where everything is kept for backward, as in the run.
+    pub store_bytes: u64,
+    /// Bytes of the leanest plan.
+    pub leanest_bytes: u64,
+    /// Held-out loss before training.
+    pub loss_before: Option<f64>,
+    /// Held-out loss after it.
+    pub loss_after: Option<f64>,
+    /// Tokens learned from.
+    pub tokens: u64,
+    /// Updates made.
+    pub updates: u64,
+    /// Median seconds of an update.
+    pub seconds: Option<f64>,
+}
+
+/// A method on a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskRow {
+    /// The task.
+    pub task: String,
+    /// The method, with what it was told.
+    pub method: String,
+    /// Updates made.
+    pub updates: u64,
+    /// Share of the tokens of answers that are right.
+    pub accuracy: f64,
+    /// Mean loss of these.
+    pub loss: f64,
 }
 
 /// A short run with one lever moved: what it held and what it learned.

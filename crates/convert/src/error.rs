@@ -109,6 +109,27 @@ pub enum ConvertError {
         /// Outputs and inputs in the base, if it has the module.
         expected: Option<Box<[usize]>>,
     },
+    /// A name that no linear of a block has.
+    #[error(
+        "{}: no linear is called `{target}`; names are such as q_proj or down_proj",
+        path.display()
+    )]
+    Targets {
+        /// The base.
+        path: PathBuf,
+        /// The name.
+        target: String,
+    },
+    /// A rank that a matrix cannot have.
+    #[error("a rank of {rank}, but `{tensor}` can have 1 to {most}")]
+    Rank {
+        /// The rank.
+        rank: usize,
+        /// The matrix, by its HF name.
+        tensor: String,
+        /// Its largest rank.
+        most: usize,
+    },
     /// A budget that holds not even one row.
     #[error(
         "the memory budget of {budget} bytes is too small: the vocabulary and one row of the \

@@ -9,6 +9,7 @@ use lowtide_memory::{Budget, ByCategory, Category, Charge, Ledger, OverBudget};
 
 use crate::changes::{ChangeReport, Changes, Unchanged};
 use crate::hf_out::{self, Beside, Shard};
+use crate::loftq::{self, Fit, LoftqSettings};
 use crate::plan::{Job, Target, jobs};
 use crate::report::{TypeReport, relative};
 use crate::rows::{Sums, Tiles};
@@ -71,6 +72,30 @@ pub fn convert_changed(
     changes: &mut dyn Changes,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<(Report, Vec<ChangeReport>), ConvertError> {
+    let (report, changed, _) = run(settings, changes, None, tell)?;
+    Ok((report, changed))
+}
+
+/// Converts a base while pairs are fitted to what packing loses, and writes them.
+pub(crate) fn convert_fitted<'a>(
+    settings: &Settings,
+    loftq: &'a LoftqSettings,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<(Report, Fit<'a>), ConvertError> {
+    let fit = Some(Fit::new(loftq));
+    let (report, _, fit) = run(settings, &mut Unchanged, fit.map(|fit| (fit, loftq)), tell)?;
+    Ok((report, fit.expect("the fit that was given")))
+}
+
+/// What is reported of a run, and what it was given to fit.
+type Done<'a> = (Report, Vec<ChangeReport>, Option<Fit<'a>>);
+
+fn run<'f>(
+    settings: &Settings,
+    changes: &mut dyn Changes,
+    fit: Option<(Fit<'f>, &'f LoftqSettings)>,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Done<'f>, ConvertError> {
     let target = if is_gguf(&settings.output) { Target::Gguf } else { Target::Hf };
     if let (Target::Hf, Some(kind)) = (target, settings.kind.filter(|kind| !kind.is_float())) {
         let path = settings.output.clone();
@@ -85,13 +110,21 @@ pub fn convert_changed(
         Target::Hf => Some(settings.kind.unwrap_or_else(|| smallest(&base))),
     };
     let jobs = jobs(&base, target, kind, &|tensor| changes.touches(tensor));
-    let mut run = Run::new(&base, &jobs, settings, kind, changes, tell);
+    let mut fit = match fit {
+        Some((fit, loftq)) => {
+            loftq::check(loftq, &base, &jobs)?;
+            Some(fit)
+        }
+        None => None,
+    };
+    let mut run = Run::new(&base, &jobs, settings, kind, changes, fit.as_mut(), tell);
     match target {
         Target::Gguf => run.gguf()?,
         Target::Hf => run.folder(kind.unwrap_or(Kind::F32))?,
     }
     let changed = std::mem::take(&mut run.changed);
-    Ok((run.report(), changed))
+    let report = run.report();
+    Ok((report, changed, fit))
 }
 
 /// The smallest float type that holds every matrix of the base as it is.
@@ -126,12 +159,13 @@ fn check_output(base: &Base, settings: &Settings) -> Result<(), ConvertError> {
     Err(ConvertError::Exists { path })
 }
 
-struct Run<'a> {
+struct Run<'a, 'f> {
     base: &'a Base,
     jobs: &'a [Job<'a>],
     settings: &'a Settings,
     kind: Option<Kind>,
     changes: &'a mut dyn Changes,
+    fit: Option<&'a mut Fit<'f>>,
     tell: &'a mut dyn FnMut(Event<'_>),
     ledger: Ledger,
     types: Vec<TypeReport>,
@@ -142,13 +176,14 @@ struct Run<'a> {
     notes: Vec<String>,
 }
 
-impl<'a> Run<'a> {
+impl<'a, 'f> Run<'a, 'f> {
     fn new(
         base: &'a Base,
         jobs: &'a [Job<'a>],
         settings: &'a Settings,
         kind: Option<Kind>,
         changes: &'a mut dyn Changes,
+        fit: Option<&'a mut Fit<'f>>,
         tell: &'a mut dyn FnMut(Event<'_>),
     ) -> Self {
         let total = jobs.iter().map(|job| job.source.len() as u64).sum();
@@ -160,6 +195,7 @@ impl<'a> Run<'a> {
             settings,
             kind,
             changes,
+            fit,
             tell,
             ledger,
             types,
@@ -179,12 +215,22 @@ impl<'a> Run<'a> {
         let mut bad = None;
         let jobs = self.jobs;
         let written = atomic::write_file(&self.settings.output, |out| {
-            gguf_out::write(&head, out, |write| self.weights(jobs, &mut tiles, write, &mut bad))
+            gguf_out::write(&head, out, |write| self.weights(jobs, &mut tiles, write, &mut bad))?;
+            self.pairs(&mut bad)
         });
         self.close(tiles, charge);
         self.answer(written, bad)?;
         self.bytes_after = size(&self.settings.output);
         Ok(())
+    }
+
+    /// Writes the pairs that were fitted, while the base has not taken its name yet.
+    fn pairs(&self, bad: &mut Option<ConvertError>) -> io::Result<()> {
+        let Some(fit) = &self.fit else { return Ok(()) };
+        fit.write(self.base.hyper()).map_err(|error| {
+            *bad = Some(error.into());
+            io::Error::other("an adapter that cannot be written")
+        })
     }
 
     fn folder(&mut self, kind: Kind) -> Result<(), ConvertError> {
@@ -259,20 +305,27 @@ impl<'a> Run<'a> {
     /// Charges documents of some size, and reserves tiles within what is left of the budget.
     fn reserve(&mut self, documents: u64) -> Result<(Charge, Tiles), ConvertError> {
         let budget = self.settings.memory_budget;
+        let fitting = self.fit.as_ref().map_or(0, |fit| fit.bytes(self.jobs));
         let fixed = documents + BUFFER_BYTES;
-        let needed = fixed + Tiles::bytes_min(self.jobs) as u64;
+        let needed = fixed + fitting + Tiles::bytes_min(self.jobs) as u64;
         let too_small = |_: OverBudget| ConvertError::Budget { budget, needed };
         if needed > budget {
             return Err(ConvertError::Budget { budget, needed });
         }
         let charge =
             self.ledger.charge(ByCategory::of(Category::Data, fixed)).map_err(too_small)?;
-        let left = usize::try_from(budget - fixed).unwrap_or(usize::MAX);
+        if let Some(fit) = &mut self.fit {
+            fit.reserve(self.jobs, &mut self.ledger)?;
+        }
+        let left = usize::try_from(budget - fixed - fitting).unwrap_or(usize::MAX);
         let tiles = Tiles::reserve(self.jobs, left, &mut self.ledger)?;
         Ok((charge, tiles))
     }
 
     fn close(&mut self, tiles: Tiles, charge: Charge) {
+        if let Some(fit) = &mut self.fit {
+            fit.release(&mut self.ledger);
+        }
         tiles.release(&mut self.ledger);
         self.ledger.release(charge);
     }
@@ -290,7 +343,11 @@ impl<'a> Run<'a> {
                 *done += values;
                 tell(Event { tensor: &job.name, done: *done, total });
             };
-            let sums = match tiles.run(job, self.changes, write, &mut advance)? {
+            let done = match self.fit.as_mut().filter(|fit| fit.takes(job)) {
+                Some(fit) => fit.run(job, write, &mut advance)?,
+                None => tiles.run(job, self.changes, write, &mut advance)?,
+            };
+            let sums = match done {
                 Ok(sums) => sums,
                 Err(row) => {
                     *bad = Some(ConvertError::NotFinite {
@@ -357,6 +414,6 @@ impl<'a> Run<'a> {
     }
 }
 
-fn size(path: &Path) -> u64 {
+pub(crate) fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |facts| facts.len())
 }

@@ -18,6 +18,8 @@
 //! much of each change the type that is written could hold. Merging an adapter is that, with the
 //! adapter's arithmetic in the hands of a crate above.
 //!
+//! [`loftq`] packs a base together with an adapter that makes up for a part of what packing loses.
+//!
 //! The crate knows files, never what a model computes.
 #![forbid(unsafe_code)]
 
@@ -28,6 +30,7 @@ mod gguf_out;
 mod hf_out;
 mod job;
 mod kind;
+mod loftq;
 mod plan;
 mod report;
 mod rows;
@@ -38,6 +41,7 @@ pub use changes::{ChangeReport, Changes, Kept};
 pub use error::ConvertError;
 pub use job::{Settings, convert, convert_changed};
 pub use kind::{Kind, KindError};
+pub use loftq::{LoftqReport, LoftqSettings, MatrixReport, loftq};
 pub use report::{Event, Report, TypeReport};
 
 /// Whether what is written under this name is a GGUF file.

@@ -226,7 +226,8 @@ fn encode(job: &Job<'_>, values: &[f32], packed: &mut [u8], read: &mut [f32]) ->
     sums
 }
 
-fn decode(job: &Job<'_>, row: usize, values: &mut [f32]) {
+/// A row of the source, in the order of the output.
+pub(crate) fn decode(job: &Job<'_>, row: usize, values: &mut [f32]) {
     let source = &job.source;
     match source.qmat() {
         Ok(matrix) => matrix.decode_row(job.order.source_row(row), values),

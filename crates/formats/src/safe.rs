@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use half::bf16;
+use half::{bf16, f16};
 use lowtide_quant::BlockFormat;
 use lowtide_quant::formats::{BF16, F16, F32};
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -236,8 +236,44 @@ pub enum Values<'a> {
     F32(&'a [f32]),
     /// Brain floats.
     Bf16(&'a [bf16]),
+    /// Floats that are rounded to 16 bits on the way.
+    Rounded(&'a [f32], Half),
     /// A tensor of another file, written as 32-bit floats; a row at least at a time.
     Stored(Tensor<'a>),
+}
+
+/// A type of 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Brain float: the exponents of F32.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
+impl Half {
+    /// The nearest value of the type, ties to even.
+    #[must_use]
+    pub fn round(self, value: f32) -> f32 {
+        match self {
+            Self::Bf16 => bf16::from_f32(value).to_f32(),
+            Self::F16 => f16::from_f32(value).to_f32(),
+        }
+    }
+
+    fn to_le_bytes(self, value: f32) -> [u8; 2] {
+        match self {
+            Self::Bf16 => bf16::from_f32(value).to_le_bytes(),
+            Self::F16 => f16::from_f32(value).to_le_bytes(),
+        }
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::Bf16 => Dtype::BF16,
+            Self::F16 => Dtype::F16,
+        }
+    }
 }
 
 /// The heads in which rows are permuted.
@@ -252,7 +288,7 @@ pub struct PermutedRows {
 impl Values<'_> {
     fn len(&self) -> usize {
         match self {
-            Self::F32(values) => values.len(),
+            Self::F32(values) | Self::Rounded(values, _) => values.len(),
             Self::Bf16(values) => values.len(),
             Self::Stored(tensor) => tensor.len(),
         }
@@ -262,6 +298,7 @@ impl Values<'_> {
         match self {
             Self::F32(_) | Self::Stored(_) => Dtype::F32,
             Self::Bf16(_) => Dtype::BF16,
+            Self::Rounded(_, half) => half.dtype(),
         }
     }
 }
@@ -280,23 +317,47 @@ impl Values<'_> {
 pub fn write(out: &mut dyn Write, tensors: &[Outgoing<'_>]) -> io::Result<()> {
     let mut order: Vec<&Outgoing<'_>> = tensors.iter().collect();
     order.sort_by(|a, b| b.values.dtype().cmp(&a.values.dtype()).then_with(|| a.name.cmp(&b.name)));
-    let mut infos = Vec::with_capacity(order.len());
-    let mut offset = 0;
-    for tensor in &order {
-        tensor.assert_sound();
-        let dtype = tensor.values.dtype();
-        let end = offset + tensor.values.len() * dtype.bitsize() / 8;
-        let shape = tensor.shape.clone();
-        infos.push((tensor.name.clone(), TensorInfo { dtype, shape, data_offsets: (offset, end) }));
+    order.iter().for_each(|tensor| tensor.assert_sound());
+    let entries = order.iter().map(|t| (t.name.clone(), t.values.dtype(), t.shape.clone()));
+    let (header, _) = header(entries)?;
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    order.iter().try_for_each(|tensor| tensor.write_data(out))
+}
+
+/// Bytes of a file of tensors of these names and shapes, all of 32-bit floats, or all of a type of
+/// 16 bits.
+///
+/// # Panics
+/// Never: a header is plain values.
+#[must_use]
+pub fn file_bytes(
+    tensors: impl IntoIterator<Item = (String, Vec<usize>)>,
+    half: Option<Half>,
+) -> u64 {
+    let dtype = half.map_or(Dtype::F32, Half::dtype);
+    let mut tensors: Vec<_> =
+        tensors.into_iter().map(|(name, shape)| (name, dtype, shape)).collect();
+    tensors.sort();
+    let (header, data) = header(tensors.into_iter()).expect("a header is plain values");
+    (size_of::<u64>() + header.len() + data) as u64
+}
+
+/// What stands before the data of tensors in their order, and the bytes of the data.
+fn header(
+    tensors: impl Iterator<Item = (String, Dtype, Vec<usize>)>,
+) -> io::Result<(Vec<u8>, usize)> {
+    let (mut infos, mut offset) = (Vec::new(), 0);
+    for (name, dtype, shape) in tensors {
+        let end = offset + shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        infos.push((name, TensorInfo { dtype, shape, data_offsets: (offset, end) }));
         offset = end;
     }
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let header = Metadata::new(Some(format), infos).expect("offsets follow each other");
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
-    out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(&header)?;
-    order.iter().try_for_each(|tensor| tensor.write_data(out))
+    Ok((header, offset))
 }
 
 impl Outgoing<'_> {
@@ -340,6 +401,14 @@ fn write_values(out: &mut dyn Write, values: Values<'_>, range: Range<usize>) ->
             for values in values[range].chunks(PIECE) {
                 for (value, bytes) in values.iter().zip(piece.chunks_exact_mut(2)) {
                     bytes.copy_from_slice(&value.to_le_bytes());
+                }
+                out.write_all(&piece[..values.len() * 2])?;
+            }
+        }
+        Values::Rounded(values, half) => {
+            for values in values[range].chunks(PIECE) {
+                for (value, bytes) in values.iter().zip(piece.chunks_exact_mut(2)) {
+                    bytes.copy_from_slice(&half.to_le_bytes(*value));
                 }
                 out.write_all(&piece[..values.len() * 2])?;
             }

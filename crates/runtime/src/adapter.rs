@@ -155,9 +155,7 @@ impl LoadedAdapter {
         let mut values = values.into();
         let refuse =
             |reason: String| RuntimeError::Adapter { path: self.path().to_owned(), reason };
-        if let Files::Gguf(file) = &self.files {
-            file.check_base(hyper)?;
-        }
+        self.check_base(hyper)?;
         if let Some(stray) = self.modules.iter().find(|m| !sites.iter().any(|s| s.info.name == **m))
         {
             return Err(refuse(format!("it adapts `{stray}`, which is not a site of this run")));
@@ -171,7 +169,7 @@ impl LoadedAdapter {
 
     /// Refuses matrices of VeRA in the file that are not those of the settings' key: the methods
     /// here know no others.
-    fn check_projections(&self, sites: &[Site]) -> Result<(), RuntimeError> {
+    pub(crate) fn check_projections(&self, sites: &[Site]) -> Result<(), RuntimeError> {
         let Files::Peft(files) = &self.files else { return Ok(()) };
         let there = files.projections();
         if there.iter().all(|(_, tensor)| tensor.is_none()) {
@@ -196,6 +194,14 @@ impl LoadedAdapter {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a base of another architecture than the adapter names, where it names one.
+    pub(crate) fn check_base(&self, hyper: &Hyperparameters) -> Result<(), RuntimeError> {
+        match &self.files {
+            Files::Gguf(file) => Ok(file.check_base(hyper)?),
+            Files::Peft(_) | Files::Mlx(_) => Ok(()),
+        }
     }
 
     /// Fills the tensors of one site, rows in the order of the base.

@@ -96,7 +96,7 @@ pub fn merge(
     let own = ledger.live().held();
     if own < settings.memory_budget {
         // What cannot be read is told before anything is written.
-        (0..folding.parts.sites.len()).try_for_each(|site| folding.load(site))?;
+        (0..folding.parts.sites.len()).try_for_each(|site| folding.look_at(site, &base))?;
     }
     let conversion = lowtide_convert::Settings {
         source: base.file().path().to_owned(),
@@ -157,14 +157,10 @@ impl<'a> Parts<'a> {
             sites: Vec::with_capacity(model.sites.len()),
             of_tensor: BTreeMap::new(),
         };
-        for site in &model.sites {
-            if !site.facts.mergeable {
-                return Err(RuntimeError::NotMergeable {
-                    path: loaded.path().to_owned(),
-                    method: site.kind,
-                    module: site.info.name.clone(),
-                });
-            }
+        loaded.check_base(parts.hyper)?;
+        loaded.check_projections(&model.sites)?;
+        if let Some(site) = model.sites.iter().find(|site| !site.facts.mergeable) {
+            return Err(parts.refuse(site));
         }
         let config_of = |site: &Site| {
             let config = loaded.patterns.config_of(&site.info.name, &loaded.config);
@@ -172,7 +168,7 @@ impl<'a> Parts<'a> {
         };
         let configs: Vec<Config> = model.sites.iter().map(config_of).collect();
         let asked: Vec<_> = model.sites.iter().map(|site| &site.info).zip(&configs).collect();
-        let adapters = method.build_all(&asked)?;
+        let adapters = base.build_adapters(method, &asked)?;
         for (site, adapter) in model.sites.into_iter().zip(adapters) {
             let adapter = adapter.expect("a site that its method adapts");
             let name = format!("{}.weight", site.info.name);
@@ -182,6 +178,11 @@ impl<'a> Parts<'a> {
             parts.sites.push(SitePart { site, adapter, weight });
         }
         Ok(parts)
+    }
+
+    fn refuse(&self, site: &Site) -> RuntimeError {
+        let (path, module) = (self.loaded.path().to_owned(), site.info.name.clone());
+        RuntimeError::NotMergeable { path, method: site.kind, module }
     }
 
     /// Reserves room for the largest site.
@@ -202,6 +203,9 @@ impl<'a> Parts<'a> {
         let params = reserve(Category::Adapter, params)?;
         let fixed = reserve(Category::Adapter, fixed)?;
         let scratch = reserve(Category::Scratch, scratch)?;
+        let held: usize = self.sites.iter().map(|part| part.adapter.held()).sum();
+        let held = (held * size_of::<f32>()) as u64;
+        let _held = ledger.charge(ByCategory::of(Category::Adapter, held))?;
         // What a library takes inside a call is held nowhere else.
         let _library = ledger.charge(ByCategory::of(Category::Scratch, library as u64))?;
         Ok(Folding { parts: self, be, params, fixed, scratch, held: None })
@@ -247,6 +251,38 @@ impl Folding<'_> {
     }
 }
 
+impl Folding<'_> {
+    /// Reads a site, and sees what it makes of the base's bias.
+    fn look_at(&mut self, site: usize, base: &OpenBase) -> Result<(), RuntimeError> {
+        self.load(site)?;
+        let part = &self.parts.sites[site];
+        let info = &part.site.info;
+        let name = format!("{}.bias", info.name);
+        let bias = base.file().tensor(&name).map(|tensor| tensor.to_f32_vec());
+        let has_bias = bias.is_some();
+        let before = bias.unwrap_or_else(|| vec![0.0; info.out_features]);
+        let mut after = before.clone();
+        part.merge_bias(&self.params, &self.fixed, 0..info.out_features, &mut after);
+        match (after == before, has_bias) {
+            (true, _) => Ok(()),
+            (false, true) => {
+                self.parts.of_tensor.insert(name, site);
+                Ok(())
+            }
+            // A bias that the family does not have cannot be written.
+            (false, false) => Err(self.parts.refuse(&part.site)),
+        }
+    }
+}
+
+impl SitePart<'_> {
+    fn merge_bias(&self, params: &Slab, fixed: &Slab, rows: Range<usize>, out: &mut [f32]) {
+        let params: &[f32] = &params.get()[..self.site.range.len()];
+        let fixed: &[f32] = &fixed.get()[..self.site.fixed.len()];
+        self.adapter.merge_bias(params, fixed, rows, out);
+    }
+}
+
 impl Changes for Folding<'_> {
     fn touches(&self, tensor: &str) -> bool {
         self.parts.of_tensor.contains_key(tensor)
@@ -256,6 +292,9 @@ impl Changes for Folding<'_> {
         let site = self.parts.of_tensor[tensor];
         self.load(site).expect("an adapter that was read whole before");
         let part = &self.parts.sites[site];
+        if tensor.ends_with(".bias") {
+            return part.merge_bias(&self.params, &self.fixed, rows, values);
+        }
         let params = &self.params.get()[..part.site.range.len()];
         let fixed = &self.fixed.get()[..part.site.fixed.len()];
         let cols = part.weight.cols();

@@ -16,7 +16,9 @@ use lowtide_runtime::{
 };
 use lowtide_tape::{Batch, Executor, Limits, Plan, Policy};
 use lowtide_tensor::MatMut;
-use lowtide_testkit::golden::golden_dir;
+use lowtide_testkit::golden::{Array, Arrays, golden_dir};
+use lowtide_testkit::rng::Rng;
+use lowtide_testkit::tiny::write_safetensors;
 
 fn golden(name: &str) -> PathBuf {
     golden_dir().join(name)
@@ -102,6 +104,66 @@ fn merged_is_unmerged_for_every_kind_of_base_and_output() {
                 // Nothing is rounded, up to the last bits of the sum of W and its update.
                 assert_eq!(report.update_error, 0.0);
                 assert_eq!(report.update_survived, 1.0, "{model} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rank_stabilised_scale_is_merged_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, adapter) = (golden("llama_tied"), dir.path().join("a"));
+    fs::create_dir(&adapter).unwrap();
+    // The two share their tensors.
+    for (from, file) in [("rslora", "adapter_config.json"), ("lora", "adapter_model.safetensors")] {
+        fs::copy(base.join(from).join(file), adapter.join(file)).unwrap();
+    }
+    let output = dir.path().join("out.gguf");
+    merged(&settings(&base, &adapter, &output, Some(Kind::F32)));
+    let apart = farthest(&logits(&base, Some(&adapter)), &logits(&output, None));
+    assert!(apart <= 1e-4, "{apart}");
+}
+
+/// An IA3 folder of vectors near one for a base's k, v and down projections.
+fn ia3_folder(base: &Path, dir: &Path) {
+    let source = Base::open(base).unwrap();
+    let mut vectors = Arrays::new();
+    for layer in 0..source.hyper().num_hidden_layers {
+        for (module, outputs) in
+            [("self_attn.k_proj", true), ("self_attn.v_proj", true), ("mlp.down_proj", false)]
+        {
+            let name = format!("model.layers.{layer}.{module}");
+            let shape = source.tensor(&format!("{name}.weight")).unwrap().shape;
+            let shape = if outputs { vec![shape[0], 1] } else { vec![1, shape[1]] };
+            let mut data = Rng::named(1, &name).normal_vec(shape.iter().product(), 0.2);
+            data.iter_mut().for_each(|value| *value += 1.0);
+            vectors.insert(format!("base_model.model.{name}.ia3_l"), Array { shape, data });
+        }
+    }
+    fs::create_dir_all(dir).unwrap();
+    write_safetensors(&dir.join("adapter_model.safetensors"), &vectors);
+    let config = golden("llama_tied/ia3/adapter_config.json");
+    fs::copy(config, dir.join("adapter_config.json")).unwrap();
+}
+
+#[test]
+fn a_method_that_scales_outputs_scales_biases_too() {
+    for model in ["llama_tied", "qwen2"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let (folder, adapter) = (golden(model), path("ia3"));
+        ia3_folder(&folder, &adapter);
+        gguf_of(&folder, &path("base.gguf"), Kind::F32);
+        let adapted = logits(&folder, Some(&adapter));
+        for (i, base) in [&folder, &path("base.gguf")].into_iter().enumerate() {
+            for name in ["out", "out.gguf"] {
+                let output = path(&format!("{i}{name}"));
+                let report = merged(&settings(base, &adapter, &output, Some(Kind::F32)));
+                let apart = farthest(&adapted, &logits(&output, None));
+                assert!(apart <= 1e-4, "{model} {name}: {apart}");
+                // Two biases a layer of Qwen2, beside three matrices.
+                assert_eq!(report.updates.len(), if model == "qwen2" { 10 } else { 6 });
+                assert_eq!(report.method, "ia3");
             }
         }
     }

@@ -8,11 +8,10 @@ use std::path::Path;
 use lowtide_adapter::{Config, ParamSpec};
 use lowtide_formats::Hyperparameters;
 use lowtide_formats::peft::{self, AdapterTensor, LoraConfig, MethodConfig, TargetModules};
-use lowtide_formats::safe::Values;
 use lowtide_model::{Site, SitePatterns};
 use lowtide_runtime::{lora_config, permuted_rows};
 
-use crate::TrainError;
+use crate::{AdapterType, TrainError};
 
 /// Writes the tensors of `sites` as a PEFT folder; `told` is how they were built. What is not trained
 /// but made at random goes with what is trained.
@@ -25,6 +24,7 @@ pub fn save_adapter(
     hyper: &Hyperparameters,
     sites: &[Site],
     (config, patterns): (&Config, &SitePatterns),
+    r#type: AdapterType,
     (params, fixed): (&[f32], &[f32]),
 ) -> Result<(), TrainError> {
     let mut tensors = Vec::new();
@@ -36,7 +36,7 @@ pub fn save_adapter(
                 module: site.info.name.clone(),
                 parameter: spec.name.into(),
                 shape: peft::shape_in_file(spec.name, spec.shape),
-                values: Values::F32(values),
+                values: r#type.values(values),
                 permuted: permuted_rows(hyper, site, spec),
             });
         }
@@ -82,6 +82,16 @@ fn cut<'s>(
         rest = after;
         (spec, piece)
     })
+}
+
+/// Bytes of the file of weights that [`save_adapter`] writes of `sites`.
+pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
+    let parameters = sites.iter().flat_map(|site| {
+        site.params.iter().chain(&site.frozen).map(|spec| {
+            (site.info.name.as_str(), spec.name, peft::shape_in_file(spec.name, spec.shape))
+        })
+    });
+    peft::weights_bytes(parameters, r#type.half())
 }
 
 /// Entries of patterns. Those with a rank of 0 are of sites without an adapter, which PEFT is told

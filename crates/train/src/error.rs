@@ -49,6 +49,29 @@ pub enum TrainError {
         /// Where the budget comes from.
         from: BudgetSource,
     },
+    /// The gradients that choose ranks do not fit the budget.
+    #[error(
+        "probing for sensitivity does not fit the memory budget of {budget} bytes: it holds \
+         {smallest} bytes; use --memory-budget {smallest}B or more, a shorter --max-seq-len, \
+         a smaller --rank, or fewer --layers"
+    )]
+    ProbesDoNotFit {
+        /// Bytes allowed.
+        budget: u64,
+        /// Bytes of the leanest way to probe.
+        smallest: u64,
+    },
+    /// Nothing that promises anything fits the adapter's budget.
+    #[error(
+        "no adapter fits --adapter-budget {budget}B: the smallest takes {smallest} bytes, header \
+         included"
+    )]
+    AdapterBudget {
+        /// Bytes allowed.
+        budget: u64,
+        /// Bytes of the smallest adapter of one site.
+        smallest: u64,
+    },
     /// What was planned cannot be reserved.
     #[error("cannot reserve what was planned: {0}")]
     Reserve(#[from] ReserveError),

@@ -14,13 +14,15 @@ use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, same_t
 use lowtide_tape::Checkpointing;
 
 use self::choice::Choice;
+use crate::adapter_io::adapter_bytes;
 use crate::metrics::by_name;
 use crate::pace;
 use crate::room::{Allowed, Room, cache_bytes};
+use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
 use crate::{
-    Clip, PlanReport, Prepared, PreparedData, RunPlan, Settings, SettingsError, Softmax,
-    StreamWeights, TrainError, Warning, WorstCase,
+    Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings, SettingsError,
+    Softmax, StreamWeights, TrainError, Warning, WorstCase,
 };
 
 /// The inputs of a run, opened and understood.
@@ -34,6 +36,8 @@ pub(crate) struct Job<'s> {
     pub(crate) config: Config,
     /// What sites have of their own, be it by the settings or by the adapter to start from.
     pub(crate) patterns: SitePatterns,
+    /// How the ranks were chosen, where an adapter's budget did.
+    pub(crate) sensitivity: Option<SensitivityReport>,
     /// Where the weights lie.
     pub(crate) parts: WeightParts,
     /// As the settings or the method have them.
@@ -105,6 +109,7 @@ impl<'s> Job<'s> {
             optimizers,
             config,
             patterns,
+            sensitivity: None,
             parts,
             target_modules,
             targets,
@@ -122,6 +127,25 @@ impl<'s> Job<'s> {
         let method = methods.get(&self.settings.method)?;
         let Self { config, patterns, targets, layers, .. } = self;
         Ok(self.base.build(Some(Adaptation { method, config, patterns, targets, layers }))?)
+    }
+
+    /// Chooses the ranks of sites for the adapter's budget, if there is one; `tell` hears how many
+    /// batches are probed, of how many.
+    pub(crate) fn settle_ranks(
+        &mut self,
+        methods: &Registry<f32>,
+        be: &dyn Backend<f32>,
+        tell: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), TrainError> {
+        let Some(budget) = self.settings.adapter_bytes()? else { return Ok(()) };
+        let mut probed = sensitivity::probe(self, &self.build(methods)?, be, tell)?;
+        let r#type = self.settings.adapter_type()?;
+        let Chosen { report, patterns } = sensitivity::within(&probed.sites, budget, r#type)?;
+        let ranks = patterns.iter().map(|(key, rank)| (key.as_str(), *rank));
+        self.patterns = SitePatterns::new(ranks, self.settings.alpha_pattern.iter())?;
+        probed.budget = Some(report);
+        self.sensitivity = Some(probed);
+        Ok(())
     }
 
     /// Updates of one pass over the data.
@@ -182,6 +206,9 @@ impl<'s> Job<'s> {
             method: settings.method.clone(),
             sites: model.sites.len(),
             trainable_parameters: plan.parameters,
+            adapter_bytes: adapter_bytes(&model.sites, settings.adapter_type()?),
+            adapter_type: settings.adapter_type.clone(),
+            sensitivity: self.sensitivity.clone(),
             optimizer: optimizer.name().into(),
             gradient: gradient.name(),
             approximation: gradient.is_approximate().then(|| gradient.to_string()),
@@ -202,6 +229,7 @@ impl<'s> Job<'s> {
                 labelled_held_out: found.labelled > 0,
             },
             seconds_per_update: steps as f64 * seconds,
+            work_per_update: steps * plan.exec.work(),
             disk_bytes_per_update: steps
                 * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
             planned_peak_bytes: plan.bytes().held(),

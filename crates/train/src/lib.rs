@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter_io;
+mod adapter_type;
 mod batch;
 mod checkpoint_file;
 mod checkpointing;
@@ -31,6 +32,7 @@ mod room;
 mod rss;
 mod run;
 mod samples;
+mod sensitivity;
 mod settings;
 mod softmax;
 mod streaming;
@@ -39,6 +41,7 @@ mod trainer;
 mod warning;
 
 pub use adapter_io::save_adapter;
+pub use adapter_type::AdapterType;
 pub use batch::BatchBuffers;
 pub use clipping::Clip;
 pub use error::TrainError;
@@ -54,7 +57,8 @@ pub use precision::Precision;
 pub use prepare::{Prepared, PreparedData};
 pub use room::{BudgetSource, GroupLimit};
 pub use rss::{Memory, Watch, memory_now};
-pub use run::{finetune, finetune_until, finetune_with, plan};
+pub use run::{finetune, finetune_until, finetune_with, plan, sensitivity};
+pub use sensitivity::{BudgetReport, Proposal, SensitivityReport, SiteSensitivity};
 pub use settings::{BudgetError, PatternTable, Settings, SettingsError, check_window, parse_bytes};
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use streaming::StreamWeights;

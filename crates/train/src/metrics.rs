@@ -7,7 +7,7 @@ use lowtide_data::{Packing, Stats};
 use lowtide_memory::{ByCategory, Category};
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetSource, Evaluation, SoftmaxError, UnionReport, Warning};
+use crate::{BudgetSource, Evaluation, SensitivityReport, SoftmaxError, UnionReport, Warning};
 
 /// What takes long and is no update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -19,6 +19,8 @@ pub enum Phase {
     Samples,
     /// Words like each target are looked for, by the target.
     Neighbours,
+    /// Gradients are taken to choose ranks, by the batch.
+    Probes,
 }
 
 /// Something worth telling the user, in the order in which it happens: data, plan, evaluation
@@ -28,6 +30,8 @@ pub enum Phase {
 pub enum Event {
     /// The data was read and tokenized.
     Data(DataReport),
+    /// Ranks were chosen for an adapter's budget.
+    Sensitivity(Box<SensitivityReport>),
     /// The plan fits; memory will be reserved now.
     Plan(Box<PlanReport>),
     /// Something that takes long and is no update is under way.
@@ -168,6 +172,13 @@ pub struct PlanReport {
     pub sites: usize,
     /// Trainable numbers.
     pub trainable_parameters: usize,
+    /// Bytes of the saved adapter's file of weights.
+    pub adapter_bytes: u64,
+    /// Type of its numbers.
+    pub adapter_type: String,
+    /// How its ranks were chosen, where they were chosen for its budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sensitivity: Option<SensitivityReport>,
     /// Optimizer.
     pub optimizer: String,
     /// How gradients are come by: `backprop`, `mezo` or `partial`.
@@ -202,6 +213,8 @@ pub struct PlanReport {
     /// Seconds an update takes at most, with the largest batches: roughly, from the work there is
     /// to do and the speed of one product, measured just before.
     pub seconds_per_update: f64,
+    /// Work of an update at most, as plans are compared by: about so many multiply-adds.
+    pub work_per_update: u64,
     /// Bytes an update writes to and reads from disk at most, roughly: block inputs in a file, and
     /// weights that are streamed.
     pub disk_bytes_per_update: u64,
@@ -296,6 +309,8 @@ pub struct Summary {
     pub seconds_per_step_median: Option<f64>,
     /// Tokens a second over all updates.
     pub tokens_per_second: Option<f64>,
+    /// Bytes of the saved adapter's file of weights.
+    pub adapter_bytes: u64,
     /// Peak as planned.
     pub planned_peak_bytes: u64,
     /// Peak as charged.

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use lowtide_adapter::Registry;
+use lowtide_adapter::{ParamSpec, Registry};
 use lowtide_backend::Backend;
 use lowtide_data::order::permutation;
 use lowtide_formats::atomic;
 use lowtide_memory::{Budget, Ledger};
+use lowtide_model::Site;
 use lowtide_optim::{Schedule, StepHyper};
 use lowtide_runtime::registry;
 
@@ -18,10 +19,11 @@ use crate::metrics::{by_name, file};
 use crate::report::{self, HeldOut, Notes};
 use crate::rss::{Watch, storage_read};
 use crate::samples;
+use crate::sensitivity::probe;
 use crate::thin::Thinned;
 use crate::{
-    DataReport, Evaluation, Event, Phase, PlanReport, Settings, SettingsError, StepReport, Summary,
-    TrainError, Trainer, memory_now, save_adapter,
+    AdapterType, DataReport, Evaluation, Event, Phase, PlanReport, SensitivityReport, Settings,
+    SettingsError, StepReport, Summary, TrainError, Trainer, memory_now, save_adapter,
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.
@@ -34,11 +36,27 @@ pub fn plan(
     threads: usize,
 ) -> Result<(DataReport, PlanReport), TrainError> {
     let methods = registry();
-    let job = Job::open(settings, &methods, be)?;
+    let mut job = Job::open(settings, &methods, be)?;
+    job.settle_ranks(&methods, be, &mut |_, _| ())?;
     let model = job.build(&methods)?;
     let neighbours = job.neighbours(&model, be, &mut |_, _| ())?;
     let planned = job.plan(&model, be, threads, neighbours.as_ref())?;
     Ok((job.data.report.clone(), planned.report))
+}
+
+/// What the gradients of a few batches say of the sites of a run, before it is run; `tell` hears
+/// how many batches are done, of how many.
+///
+/// # Errors
+/// As [`plan`], and when the gradients do not fit the memory budget or are not finite.
+pub fn sensitivity(
+    settings: &Settings,
+    be: &dyn Backend<f32>,
+    tell: &mut dyn FnMut(usize, usize),
+) -> Result<SensitivityReport, TrainError> {
+    let methods = registry();
+    let job = Job::open(settings, &methods, be)?;
+    probe(&job, &job.build(&methods)?, be, tell)
 }
 
 /// Trains an adapter as `settings` say and writes it to their output folder. `be` computes in the
@@ -85,9 +103,16 @@ pub fn finetune_with(
     on_event: &mut dyn FnMut(&Event),
     stop: &AtomicBool,
 ) -> Result<Summary, TrainError> {
-    let watch = Watch::start();
-    let job = Job::open(settings, methods, be)?;
+    let mut job = Job::open(settings, methods, be)?;
     on_event(&Event::Data(job.data.report.clone()));
+    job.settle_ranks(methods, be, &mut |done, total| {
+        on_event(&Event::Progress { phase: Phase::Probes, done, total });
+    })?;
+    if let Some(report) = &job.sensitivity {
+        on_event(&Event::Sensitivity(Box::new(report.clone())));
+    }
+    // What probing held is told apart.
+    let watch = Watch::start();
     let model = job.build(methods)?;
     let neighbours = job.neighbours(&model, be, &mut |done, total| {
         on_event(&Event::Progress { phase: Phase::Neighbours, done, total });
@@ -207,12 +232,15 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
     };
     resolved.method_option.clone_from(&job.config.options);
     resolved.set_patterns(&job.patterns);
+    // The ranks that it chose are among the patterns.
+    resolved.adapter_budget = None;
     resolved
 }
 
 /// Takes over what the plan settled.
 fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.planned_peak_bytes = plan.planned_peak_bytes;
+    summary.adapter_bytes = plan.adapter_bytes;
     summary.backend.clone_from(&plan.backend);
     summary.precision = plan.precision.into();
     summary.compute = plan.compute.into();
@@ -227,6 +255,20 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.optimizer.clone_from(&plan.optimizer);
     summary.packing_overhead = plan.packing_overhead;
     summary.trainable_parameters = plan.trainable_parameters;
+}
+
+/// Makes all that is saved what reading it from the file would give.
+fn round(trainer: &mut Trainer<'_, '_>, r#type: AdapterType) {
+    let frozen = |site: &Site| {
+        let len: usize = site.frozen.iter().map(ParamSpec::len).sum();
+        site.fixed.start..site.fixed.start + len
+    };
+    let frozen: Vec<_> = trainer.model().sites.iter().map(frozen).collect();
+    let values = trainer.values_mut();
+    r#type.round(values.params);
+    for range in frozen.into_iter().filter(|range| !range.is_empty()) {
+        r#type.round(&mut values.fixed[range]);
+    }
 }
 
 /// What only the plan knows.
@@ -306,6 +348,8 @@ impl Run<'_> {
                 self.save(trainer, step)?;
             }
         }
+        // What is measured is what is saved.
+        round(trainer, settings.adapter_type()?);
         self.summary.eval_loss_after = self.evaluate(trainer, steps)?;
         if self.job.data.valid.is_none() {
             // Nobody else looks at the model after its last update.
@@ -430,8 +474,8 @@ impl Run<'_> {
         }
         let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
         let told = (&job.config, &job.patterns);
-        let values = (trainer.params(), trainer.fixed());
-        save_adapter(output, job.base.name(), hyper, sites, told, values)?;
+        let (r#type, values) = (job.settings.adapter_type()?, (trainer.params(), trainer.fixed()));
+        save_adapter(output, job.base.name(), hyper, sites, told, r#type, values)?;
         let config = self.resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;

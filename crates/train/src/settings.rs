@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{Softmax, StreamWeights};
+use crate::{AdapterType, Softmax, StreamWeights};
 
 mod patterns;
 
@@ -125,6 +125,14 @@ pub struct Settings {
     pub report_every: u64,
     /// Held-out prompts that the report shows answered before and after; 0 for none.
     pub samples: usize,
+    /// Bytes that the saved adapter's weights may take, such as `96KiB`: ranks of up to `rank` are
+    /// chosen for each site before training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter_budget: Option<String>,
+    /// Batches whose gradients are taken to choose ranks, and for the sensitivity of sites.
+    pub probes: usize,
+    /// Type that the adapter is saved in: `f32`, `bf16` or `f16`.
+    pub adapter_type: String,
     /// What only some methods know, by name: `pool` of LARS, for instance.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub method_option: BTreeMap<String, String>,
@@ -189,6 +197,9 @@ impl Default for Settings {
             save_every: 0,
             report_every: 10,
             samples: 3,
+            adapter_budget: None,
+            probes: 4,
+            adapter_type: "f32".into(),
             method_option: BTreeMap::new(),
             init_adapter: None,
             rank_pattern: PatternTable::default(),
@@ -202,6 +213,9 @@ const RANK_MAX: usize = 1 << 16;
 
 /// Prompts that are answered for a report, at most: each costs two answers.
 const SAMPLES_MAX: usize = 100;
+
+/// Batches whose gradients are taken before training, at most.
+const PROBES_MAX: usize = 1000;
 
 /// The most sequences in a micro-batch and micro-batches in an update: no real run has more, and
 /// their product is a count.
@@ -324,6 +338,10 @@ impl Settings {
         if !(0.0..1.0).contains(&self.val_split) {
             return bad("val-split", self.val_split.to_string(), "a share from 0 to below 1");
         }
+        if !(2..=PROBES_MAX).contains(&self.probes) {
+            return bad("probes", self.probes.to_string(), "a whole number from 2 to 1000");
+        }
+        self.check_adapter_budget()?;
         self.check_gradient()?;
         self.schedule_kind()?;
         self.precision()?.check(&self.compute)?;
@@ -340,6 +358,33 @@ impl Settings {
     #[must_use]
     pub fn scratch_dir(&self) -> PathBuf {
         self.scratch_dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
+    fn check_adapter_budget(&self) -> Result<(), SettingsError> {
+        self.adapter_type()?;
+        let Some(budget) = &self.adapter_budget else { return Ok(()) };
+        parse_bytes(budget)?;
+        let bad = |found: &str, expected| {
+            let field = "adapter-budget";
+            Err(SettingsError::BadValue { field, found: found.into(), expected })
+        };
+        if !self.rank_pattern.is_empty() {
+            return bad("set", "no rank-pattern beside it: it chooses the ranks");
+        }
+        if self.init_adapter.is_some() {
+            return bad("set", "no init-adapter beside it: that has its ranks");
+        }
+        Ok(())
+    }
+
+    /// What the adapter's weights may take.
+    pub(crate) fn adapter_bytes(&self) -> Result<Option<u64>, BudgetError> {
+        self.adapter_budget.as_deref().map(parse_bytes).transpose()
+    }
+
+    /// The type that the adapter is saved in.
+    pub(crate) fn adapter_type(&self) -> Result<AdapterType, SettingsError> {
+        AdapterType::named(&self.adapter_type)
     }
 
     /// The learning-rate schedule by name.

@@ -93,6 +93,8 @@ fn report() -> Report {
             grown_bytes: Some((3 << 20) + 2048),
             by_category: vec![("adapter".into(), 3 << 20)],
         }],
+        methods: Vec::new(),
+        tasks: Vec::new(),
         tradeoff: vec![trial("base", "as it is", 3 << 20), trial("rank", "<32>", 5 << 20)],
         peers: vec![Peer { name: "P & Q".into(), threads: Some(2), figures: vec![figure] }],
     }

@@ -1,4 +1,5 @@
-//! The suites: single operations, steps, generation, memory, gradients, published tables, levers.
+//! The suites: single operations, steps, generation, memory, gradients, published tables, levers,
+//! adapter methods, small tasks.
 
 mod base;
 mod cost;
@@ -6,8 +7,10 @@ mod generate;
 mod gradients;
 mod kernels;
 mod memory;
+mod methods;
 mod papers;
 mod step;
+mod tasks;
 mod tradeoff;
 
 pub use base::{Base, SHAPES};
@@ -15,6 +18,8 @@ pub use generate::generate;
 pub use gradients::gradients;
 pub use kernels::{check_filter, kernels};
 pub use memory::memory;
+pub use methods::{MethodTrial, Runner, method_trials, methods};
 pub use papers::papers;
 pub use step::step;
+pub use tasks::{Asker, Draw, Task, tasks};
 pub use tradeoff::{Trial, tradeoff, trials};

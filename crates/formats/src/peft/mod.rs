@@ -316,6 +316,17 @@ pub fn write(
     files.commit()
 }
 
+/// Bytes of the file of tensors that [`write`] makes of parameters of these modules, names and
+/// shapes, all in 32-bit floats, or all in a type of 16 bits.
+#[must_use]
+pub fn weights_bytes<'a>(
+    parameters: impl IntoIterator<Item = (&'a str, &'a str, Vec<usize>)>,
+    half: Option<safe::Half>,
+) -> u64 {
+    let named = |(module, parameter, shape)| (tensor_name(module, parameter), shape);
+    safe::file_bytes(parameters.into_iter().map(named), half)
+}
+
 fn first_unsound(tensors: &[Outgoing<'_>]) -> Option<AdapterError> {
     if tensors.is_empty() {
         return Some(AdapterError::Empty);
@@ -324,6 +335,9 @@ fn first_unsound(tensors: &[Outgoing<'_>]) -> Option<AdapterError> {
         let bad = match tensor.values {
             Values::F32(values) => first_non_finite(values.iter().copied()),
             Values::Bf16(values) => first_non_finite(values.iter().copied().map(bf16::to_f32)),
+            Values::Rounded(values, half) => {
+                first_non_finite(values.iter().map(|value| half.round(*value)))
+            }
             Values::Stored(tensor) => tensor.first_non_finite(),
         };
         bad.map(|(index, value)| not_finite(&tensor.name, index, value))

@@ -42,7 +42,7 @@ pub(crate) enum Job {
     #[command(override_usage = "\
         lowtide plan --model <PATH> --data <PATH> [OPTIONS]\n       \
         lowtide plan --config <FILE> [OPTIONS]")]
-    Plan(Box<RunArgs>),
+    Plan(Box<PlanArgs>),
     /// Measure loss, perplexity and next-token accuracy of a base, or of a base with an adapter
     #[command(after_help = EXIT_CODES)]
     Eval(EvalArgs),
@@ -79,7 +79,7 @@ impl Job {
         match self {
             Self::Quickstart(args) => args.voice,
             Self::Finetune(args) => args.run.voice,
-            Self::Plan(args) => args.voice,
+            Self::Plan(args) => args.run.voice,
             Self::Eval(args) => args.voice,
             Self::Generate(args) => args.voice,
             Self::Chat(args) => args.voice,
@@ -135,6 +135,17 @@ pub(crate) struct RunArgs {
     pub(crate) machine: MachineFlags,
     #[command(flatten)]
     pub(crate) voice: Voice,
+}
+
+/// `lowtide plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Take the gradients of a few batches, show what each linear promises, and propose what to
+    /// freeze
+    #[arg(long)]
+    pub(crate) sensitivity: bool,
 }
 
 /// `lowtide eval`.

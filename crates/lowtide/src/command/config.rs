@@ -76,7 +76,7 @@ mod tests {
         let path = path.to_str().unwrap();
         let line = ["lowtide", "plan", "--config", path];
         match Cli::parse_from(line.iter().chain(flags)).job {
-            Job::Plan(args) => resolve(&args),
+            Job::Plan(args) => resolve(&args.run),
             job => panic!("{job:?}"),
         }
     }

@@ -1,10 +1,11 @@
 //! `lowtide convert`: a base or an adapter from one kind of file into another.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use lowtide::convert::{AdapterSettings, ConvertError, Event, Kind, Settings};
+use lowtide::convert::{AdapterSettings, ConvertError, Event, Kind, LoftqSettings, Settings};
 use lowtide::hub::{self, ModelId};
 use lowtide::train::{SettingsError, parse_bytes};
 
@@ -40,6 +41,30 @@ pub(crate) struct ConvertArgs {
     #[arg(ignore_case = true)]
     #[arg(value_parser = PossibleValuesParser::new(Kind::ALL.map(Kind::name)))]
     kind: Option<String>,
+    /// Folder for an adapter that makes up for a part of what packing loses (LoftQ); needs a
+    /// quantized --type
+    #[arg(long, value_name = "DIR", help_heading = "LoftQ", requires = "kind")]
+    #[arg(conflicts_with = "adapter")]
+    loftq: Option<PathBuf>,
+    /// Rank of that adapter
+    #[arg(long, short, alias = "lora-r", value_name = "RANK", default_value_t = 8)]
+    #[arg(help_heading = "LoftQ", requires = "loftq")]
+    rank: usize,
+    /// How often packing and fitting take turns
+    #[arg(long, value_name = "N", default_value = "5", help_heading = "LoftQ")]
+    #[arg(requires = "loftq")]
+    loftq_steps: NonZeroUsize,
+    /// Linears that get a part of it, such as q_proj,v_proj [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "LoftQ")]
+    #[arg(requires = "loftq")]
+    target_modules: Vec<String>,
+    /// Seed of the search for singular vectors
+    #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "LoftQ")]
+    #[arg(requires = "loftq")]
+    seed: u64,
+    /// Show every matrix
+    #[arg(long, help_heading = "LoftQ", requires = "loftq")]
+    tensors: bool,
     /// Largest file of weights in a folder; above it they are cut into several
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "5GB")]
     #[arg(help_heading = "Weights")]
@@ -69,6 +94,25 @@ fn run_base(args: &ConvertArgs, model: &Path) -> Result<(), Failure> {
     let settings = Settings { source, ..settings };
     let machine = Machine::start(args.machine, &ArithmeticFlags::NONE)?;
     let mut console = Console::new(args.voice);
+    if let Some(adapter) = &args.loftq {
+        let settings = LoftqSettings {
+            conversion: settings,
+            adapter: adapter.clone(),
+            rank: args.rank,
+            steps: args.loftq_steps.get(),
+            target_modules: args.target_modules.clone(),
+            seed: args.seed,
+        };
+        let done = machine.run(|_, _| {
+            lowtide::convert::loftq(&settings, &mut |event| tell("fitting", event, &mut console))
+                .map_err(Box::new)
+        });
+        console.settle();
+        let report = done.map_err(Failure::Conversion)?;
+        console.json(&report);
+        console.text(&show::conversion::loftq(&report, args.tensors));
+        return Ok(console.finish()?);
+    }
     let done = machine.run(|_, _| {
         let done = lowtide::convert::convert(&settings, &mut |event| {
             tell("converting", event, &mut console);

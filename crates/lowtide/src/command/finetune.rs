@@ -80,6 +80,10 @@ impl<'a> Teller<'a> {
                 let text = show::data::data(report, self.settings.max_seq_len, coloured);
                 self.console.text(&format!("{text}\n"));
             }
+            Event::Sensitivity(report) => {
+                self.console.settle();
+                self.console.text(&format!("{}\n", show::sensitivity::sensitivity(report)));
+            }
             Event::Plan(report) => {
                 self.steps = report.steps;
                 self.console.text(&format!("{}\n", show::plan::plan(report)));

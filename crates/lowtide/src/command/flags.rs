@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use lowtide::optim::ScheduleKind;
-use lowtide::train::{BudgetError, Gradient, PatternTable, Settings, parse_bytes};
+use lowtide::train::{AdapterType, BudgetError, Gradient, PatternTable, Settings, parse_bytes};
 
 use super::args::{MaskFlags, PackingFlags};
 use super::computing::ArithmeticFlags;
@@ -81,6 +81,17 @@ struct AdapterFlags {
     /// Alpha of such sites, in the same way
     #[arg(long, value_name = "PATTERN=ALPHA", value_parser = pattern::<f64>)]
     alpha_pattern: Vec<(String, f64)>,
+    /// Bytes that the saved weights may take, such as 96KiB: ranks up to --rank are chosen for each
+    /// site by what its gradients promise, and sites that do not earn their bytes get no adapter
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    adapter_budget: Option<String>,
+    /// Batches whose gradients are taken for that, and for plan --sensitivity [default: 4]
+    #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
+    probes: Option<usize>,
+    /// Type that the adapter is saved in: f32, bf16 or f16 [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = AdapterType::NAMES)]
+    adapter_type: Option<String>,
     /// An option that only some methods know, such as `pool=chunk` of lars; may be given several
     /// times
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
@@ -260,6 +271,9 @@ impl RunFlags {
         set(&mut s.alpha, &adapter.alpha);
         set(&mut s.dropout, &adapter.dropout);
         set(&mut s.use_rslora, &adapter.use_rslora);
+        set_option(&mut s.adapter_budget, &adapter.adapter_budget);
+        set(&mut s.probes, &adapter.probes);
+        set(&mut s.adapter_type, &adapter.adapter_type);
         s.method_option.extend(adapter.method_option.iter().cloned());
         set_table(&mut s.rank_pattern, &adapter.rank_pattern);
         set_table(&mut s.alpha_pattern, &adapter.alpha_pattern);

@@ -83,6 +83,39 @@ fn what_is_refused_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn a_packed_base_and_an_adapter_come_out_of_loftq() {
+    let place = Place::new();
+    let line = "convert -m model -o q.gguf --type q4_0 --loftq a --rank 8";
+    let out = place.lowtide(&format!("{line} --json")).done();
+    let report = report(&out);
+    assert_eq!((&report["adapter"], &report["rank"]), (&"a".into(), &8.into()));
+    assert_eq!(report["matrices"].as_array().unwrap().len(), 14);
+    assert!(report["error_ratio"].as_f64().unwrap() < 0.9, "{report}");
+    place.lowtide("convert -m model -o plain.gguf --type q4_0").done();
+    let loss = |flags: &str| {
+        let out = place.lowtide(&format!("eval -d data.jsonl --json {flags}")).done();
+        let report: Value = serde_json::from_str(&out).unwrap();
+        report["loss"].as_f64().unwrap()
+    };
+    let exact = loss("-m model");
+    let (alone, both) = (loss("-m plain.gguf"), loss("-m q.gguf -a a"));
+    assert!((both - exact).abs() < (alone - exact).abs(), "{exact} {alone} {both}");
+    let out = place.lowtide(&format!("{line} --overwrite --loftq-steps 1")).done();
+    assert!(out.contains("Error that is left of that of packing alone\n  down_proj "), "{out}");
+    for (flags, code, says) in [
+        ("--loftq b", 2, "--type"),
+        ("--type q4_0 --rank 4", 2, "--loftq"),
+        ("--type q4_0 --loftq b --rank 65", 1, "a rank of 65"),
+        ("--type q4_0 --loftq a", 1, "a is there already"),
+        ("--type f16 --loftq b", 1, "type f16 cannot be written"),
+    ] {
+        let error = place.lowtide(&format!("convert -m model -o n.gguf {flags}")).failed(code);
+        assert!(error.contains(says), "{flags}: {error}");
+        assert!(!place.path("n.gguf").exists() && !place.path("b").exists());
+    }
+}
+
+#[test]
 fn with_json_a_refusal_is_told_to_programs_too() {
     let place = Place::new();
     let ran = place.lowtide("convert -m model -o data.jsonl --json");

@@ -84,3 +84,58 @@ fn patterns_that_mean_nothing_are_told() {
     let error = place.on_model("plan --rank 4 --init-adapter a --rank-pattern q_proj=3").failed(1);
     assert!(error.contains("was trained with --rank 2 --alpha 16"), "{error}");
 }
+
+#[test]
+fn an_adapter_fits_its_budget_and_says_how() {
+    let place = Place::new();
+    let flags = "--rank 4 --max-steps 2 --probes 2 --adapter-budget 6KiB";
+    let plan = place.on_model(&format!("plan {flags} --json")).done();
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    let out = place.on_model(&format!("finetune {flags} --output a")).done();
+    assert!(out.contains("\nRanks for the adapter's budget\n  bytes         "), "{out}");
+    let bytes = fs::metadata(place.path("a/adapter_model.safetensors")).unwrap().len();
+    assert!(bytes <= 6 << 10, "{bytes}");
+    assert_eq!(plan["adapter_bytes"], bytes);
+    let chosen = &plan["sensitivity"]["budget"];
+    assert_eq!((&chosen["bytes"], &chosen["budget"]), (&bytes.into(), &(6 << 10).into()));
+    let text = fs::read_to_string(place.path("a/config.toml")).unwrap();
+    assert!(text.contains("\n[rank-pattern]\n") && !text.contains("adapter-budget"), "{text}");
+    // The same adapter from the ranks alone, and half the bytes for the same ranks.
+    place.lowtide("finetune --config a/config.toml --output b").done();
+    let read = |dir: &str| fs::read(place.path(dir).join("adapter_model.safetensors")).unwrap();
+    assert!(read("a") == read("b"));
+    place.lowtide("finetune --config a/config.toml --adapter-type bf16 --output c").done();
+    assert!(read("c").len() < read("a").len() * 2 / 3);
+    let loss = |adapter: &str| {
+        let out = place.on_model(&format!("eval --json --adapter {adapter}")).done();
+        serde_json::from_str::<Value>(&out).unwrap()["loss"].as_f64().unwrap()
+    };
+    assert!((loss("a") - loss("c")).abs() < 1e-2);
+    let error = place.on_model("plan --adapter-budget 100B").failed(1);
+    assert!(error.contains("no adapter fits --adapter-budget 100B"), "{error}");
+    let error = place.on_model("plan --adapter-budget 1KB --rank-pattern q_proj=1").failed(2);
+    assert!(error.contains("no rank-pattern beside it"), "{error}");
+}
+
+#[test]
+fn what_sites_promise_is_shown_and_frozen() {
+    let place = Place::new();
+    let out = place.on_model("plan --sensitivity --probes 2").done();
+    let table = out.split_once("\nSensitivity: ").expect("a table").1;
+    for part in ["\n  layer     q_proj", "\n      1 ", "\n      0 ", "\n  flags         --layers "]
+    {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let line = table.lines().find(|line| line.starts_with("  flags")).unwrap();
+    let flags = line.trim_start_matches("  flags").trim();
+    place.on_model(&format!("plan {flags}")).done();
+    let out = place.on_model("plan --sensitivity --probes 2 --json").done();
+    let profile = serde_json::from_str::<Value>(&out).unwrap()["profile"].clone();
+    let sites = profile["sites"].as_array().unwrap();
+    let sum: f64 = sites.iter().map(|site| site["share"].as_f64().unwrap()).sum();
+    assert!(sites.len() == 14 && (sum - 1.0).abs() < 1e-9, "{sum}");
+    let (kept, all) = (&profile["proposed_plan"], profile["proposal"]["parameters"].as_f64());
+    assert!(kept["trainable_parameters"].as_u64().is_some() && all.unwrap() <= 1.0);
+    let error = place.on_model("plan --sensitivity --probes 1").failed(2);
+    assert!(error.contains("--probes is 1, expected a whole number from 2"), "{error}");
+}

@@ -20,13 +20,21 @@ pub(crate) struct BenchArgs {
     #[arg(default_value = "kernels", help_heading = "What")]
     suite: Vec<Suite>,
     /// Base for step, generate, memory and gradients: as elsewhere, or qwen2.5-0.5b-shape (random
-    /// weights); and for tradeoff, with --data
+    /// weights); and for tradeoff, methods and tasks, with --data
     #[arg(long, short, value_name = "PATH", help_heading = "What")]
     pub(super) model: Option<PathBuf>,
-    /// Examples for tradeoff, with --model; without both, the quickstart's
+    /// Examples for tradeoff and methods, with --model; without both, the quickstart's
     #[arg(long, short, value_name = "PATH", help_heading = "What")]
     pub(super) data: Option<PathBuf>,
-    /// Updates of each run of tradeoff [default: 60, quick 20]
+    /// Learning rate of LoRA in tradeoff, methods and tasks; other methods take a multiple of it
+    /// [default: 5e-4, with the quickstart's base 4e-3]
+    #[arg(long, alias = "learning-rate", value_name = "RATE", help_heading = "What")]
+    pub(super) lr: Option<f64>,
+    /// Methods of the suites methods and tasks, such as `lora,ia3` [default: all of methods, four
+    /// of tasks]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", help_heading = "What")]
+    pub(super) methods: Vec<String>,
+    /// Updates of each run of tradeoff, methods and tasks [default: 60, quick 20]
     #[arg(long, value_name = "N", help_heading = "What")]
     #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000))]
     pub(super) updates: Option<u64>,
@@ -108,6 +116,15 @@ pub(super) enum Suite {
     Gradients,
     Papers,
     Tradeoff,
+    Methods,
+    Tasks,
+}
+
+impl Suite {
+    /// Whether it trains on examples.
+    pub(super) fn trains(&self) -> bool {
+        matches!(self, Self::Tradeoff | Self::Methods | Self::Tasks)
+    }
 }
 
 fn precisions() -> impl TypedValueParser<Value = Precision> {

@@ -2,6 +2,8 @@
 
 mod contenders;
 mod flags;
+mod ground;
+mod methods;
 mod tradeoff;
 
 use std::cell::RefCell;
@@ -23,7 +25,7 @@ use super::{inputs, show};
 use contenders::Contenders;
 pub(crate) use flags::BenchArgs;
 use flags::Suite;
-use tradeoff::Ground;
+use ground::Ground;
 
 /// Tokens of a step unless told otherwise.
 const TOKENS: usize = 512;
@@ -57,6 +59,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         gradients: Vec::new(),
         papers: Vec::new(),
         tradeoff: Vec::new(),
+        methods: Vec::new(),
+        tasks: Vec::new(),
         peers,
     };
     let found = timed(args, base.as_ref(), &contenders, &report.ceilings, &report.peers, &console);
@@ -69,10 +73,16 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     } = found?;
 
     if let Some(ground) = &ground {
-        let (model, rows) = tradeoff::run(ground, &console)?;
-        console.borrow_mut().settle();
-        report.model.get_or_insert(model);
-        report.tradeoff = rows;
+        report.model.get_or_insert(ground.name());
+        for suite in args.suites() {
+            match suite {
+                Suite::Tradeoff => report.tradeoff = tradeoff::run(ground, &console)?,
+                Suite::Methods => report.methods = methods::run(ground, &args.methods, &console)?,
+                Suite::Tasks => report.tasks = methods::tasks(ground, &args.methods, &console)?,
+                _ => {}
+            }
+            console.borrow_mut().settle();
+        }
     }
 
     let mut console = console.into_inner();
@@ -100,7 +110,7 @@ fn check(args: &BenchArgs, base: Option<&Base>) -> Result<Option<Ground>, Failur
     if let Some(base) = base {
         base.check(tokens(args))?;
     }
-    args.suites().contains(&Suite::Tradeoff).then(|| Ground::of(args)).transpose()
+    args.suites().iter().any(Suite::trains).then(|| Ground::of(args)).transpose()
 }
 
 fn extent(args: &BenchArgs) -> Extent {
@@ -126,7 +136,7 @@ fn ceilings(threads: &[usize], effort: &Effort) -> Vec<Ceiling> {
 
 /// The base, if a suite needs one.
 fn base(args: &BenchArgs) -> Result<Option<Base>, Failure> {
-    let without = |suite: &Suite| matches!(suite, Suite::Kernels | Suite::Papers | Suite::Tradeoff);
+    let without = |suite: &Suite| matches!(suite, Suite::Kernels | Suite::Papers) || suite.trains();
     if args.suites().iter().all(without) {
         return Ok(None);
     }
@@ -199,7 +209,7 @@ fn timed(
                 }
                 (Suite::Papers, _) => papers.extend(suites::papers(&stand, args.quick)?),
                 // It has a base of its own, and trains.
-                (Suite::Tradeoff, _) => {}
+                (Suite::Tradeoff | Suite::Methods | Suite::Tasks, _) => {}
                 (_, None) => unreachable!("a base was opened for it"),
             }
         }

@@ -10,7 +10,7 @@ const PATHS: [&str; 4] = ["--model", "m", "--data", "d"];
 fn settings(flags: &[&str]) -> Settings {
     let line = ["lowtide", "plan"].iter().chain(&PATHS).chain(flags);
     match Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).job {
-        Job::Plan(args) => args.flags.over(Settings::default()),
+        Job::Plan(args) => args.run.flags.over(Settings::default()),
         job => panic!("{job:?}"),
     }
 }
@@ -66,6 +66,7 @@ fn optional_settings_have_flags_too() {
         "--mezo-eps=0.5",
         "--partial-blocks=3",
         "--rank-pattern=layers.0.*=2",
+        "--adapter-budget=96KiB",
         "--rank-pattern=q=k=0",
         "--alpha-pattern=q_proj=0.5",
     ]);
@@ -78,6 +79,7 @@ fn optional_settings_have_flags_too() {
         init_adapter: Some("from".into()),
         mezo_eps: Some(0.5),
         partial_blocks: Some(3),
+        adapter_budget: Some("96KiB".into()),
         rank_pattern: PatternTable(vec![("layers.0.*".into(), 2), ("q=k".into(), 0)]),
         alpha_pattern: PatternTable(vec![("q_proj".into(), 0.5)]),
         ..Settings::default()
@@ -92,7 +94,7 @@ fn flags_not_given_leave_settings_alone() {
         panic!("plan")
     };
     let expected = Settings { model: "m".into(), data: "d".into(), lr: 1.0, ..before.clone() };
-    assert_eq!(args.flags.over(before), expected);
+    assert_eq!(args.run.flags.over(before), expected);
 }
 
 #[test]

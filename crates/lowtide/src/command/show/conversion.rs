@@ -1,9 +1,9 @@
 //! What a conversion wrote.
 
-use lowtide::convert::{AdapterReport, Report};
+use lowtide::convert::{AdapterReport, LoftqReport, MatrixReport, Report};
 
-use super::Facts;
 use super::number::{bytes, count, counted};
+use super::{Facts, amounts};
 
 /// The result of `lowtide convert`.
 pub(crate) fn report(report: &Report) -> String {
@@ -44,6 +44,50 @@ pub(crate) fn adapter(report: &AdapterReport) -> String {
         facts.add("note", note);
     }
     facts.under("Converted")
+}
+
+/// The result of `lowtide convert --loftq`; with `every`, each matrix by itself.
+pub(crate) fn loftq(report: &LoftqReport, every: bool) -> String {
+    let mut facts = facts(&report.conversion);
+    let size = bytes(report.adapter_bytes);
+    facts.add("adapter", format!("{}, rank {}, {size}", report.adapter, report.rank));
+    let text = facts.under("Converted");
+    let share = |ratio: f64| format!("{:.1} %", 100.0 * ratio);
+    let mut rows: Vec<(&str, String, String)> = Vec::new();
+    if every {
+        rows.extend(report.matrices.iter().map(|own| {
+            let errors = (100.0 * own.error_alone, 100.0 * own.error);
+            let remark =
+                format!("{:.2} % of W is lost, then {:.2} %, {}", errors.0, errors.1, own.kind);
+            (own.tensor.as_str(), share(own.error_ratio), remark)
+        }));
+    } else {
+        rows.extend(by_module(&report.matrices).into_iter().map(|(name, sums, count)| {
+            let ratio = if sums.0 > 0.0 { (sums.1 / sums.0).sqrt() } else { 1.0 };
+            (name, share(ratio), counted(count, "tensor"))
+        }));
+    }
+    let all = report.matrices.len() as u64;
+    let turns = counted(report.steps as u64, "turn");
+    let remark = format!("{}, {turns}", counted(all, "tensor"));
+    rows.push(("in all", share(report.error_ratio), remark));
+    text + &amounts("Error that is left of that of packing alone", &rows)
+}
+
+/// Sums over all layers' modules of one name, in the order in which they first come.
+fn by_module(matrices: &[MatrixReport]) -> Vec<(&str, (f64, f64), u64)> {
+    let mut sums: Vec<(&str, (f64, f64), u64)> = Vec::new();
+    for own in matrices {
+        let name = own.module.rsplit('.').next().unwrap_or(&own.module);
+        match sums.iter_mut().find(|(known, ..)| *known == name) {
+            Some((_, sum, count)) => {
+                *sum = (sum.0 + own.squares.0, sum.1 + own.squares.1);
+                *count += 1;
+            }
+            None => sums.push((name, own.squares, 1)),
+        }
+    }
+    sums
 }
 
 /// The mean change of a weight, in words.

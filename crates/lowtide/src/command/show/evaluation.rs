@@ -34,6 +34,7 @@ pub(crate) fn progress(phase: Phase, done: usize, total: usize) -> String {
     match phase {
         Phase::Evaluation => format!("loss: {done}/{total} sequences"),
         Phase::Samples => format!("samples for the report: {done}/{total} answers"),
+        Phase::Probes => format!("gradients of probes: {done}/{total} batches"),
         Phase::Neighbours => format!("neighbours: {done}/{total} target words"),
     }
 }

@@ -25,6 +25,7 @@ fn run(report: &PlanReport) -> String {
         .add("base", format!("{} ({})", report.model.display(), report.architecture))
         .add("", kept(report))
         .add("adapter", format!("{} on {sites}, {numbers}", report.method))
+        .add("", format!("{} when saved as {}", bytes(report.adapter_bytes), report.adapter_type))
         .add("training", format!("{} with {}", counted(report.steps, "update"), report.optimizer))
         .add("micro-batch", micro_batch(report))
         .add("", worst_case(report))
@@ -231,6 +232,9 @@ mod tests {
             method: "lora".into(),
             sites: 210,
             trainable_parameters: 2_442_240,
+            adapter_bytes: 9_826_840,
+            adapter_type: "f32".into(),
+            sensitivity: None,
             optimizer: "adamw8bit".into(),
             gradient: "backprop",
             approximation: None,
@@ -251,6 +255,7 @@ mod tests {
                 labelled_held_out: false,
             },
             seconds_per_update: 2.449,
+            work_per_update: 1 << 33,
             disk_bytes_per_update: 0,
             planned_peak_bytes: 65 << 20,
             peak_by_category: [("adapter", 9 << 20), ("workspace", 56 << 20), ("data", 0)].into(),
@@ -284,6 +289,7 @@ Plan
   base          m.gguf (llama)
                 93.00 MiB mapped, which the system may evict
   adapter       lora on 210 linears, 2,442,240 trainable numbers
+                9.37 MiB when saved as f32
   training      96 updates with adamw8bit
   micro-batch   up to 512 tokens, 500 labelled
                 as in the longest of 96 sequences

@@ -1,0 +1,90 @@
+//! What a site's gradients promise, from two means of them that share no example.
+
+use lowtide_adapter::{Config, ParamSpec};
+use lowtide_formats::peft::{LORA_DOWN, LORA_UP};
+use lowtide_model::Site;
+
+use super::eigen::eigenvalues;
+
+/// What each further rank of a site promises, most first; one number where a site has no ranks.
+///
+/// Let `G` be the gradient of the loss by the weights of a linear `[O, I]`. Where LoRA starts, the
+/// gradient of its `B` is `s G Aᵀ`: `G` seen through a few random directions. Two means `M` and `N`
+/// over different examples estimate it without the noise that one would have: the eigenvalues of
+/// `(Mᵀ N + Nᵀ M) / 2` are those of the squared signal, and noise averages out instead of adding
+/// up. As rows of `A` are uniform with a squared length of 1/3, an eigenvalue stands for a singular
+/// value `σ² = 3 I λ / (s² r)` of `G`.
+///
+/// An optimizer that normalises gradients moves every element of a pair by about the same amount,
+/// so a pair of rank one moves the weights by about `sqrt(O I)`, and to first order the loss falls
+/// by that times `σ`. Without ranks, the same argument gives `sqrt(n) |g|` for `n` numbers.
+pub(super) fn gains(site: &Site, config: &Config, first: &[f32], second: &[f32]) -> Vec<f64> {
+    let Some((start, spec)) = up(site) else {
+        let common: f64 =
+            first.iter().zip(second).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        return vec![(first.len() as f64 * common.max(0.0)).sqrt()];
+    };
+    let [outputs, rank] = spec.shape;
+    let part = start..start + spec.len();
+    let moment = common_moment(&first[part.clone()], &second[part], rank);
+    let root = if config.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
+    let scale = config.alpha / root;
+    if scale == 0.0 {
+        return vec![0.0; rank];
+    }
+    let inputs = site.info.in_features as f64;
+    let gain = |lambda: f64| {
+        let sigma = (3.0 * inputs * lambda.max(0.0) / (scale * scale * rank as f64)).sqrt();
+        (outputs as f64 * inputs).sqrt() * sigma
+    };
+    eigenvalues(moment, rank).into_iter().map(gain).collect()
+}
+
+/// Where the `B` of a low-rank pair lies among a site's parameters.
+fn up(site: &Site) -> Option<(usize, &ParamSpec)> {
+    let mut start = 0;
+    for spec in &site.params {
+        if spec.name == LORA_UP {
+            return Some((start, spec));
+        }
+        start += spec.len();
+    }
+    None
+}
+
+/// Parameters that a site has for each rank, and those it has besides.
+pub(super) fn numbers(site: &Site) -> (usize, usize) {
+    let all: usize = site.params.iter().map(ParamSpec::len).sum();
+    match up(site) {
+        Some((_, spec)) => {
+            let each = spec.shape[0] + site.info.in_features;
+            (each, all - each * spec.shape[1])
+        }
+        None => (all, 0),
+    }
+}
+
+/// `(Mᵀ N + Nᵀ M) / 2 [rank, rank]`.
+fn common_moment(first: &[f32], second: &[f32], rank: usize) -> Vec<f64> {
+    let mut moment = vec![0.0; rank * rank];
+    for (m, n) in first.chunks_exact(rank).zip(second.chunks_exact(rank)) {
+        for i in 0..rank {
+            for j in 0..rank {
+                let product = |a: usize, b: usize| f64::from(m[a]) * f64::from(n[b]);
+                moment[i * rank + j] += 0.5 * (product(i, j) + product(j, i));
+            }
+        }
+    }
+    moment
+}
+
+/// Names and shapes of a site's parameters, and which axis of each is the rank.
+pub(super) fn tensors(site: &Site) -> Vec<(&'static str, [usize; 2], Option<usize>)> {
+    let ranks = up(site).is_some();
+    let axis = |name: &str| match name {
+        LORA_DOWN if ranks => Some(0),
+        LORA_UP => Some(1),
+        _ => None,
+    };
+    site.params.iter().map(|spec| (spec.name, spec.shape, axis(spec.name))).collect()
+}
