@@ -34,6 +34,17 @@ impl Default for Config {
     }
 }
 
+/// What an adapter wraps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// A frozen linear of a block.
+    #[default]
+    Linear,
+    /// What a branch of a block, attention or the feed-forward part, adds to the residual stream:
+    /// the base is [`Identity`](crate::Identity).
+    Branch,
+}
+
 /// A value outside what a method accepts.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("{method}: `{field}` is {value}, expected {expected}")]

@@ -74,10 +74,10 @@ mod method;
 pub use adapter::{
     Adapter, Cx, Facts, Forward, Init, Keeps, NotMergeable, ParamSpec, Phase, Rows, State, Vjp,
 };
-pub use config::{BadValue, Config};
+pub use config::{BadValue, Config, Place};
 pub use linear::{FrozenLinear, Identity, Linear};
 #[cfg(feature = "alloc")]
-pub use method::{BuildError, Built, Method, Place, Registry, SiteInfo, check_options};
+pub use method::{BuildError, Built, Method, Registry, SiteInfo, check_options};
 
 #[cfg(test)]
 mod tests;

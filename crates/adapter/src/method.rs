@@ -6,18 +6,7 @@ use alloc::vec::Vec;
 
 use lowtide_tensor::Float;
 
-use crate::{Adapter, BadValue, Config};
-
-/// What an adapter wraps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
-    /// A frozen linear of a block.
-    #[default]
-    Linear,
-    /// What a branch of a block, attention or the feed-forward part, adds to the residual stream:
-    /// the base is [`Identity`](crate::Identity).
-    Branch,
-}
+use crate::{Adapter, BadValue, Config, Place};
 
 /// A place of a model that can be adapted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -59,8 +59,9 @@ impl Kept {
         self.update.sqrt()
     }
 
-    /// What rounding added, over the size of the update: `‖r(W + Δ) − (W + Δ)‖ / ‖Δ‖`. For a base
-    /// of few bits it is far above 1, because `W` is rounded with the update; 0 without an update.
+    /// How far rounding leads from what was meant, over the size of the update:
+    /// `‖r(W + Δ) − (W + Δ)‖ / ‖Δ‖`; 0 without an update. It can be far above 1, because `W` is
+    /// rounded with the update.
     #[must_use]
     pub fn error(&self) -> f64 {
         if self.update > 0.0 { (self.errors / self.update).sqrt() } else { 0.0 }

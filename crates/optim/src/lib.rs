@@ -11,6 +11,8 @@
 //! | [`AdamW`] | 8 | |
 //! | [`AdamW8`] | 2 | 8 for each block of 256 begun, rounded up to whole words |
 //! | [`Sgd`] | 0 | |
+//! | [`SparseTop`] of one of them | for each chosen entry, 4 and the rule's | |
+//! | [`SparseThreshold`] of one of them | the rule's for a tensor of 1 | |
 //!
 //! The state of a tensor depends on that tensor's length alone, and the states of several tensors
 //! lie one after another. So the slab of a model is the concatenation of its segments' slabs, and
@@ -54,6 +56,7 @@ mod optimizer;
 mod schedule;
 mod sgd;
 mod slabs;
+mod sparse;
 
 pub use adamw::{AdamW, AdamW8};
 pub use clip::clip_factor;
@@ -61,3 +64,4 @@ pub use noise::Noise;
 pub use optimizer::{Optimizer, StepHyper};
 pub use schedule::{Schedule, ScheduleKind};
 pub use sgd::Sgd;
+pub use sparse::{SparseThreshold, SparseTop};

@@ -9,8 +9,13 @@ use std::path::Path;
 use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
 use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
+<<<<<<< HEAD
 use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
 use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, same_tensors};
+=======
+use lowtide_optim::Optimizer;
+use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, registry};
+>>>>>>> main
 use lowtide_tape::Checkpointing;
 
 use self::choice::Choice;
@@ -21,8 +26,8 @@ use crate::room::{Allowed, Room, cache_bytes};
 use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
 use crate::{
-    Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings, SettingsError,
-    Softmax, StreamWeights, TrainError, Warning, WorstCase,
+    Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings, Softmax,
+    StreamWeights, TrainError, Warning, WorstCase,
 };
 
 /// The inputs of a run, opened and understood.
@@ -71,7 +76,8 @@ impl<'s> Job<'s> {
         };
         let targets = target_modules.parse()?;
         let layers = settings.layers.parse()?;
-        let optimizers = optimizers(settings)?;
+        let sparse = settings.sparse_updates()?;
+        let optimizers = sparse.optimizers(&settings.optimizer, settings.weight_decay)?;
         let candidates = settings.candidates()?;
         let mut config = Config {
             rank: settings.rank,
@@ -210,6 +216,7 @@ impl<'s> Job<'s> {
             adapter_type: settings.adapter_type.clone(),
             sensitivity: self.sensitivity.clone(),
             optimizer: optimizer.name().into(),
+            sparse_updates: settings.sparse_updates.clone(),
             gradient: gradient.name(),
             approximation: gradient.is_approximate().then(|| gradient.to_string()),
             policy: plan.policy(),
@@ -260,6 +267,7 @@ impl<'s> Job<'s> {
     }
 }
 
+<<<<<<< HEAD
 fn optimizers(settings: &Settings) -> Result<Vec<Box<dyn Optimizer>>, SettingsError> {
     let weight_decay = settings.weight_decay;
     let adamw = AdamW { weight_decay, ..AdamW::default() };
@@ -278,6 +286,10 @@ fn optimizers(settings: &Settings) -> Result<Vec<Box<dyn Optimizer>>, SettingsEr
 
 /// Refuses to go on with an adapter of another method or at another scale: the same numbers would
 /// mean another change of the base.
+=======
+/// Refuses to go on with an adapter at another scale: the same numbers would mean another change of
+/// the base.
+>>>>>>> main
 fn check_start(
     adapter: &LoadedAdapter,
     method: &str,

@@ -181,6 +181,8 @@ pub struct PlanReport {
     pub sensitivity: Option<SensitivityReport>,
     /// Optimizer.
     pub optimizer: String,
+    /// Which entries of gradients are applied: `off` for all.
+    pub sparse_updates: String,
     /// How gradients are come by: `backprop`, `mezo` or `partial`.
     pub gradient: &'static str,
     /// The same with its numbers, where it is an approximation.

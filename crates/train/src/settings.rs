@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterType, Softmax, StreamWeights};
+use crate::{AdapterType, Softmax, SparseUpdates, StreamWeights};
 
 mod patterns;
 
@@ -64,6 +64,9 @@ pub struct Settings {
     pub warmup_steps: Option<u64>,
     /// `adamw`, `adamw8bit` or `sgd`; `auto` is `adamw` where it fits the budget, else `adamw8bit`.
     pub optimizer: String,
+    /// Which entries of gradients are applied, with states for those only: `off` for all,
+    /// `top:10%` of each tensor, or `threshold:0.001` and more.
+    pub sparse_updates: String,
     /// Decoupled weight decay (enters the gradient for SGD).
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm; 0 turns clipping off.
@@ -173,6 +176,7 @@ impl Default for Settings {
             lr_scheduler: "cosine".into(),
             warmup_steps: None,
             optimizer: "adamw8bit".into(),
+            sparse_updates: "off".into(),
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             clipping: "auto".into(),
@@ -342,6 +346,7 @@ impl Settings {
             return bad("probes", self.probes.to_string(), "a whole number from 2 to 1000");
         }
         self.check_adapter_budget()?;
+        self.sparse_updates()?;
         self.check_gradient()?;
         self.schedule_kind()?;
         self.precision()?.check(&self.compute)?;
@@ -380,6 +385,11 @@ impl Settings {
     /// What the adapter's weights may take.
     pub(crate) fn adapter_bytes(&self) -> Result<Option<u64>, BudgetError> {
         self.adapter_budget.as_deref().map(parse_bytes).transpose()
+    }
+
+    /// Which entries of gradients are applied.
+    pub(crate) fn sparse_updates(&self) -> Result<SparseUpdates, SettingsError> {
+        SparseUpdates::named(&self.sparse_updates)
     }
 
     /// The type that the adapter is saved in.

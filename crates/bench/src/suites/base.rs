@@ -113,8 +113,13 @@ impl Base {
 
     /// The model with LoRA of another rank on every linear.
     pub(super) fn adapted_to(&self, rank: usize) -> Result<Model<'_, f32>, BenchError> {
+        self.adapted_by("lora", rank)
+    }
+
+    /// The model with a method of this rank on every linear.
+    pub(super) fn adapted_by(&self, kind: &str, rank: usize) -> Result<Model<'_, f32>, BenchError> {
         let methods = registry();
-        let method = methods.get("lora").expect("LoRA comes with Lowtide");
+        let method = methods.get(kind).expect("the method comes with Lowtide");
         let targets: TargetModules = "all-linear".parse().expect("a selection that is known");
         let (config, layers) = (&AdapterConfig { rank, ..AdapterConfig::default() }, &Layers::All);
         self.build(Some(Adaptation {

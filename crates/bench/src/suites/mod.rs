@@ -6,6 +6,8 @@ mod cost;
 mod generate;
 mod gradients;
 mod kernels;
+#[cfg(test)]
+mod lars;
 mod memory;
 mod methods;
 mod papers;

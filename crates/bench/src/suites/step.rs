@@ -19,7 +19,7 @@ use crate::{BenchError, Contender, Row, Stand};
 const CLIP: f64 = 1.0;
 
 /// The smallest tile of rows: what the leanest plan works on at a time.
-const TILE: NonZeroUsize = NonZeroUsize::new(QUANTUM).expect("a quantum has rows");
+pub(super) const TILE: NonZeroUsize = NonZeroUsize::new(QUANTUM).expect("a quantum has rows");
 
 /// Times a forward pass over the bare base, and a training step (LoRA of rank 8 on every linear,
 /// AdamW, one sequence of `tokens` tokens that all carry loss) under every policy.

@@ -96,8 +96,12 @@ struct AdapterFlags {
     /// times
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
     method_option: Vec<(String, String)>,
-    /// all-linear, a comma list, or a regular expression over site names [default: what the method
-    /// adapts by itself, which is all-linear for lora]
+    /// What lars makes its bias from, prompt, all, chunk or learned, or gate for its other formula:
+    /// the method option `pool` [default: prompt]
+    #[arg(long, value_name = "POOL")]
+    lars_pool: Option<String>,
+    /// all-linear, a comma list, a regular expression over site names, or auto, which is what the
+    /// method adapts by itself: all-linear for lora [default: auto]
     #[arg(long, alias = "lora-target-modules", value_name = "SITES")]
     target_modules: Option<String>,
     /// all, last:N, or ranges such as 0-3,20-29 [default: all]
@@ -154,6 +158,11 @@ struct TrainingFlags {
     #[arg(long, alias = "optim", value_name = "NAME")]
     #[arg(value_parser = ["auto", "adamw", "adamw8bit", "sgd"])]
     optimizer: Option<String>,
+    /// Which entries of gradients are applied, with optimizer states for those only: off (all),
+    /// top:P% (of each tensor those that are largest at first) or threshold:X (of at least this
+    /// magnitude; with adamw or sgd) [default: off]
+    #[arg(long, value_name = "ENTRIES")]
+    sparse_updates: Option<String>,
     /// Decoupled weight decay [default: 0]
     #[arg(long, value_name = "X")]
     #[arg(allow_negative_numbers = true)]
@@ -275,6 +284,8 @@ impl RunFlags {
         set(&mut s.probes, &adapter.probes);
         set(&mut s.adapter_type, &adapter.adapter_type);
         s.method_option.extend(adapter.method_option.iter().cloned());
+        let pool = adapter.lars_pool.iter().map(|pool| ("pool".to_owned(), pool.clone()));
+        s.method_option.extend(pool);
         set_table(&mut s.rank_pattern, &adapter.rank_pattern);
         set_table(&mut s.alpha_pattern, &adapter.alpha_pattern);
         set(&mut s.target_modules, &adapter.target_modules);
@@ -290,6 +301,7 @@ impl RunFlags {
         set(&mut s.lr_scheduler, &training.lr_scheduler);
         set_option(&mut s.warmup_steps, &training.warmup_steps);
         set(&mut s.optimizer, &training.optimizer);
+        set(&mut s.sparse_updates, &training.sparse_updates);
         set(&mut s.weight_decay, &training.weight_decay);
         set(&mut s.max_grad_norm, &training.max_grad_norm);
         set(&mut s.clipping, &training.clipping);

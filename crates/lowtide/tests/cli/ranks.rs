@@ -139,3 +139,29 @@ fn what_sites_promise_is_shown_and_frozen() {
     let error = place.on_model("plan --sensitivity --probes 1").failed(2);
     assert!(error.contains("--probes is 1, expected a whole number from 2"), "{error}");
 }
+
+#[test]
+fn sparse_updates_hold_states_for_what_they_update() {
+    let place = Place::new();
+    let run = |flags: &str, output: &str| {
+        let line = format!("finetune --max-steps 3 --output {output} {flags}");
+        place.on_model(&line).done();
+        let summary = place.json(&format!("{output}/summary.json"));
+        assert_eq!(summary["peak_bytes"], summary["planned_peak_bytes"], "{flags}");
+        let held = |category: &str| summary["peak_by_category"][category].as_u64().unwrap_or(0);
+        (held("optimizer"), held("adapter"))
+    };
+    let (all, adapter) = run("--optimizer adamw", "a");
+    assert_eq!(all, 2 * adapter);
+    // Of each ten entries an index and two moments, but for what rounding up adds.
+    let (top, _) = run("--sparse-updates top:10% --optimizer adamw", "b");
+    assert!((3 * adapter / 10..adapter * 32 / 100).contains(&top), "{top} of {adapter}");
+    let (none, _) = run("--sparse-updates threshold:0.001 --optimizer sgd", "c");
+    assert_eq!(none, 0);
+    let config = fs::read_to_string(place.path("b/config.toml")).unwrap();
+    assert!(config.contains("sparse-updates = \"top:10%\""), "{config}");
+    let error = place.on_model("plan --sparse-updates threshold:1").failed(2);
+    assert!(error.contains("--optimizer is adamw8bit, expected adamw or sgd"), "{error}");
+    let error = place.on_model("plan --sparse-updates top:0%").failed(2);
+    assert!(error.contains("--sparse-updates is top:0%"), "{error}");
+}

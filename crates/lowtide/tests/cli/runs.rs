@@ -24,7 +24,12 @@ fn help_lists_every_command_and_flag() {
         assert!(help.contains(word), "{word}: {help}");
     }
     let help = place.lowtide("train --help").done();
-    for word in ["--memory-budget <SIZE>", "[default: all-linear]", "-r, --rank <N>", "--dry-run"] {
+    for word in [
+        "--memory-budget <SIZE>",
+        "all-linear for lora [default: auto]",
+        "-r, --rank <N>",
+        "--dry-run",
+    ] {
         assert!(help.contains(word), "{word}: {help}");
     }
     assert!(!help.contains("--lora-r"), "aliases stay out of the help: {help}");

@@ -14,8 +14,8 @@ const FASTER: &str = "lora_B.weight";
 pub(super) struct Rates(Vec<f64>);
 
 impl Rates {
-    /// `ratio` for the second factors of low-rank updates, one for all others (Hayou et al., "LoRA+:
-    /// Efficient Low Rank Adaptation of Large Models", 2024). `None` when nothing learns faster.
+    /// `ratio` for the second factors of low-rank updates, one for all others (Hayou et al.,
+    /// "LoRA+: Efficient Low Rank Adaptation of Large Models", 2024). `None` where there is none.
     pub(super) fn lora_plus(sites: &[Site], ratio: f64) -> Option<Self> {
         let specs = || sites.iter().flat_map(|site| &site.params);
         let factor = |faster| if faster { ratio } else { 1.0 };

@@ -13,9 +13,12 @@ use lowtide_train::{Settings, finetune, registry};
 use crate::gguf_and_hf::{dequantise, eval_loss, write_gguf};
 use crate::support::Home;
 
+/// A name and its value.
+type Pair = (&'static str, &'static str);
+
 /// The method, an option of it, the method that its folder is read as, and the field of
 /// `adapter_config.json` that tells it.
-const METHODS: [(&str, Option<(&str, &str)>, &str, (&str, &str)); 7] = [
+const METHODS: [(&str, Option<Pair>, &str, Pair); 7] = [
     ("rslora", None, "lora", ("use_rslora", "true")),
     ("lora-fa", None, "lora", ("peft_type", "\"LORA\"")),
     ("dora", None, "dora", ("use_dora", "true")),

@@ -1,16 +1,19 @@
-//! Methods other than LoRA in the engine: the same bits however memory is spent, and the memory that
-//! was planned.
+//! Methods other than LoRA in the engine: the same bits however memory is spent, and the memory
+//! that was planned.
 
 use lowtide_memory::{Budget, Ledger};
 use lowtide_simd::Simd;
 use lowtide_tape::Policy;
 use lowtide_testkit::tiny::TinyLlama;
-use lowtide_train::{Gradient, OpenBase};
+use lowtide_train::{EvalSettings, Gradient, OpenBase, Settings, evaluate, finetune};
 
+use crate::refused::eval;
 use crate::support::{Home, Setup, dataset};
 
-/// What to train, and with which options.
-const METHODS: [(&str, &[(&str, &str)], f64); 8] = [
+type Options = &'static [(&'static str, &'static str)];
+
+/// What to train, with which options, and the dropout.
+const METHODS: [(&str, Options, f64); 14] = [
     ("rslora", &[], 0.0),
     ("lora-fa", &[], 0.2),
     ("dora", &[], 0.0),
@@ -19,6 +22,12 @@ const METHODS: [(&str, &[(&str, &str)], f64); 8] = [
     ("qalora", &[("group_size", "4")], 0.2),
     ("lora", &[("quantize", "int8")], 0.0),
     ("dora", &[("quantize", "int4")], 0.0),
+    ("ia3", &[], 0.0),
+    ("bottleneck", &[], 0.0),
+    ("lars", &[], 0.2),
+    ("lars", &[("pool", "chunk"), ("chunk", "8")], 0.2),
+    ("lars", &[("pool", "learned")], 0.0),
+    ("lars", &[("pool", "gate")], 0.0),
 ];
 
 #[test]
@@ -61,6 +70,38 @@ fn every_method_takes_the_memory_that_was_planned() {
         assert!(losses.iter().all(|loss| loss.is_finite()), "{method}: {losses:?}");
         trainer.release(&mut ledger);
     }
+}
+
+#[test]
+fn what_is_trained_outside_the_lora_family_is_saved_and_found_again() {
+    let home = Home::new(&TinyLlama::default());
+    let be = Simd::new(2);
+    for (method, option) in [("ia3", None), ("bottleneck", None), ("lars", Some("chunk"))] {
+        let pool = option.map(|pool| ("pool".to_owned(), pool.to_owned()));
+        let settings = Settings {
+            method: method.into(),
+            method_option: pool.into_iter().collect(),
+            lr: 0.01,
+            max_steps: Some(4),
+            output: home.path(method),
+            ..home.settings(&[90, 80])
+        };
+        finetune(&settings, &be, 2, &mut |_| ()).unwrap();
+        let bare = eval(&settings, None);
+        let adapter = Some(settings.output.clone());
+        let adapted = evaluate(&EvalSettings { adapter, ..bare.clone() }, &be).unwrap().loss;
+        let bare = evaluate(&EvalSettings { adapter: None, ..bare }, &be).unwrap().loss;
+        assert!(adapted < bare, "{method}: {adapted} after, {bare} before");
+    }
+}
+
+#[test]
+fn lars_refuses_data_without_prompts() {
+    let home = Home::new(&TinyLlama::default());
+    let settings = Settings { method: "lars".into(), ..home.settings(&[20]) };
+    std::fs::write(&settings.data, "{\"input_ids\": [5, 6, 7, 8]}\n").unwrap();
+    let error = finetune(&settings, &Simd::new(1), 1, &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("data.jsonl:1: no prompt before its first labelled token"), "{error}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ mod tests {
             seconds: Some(0.25),
         });
         let words: Vec<_> = line.split_whitespace().collect();
-        let want = ["lars", "prompt", "1,234", "4.00", "KiB", "3.00", "MiB", "2.00", "MiB"];
+        let want = ["lars", "prompt", "1,234", "4.0", "KiB", "3.00", "MiB", "2.00", "MiB"];
         assert_eq!(words[..9], want);
         assert_eq!(words[9..], ["2.5000", "-", "250", "ms", "0.001"]);
         assert_eq!(line.trim_end().chars().count(), head().trim_end().chars().count());

@@ -26,7 +26,7 @@ fn run(report: &PlanReport) -> String {
         .add("", kept(report))
         .add("adapter", format!("{} on {sites}, {numbers}", report.method))
         .add("", format!("{} when saved as {}", bytes(report.adapter_bytes), report.adapter_type))
-        .add("training", format!("{} with {}", counted(report.steps, "update"), report.optimizer))
+        .add("training", training(report))
         .add("micro-batch", micro_batch(report))
         .add("", worst_case(report))
         .add("gradients", gradients(report))
@@ -46,6 +46,15 @@ fn run(report: &PlanReport) -> String {
         facts.add("budget", source);
     }
     facts.under("Plan")
+}
+
+/// How many updates, and of what.
+fn training(report: &PlanReport) -> String {
+    let updates = counted(report.steps, "update");
+    match report.sparse_updates.as_str() {
+        "off" => format!("{updates} with {}", report.optimizer),
+        sparse => format!("{updates} with {} of {sparse} of each gradient", report.optimizer),
+    }
 }
 
 /// What is computed at once.
@@ -236,6 +245,7 @@ mod tests {
             adapter_type: "f32".into(),
             sensitivity: None,
             optimizer: "adamw8bit".into(),
+            sparse_updates: "off".into(),
             gradient: "backprop",
             approximation: None,
             policy: "block".into(),
