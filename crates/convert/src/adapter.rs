@@ -96,7 +96,15 @@ const NO_DROPOUT: &str = "GGUF says no dropout, which matters in training only";
 
 fn into_gguf(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> {
     let files = AdapterFiles::open(&settings.source)?;
-    let (config, pairs) = files.lora().map_err(|error| match error {
+    let plain = files.lora().and_then(|(config, pairs)| {
+        let of_config = |reason| {
+            let path = files.dir().join(peft::CONFIG_FILE);
+            Error::Document { path, reason }
+        };
+        config.variant.check_plain().map_err(of_config)?;
+        Ok((config, pairs))
+    });
+    let (config, pairs) = plain.map_err(|error| match error {
         Error::Document { path, reason } => {
             ConvertError::NotInGguf { path, source: Box::new(reason) }
         }

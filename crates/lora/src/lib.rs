@@ -86,7 +86,9 @@ pub use lora::Lora;
 pub use lora_fa::LoraFa;
 pub use low_rank::RANK_MAX;
 #[cfg(feature = "alloc")]
-pub use method::{DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraMethod};
+pub use method::{
+    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraInOrder, VeraMethod,
+};
 #[cfg(feature = "alloc")]
 pub use projections::Projections;
 pub use qalora::QaLora;

@@ -8,7 +8,7 @@ use core::str::FromStr;
 use lowtide_adapter::{Adapter, BadValue, BuildError, Config, Method, Place, SiteInfo};
 use lowtide_tensor::Float;
 
-use crate::vera::sharing;
+use crate::vera::{Seat, sharing};
 use crate::{Codes, Dora, FakeQuant, Lora, LoraFa, QaLora, Vera};
 
 /// Builds a [`Lora`] for every site; rsLoRA is the same method with
@@ -42,6 +42,14 @@ pub struct QaLoraMethod;
 /// trained vector between them starts, 0.1 by default. All sites need the same of both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VeraMethod;
+
+/// [`VeraMethod`] on a base that keeps the outputs of some linears in another order than Hugging
+/// Face. The shared matrices are in Hugging Face's order, and have to follow.
+#[derive(Clone, Copy)]
+pub struct VeraInOrder<'o> {
+    /// For each output of the base's linear the one it is in Hugging Face's order, where they differ.
+    pub order: &'o (dyn Fn(&SiteInfo) -> Option<Vec<usize>> + Send + Sync),
+}
 
 impl<F: Float> Method<F> for LoraMethod {
     fn kind(&self) -> &'static str {
@@ -138,6 +146,27 @@ impl<F: Float> Method<F> for VeraMethod {
         &self,
         sites: &[(&SiteInfo, &Config)],
     ) -> Result<Vec<Option<Box<dyn Adapter<F>>>>, BuildError> {
+        VeraInOrder { order: &|_| None }.build_all(sites)
+    }
+}
+
+impl<F: Float> Method<F> for VeraInOrder<'_> {
+    fn kind(&self) -> &'static str {
+        Vera::<F>::KIND
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &[PROJECTION_PRNG_KEY, D_INITIAL, QUANTIZE]
+    }
+
+    fn build(&self, site: &SiteInfo, config: &Config) -> Built<F> {
+        Ok(self.build_all(&[(site, config)])?.pop().flatten())
+    }
+
+    fn build_all(
+        &self,
+        sites: &[(&SiteInfo, &Config)],
+    ) -> Result<Vec<Option<Box<dyn Adapter<F>>>>, BuildError> {
         let is_linear = |site: &SiteInfo| site.place == Place::Linear;
         let linears: Vec<_> = sites.iter().filter(|(site, _)| is_linear(site)).collect();
         let Some((_, first)) = linears.first() else {
@@ -150,11 +179,15 @@ impl<F: Float> Method<F> for VeraMethod {
             let reason = "its rank differs from another site's, and all share their matrices";
             return Err(BuildError::BadSite { method: kind, site: site.name.clone(), reason });
         }
-        let dims: Vec<_> = linears
+        let seats: Vec<_> = linears
             .iter()
-            .map(|(site, config)| (site.in_features, site.out_features, *config))
+            .map(|&&(site, config)| Seat {
+                dims: [site.in_features, site.out_features],
+                config,
+                order: (self.order)(site),
+            })
             .collect();
-        let mut built = sharing(&dims, key.unwrap_or_default(), start)?.into_iter();
+        let mut built = sharing(&seats, key.unwrap_or_default(), start)?.into_iter();
         let adapters = sites.iter().map(|(site, config)| {
             let vera = if is_linear(site) { built.next() } else { None };
             vera.map(|vera| coded(kind, Box::new(vera), config)).transpose()

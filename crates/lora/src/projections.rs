@@ -6,7 +6,7 @@
 //! the lower 24 bits of each number. So an adapter that was saved without its matrices means the
 //! same here and there.
 
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 
 use lowtide_tensor::{Float, Mat};
 
@@ -16,8 +16,8 @@ pub struct Projections<F = f32> {
     rank: usize,
     in_features: usize,
     out_features: usize,
-    a: Vec<F>,
-    b: Vec<F>,
+    a: Arc<[F]>,
+    b: Arc<[F]>,
 }
 
 impl<F: Float> Projections<F> {
@@ -34,6 +34,24 @@ impl<F: Float> Projections<F> {
         let a = draw(rank * in_features, in_features);
         let b = draw(out_features * rank, rank);
         Self { rank, in_features, out_features, a, b }
+    }
+
+    /// The same `vera_A`, and of `vera_B` the rows that `order` names: for a base that keeps the
+    /// outputs of a linear in another order than Hugging Face.
+    ///
+    /// # Panics
+    /// When `order` names a row that is not there.
+    #[must_use]
+    pub fn with_rows(&self, order: &[usize]) -> Self {
+        let rows = self.b(self.out_features);
+        let b = order.iter().flat_map(|&row| rows.row(row)).copied().collect();
+        Self { out_features: order.len(), a: Arc::clone(&self.a), b, ..*self }
+    }
+
+    /// Elements of `vera_B`.
+    #[must_use]
+    pub fn b_len(&self) -> usize {
+        self.b.len()
     }
 
     /// Inner width of both.

@@ -29,7 +29,8 @@ pub struct Vera<F = f32> {
     out_features: usize,
     low: LowRank,
     shared: Arc<Projections<F>>,
-    counted: bool,
+    /// Elements of matrices that this adapter answers for.
+    counted: usize,
     params: [ParamSpec; 2],
 }
 
@@ -83,13 +84,13 @@ impl<F: Float> Vera<F> {
             vector("vera_lambda_d", low.rank, Init::Constant(d_initial), None),
             vector("vera_lambda_b", out_features, Init::Zeros, Some(0)),
         ];
-        Ok(Self { in_features, out_features, low, shared, counted: false, params })
+        Ok(Self { in_features, out_features, low, shared, counted: 0, params })
     }
 
     /// The same adapter as the one that answers for the bytes of the shared matrices.
     #[must_use]
     pub fn counting_shared(self) -> Self {
-        Self { counted: true, ..self }
+        Self { counted: self.shared.len(), ..self }
     }
 
     /// The shared matrices.
@@ -126,7 +127,7 @@ impl<F: Float> Adapter<F> for Vera<F> {
     }
 
     fn held(&self) -> usize {
-        if self.counted { self.shared.len() } else { 0 }
+        self.counted
     }
 
     fn work(&self, rows: usize) -> u64 {
@@ -224,27 +225,47 @@ impl<F: Float> Adapter<F> for Vera<F> {
     }
 }
 
-/// The adapters for sites that share one pair of matrices, as wide as the widest of them; the first
-/// answers for their bytes.
+/// A site to be built: its widths, what it is told, and the order of its outputs where that is not
+/// Hugging Face's: each row's row there.
+pub(crate) struct Seat<'c> {
+    pub(crate) dims: [usize; 2],
+    pub(crate) config: &'c Config,
+    pub(crate) order: Option<Vec<usize>>,
+}
+
+/// The adapters for sites that share one pair of matrices, as wide as the widest of them, and each
+/// order of rows that differs. The first that uses matrices answers for their bytes.
 ///
 /// # Errors
 /// As [`Vera::new`]; all sites must have one rank.
 pub(crate) fn sharing<F: Float>(
-    sites: &[(usize, usize, &Config)],
+    sites: &[Seat<'_>],
     key: u64,
     d_initial: f32,
 ) -> Result<Vec<Vera<F>>, BadValue> {
-    let Some((_, _, first)) = sites.first() else { return Ok(Vec::new()) };
-    let low = LowRank::new(Vera::<F>::KIND, first)?;
-    let widest = |width: fn(&(usize, usize, &Config)) -> usize| sites.iter().map(width).max();
-    let in_features = widest(|site| site.0).unwrap_or_default();
-    let out_features = widest(|site| site.1).unwrap_or_default();
-    let shared = Arc::new(Projections::new(low.rank, in_features, out_features, key));
-    let build = |(at, &(i, o, config)): (usize, &(usize, usize, &Config))| {
-        let vera = Vera::new(i, o, config, Arc::clone(&shared), d_initial)?;
-        Ok(if at == 0 { vera.counting_shared() } else { vera })
-    };
-    sites.iter().enumerate().map(build).collect()
+    let Some(first) = sites.first() else { return Ok(Vec::new()) };
+    let low = LowRank::new(Vera::<F>::KIND, first.config)?;
+    let widest = |side: usize| sites.iter().map(|site| site.dims[side]).max().unwrap_or_default();
+    let shared = Arc::new(Projections::new(low.rank, widest(0), widest(1), key));
+    let mut ordered: Vec<(&[usize], Arc<Projections<F>>)> = Vec::new();
+    let mut built = Vec::with_capacity(sites.len());
+    for (at, Seat { dims: [i, o], config, order }) in sites.iter().enumerate() {
+        let mut counted = if at == 0 { shared.len() } else { 0 };
+        let matrices = match order {
+            None => Arc::clone(&shared),
+            Some(order) => match ordered.iter().find(|(known, _)| known == order) {
+                Some((_, known)) => Arc::clone(known),
+                None => {
+                    let own = Arc::new(shared.with_rows(order));
+                    counted += own.b_len();
+                    ordered.push((order, Arc::clone(&own)));
+                    own
+                }
+            },
+        };
+        built.push(Vera { counted, ..Vera::new(*i, *o, config, matrices, d_initial)? });
+    }
+    Ok(built)
 }
 
 /// `m ⊙= factors`, row by row.

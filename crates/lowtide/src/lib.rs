@@ -48,7 +48,7 @@ pub use lowtide_simd::{Compute, Simd};
 #[doc(inline)]
 pub use lowtide_train::{
     EvalSettings, Evaluation, Event, Settings, Summary, TrainError, evaluate, finetune,
-    finetune_until, plan,
+    finetune_until, finetune_with, plan,
 };
 
 pub use lowtide_adapter as adapter;

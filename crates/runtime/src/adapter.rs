@@ -13,9 +13,11 @@ use lowtide_formats::mlx::{self, MlxAdapter};
 use lowtide_formats::peft::{self, AdapterFiles};
 use lowtide_formats::safe::PermutedRows;
 use lowtide_formats::{Hyperparameters, Tensor, rows};
+use lowtide_lora::Projections;
 use lowtide_model::{ModelError, Site, SitePatterns, SiteValues, TargetsError};
+use lowtide_tensor::Mat;
 
-use crate::RuntimeError;
+use crate::{RuntimeError, kinds};
 
 /// An adapter that was opened and understood.
 #[derive(Debug)]
@@ -88,36 +90,19 @@ impl LoadedAdapter {
         if files.peft_type() != "LORA" {
             return Self::of_method(dir, files);
         }
-        let (config, pairs) = files.lora()?;
+        let (said, pairs) = files.lora()?;
         let modules: Vec<String> = pairs.iter().map(|pair| pair.module.to_owned()).collect();
-        let ranks = config.rank_pattern.iter().map(|(key, rank)| (key.as_str(), *rank));
-        let alphas = config.alpha_pattern.iter().map(|(key, alpha)| (key.as_str(), *alpha));
-        let patterns = SitePatterns::new(ranks, alphas).map_err(|error| RuntimeError::Adapter {
-            path: dir.to_owned(),
-            reason: error.to_string(),
-        })?;
-        let patterns = patterns.matching(&modules);
-        let config = Config {
-            rank: config.r,
-            alpha: config.lora_alpha,
-            dropout: config.lora_dropout,
-            use_rslora: config.use_rslora,
-            ..Config::default()
-        };
-        let kind = files.peft_type().to_ascii_lowercase();
+        let patterns = patterns(dir, &said.rank_pattern, &said.alpha_pattern)?.matching(&modules);
+        let (kind, config) = kinds::of_lora(&said);
+        let kind = kind.to_owned();
         Ok(Self { files: Files::Peft(files), kind, config, patterns, modules })
     }
 
-    /// An adapter of a method outside the LoRA family.
+    /// An adapter of a method that PEFT does not count as LoRA.
     fn of_method(dir: &Path, files: AdapterFiles) -> Result<Self, RuntimeError> {
         let (method, modules) = files.method()?;
         let modules: Vec<String> = modules.into_iter().map(str::to_owned).collect();
-        let ranks = method.rank_pattern.iter().map(|(key, rank)| (key.as_str(), *rank));
-        let patterns = SitePatterns::new(ranks, std::iter::empty::<(&str, f64)>());
-        let patterns = patterns.map_err(|error| RuntimeError::Adapter {
-            path: dir.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let patterns = patterns(dir, &method.rank_pattern, &method.alpha_pattern)?;
         let patterns = patterns.matching(&modules);
         let config = Config {
             rank: method.r,
@@ -175,8 +160,38 @@ impl LoadedAdapter {
         {
             return Err(refuse(format!("it adapts `{stray}`, which is not a site of this run")));
         }
+        self.check_projections(sites)?;
         for site in sites {
             self.fill_site(hyper, site, site.tensors(&mut values))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses matrices of VeRA in the file that are not those of the settings' key: the methods
+    /// here know no others.
+    pub(crate) fn check_projections(&self, sites: &[Site]) -> Result<(), RuntimeError> {
+        let Files::Peft(files) = &self.files else { return Ok(()) };
+        let there = files.projections();
+        if there.iter().all(|(_, tensor)| tensor.is_none()) {
+            return Ok(());
+        }
+        let widest = |width: fn(&Site) -> usize| sites.iter().map(width).max().unwrap_or_default();
+        let inputs = widest(|site| site.info.in_features);
+        let outputs = widest(|site| site.info.out_features);
+        let rank = self.config.rank;
+        let key = self.config.options.get("projection_prng_key");
+        let key: u64 = key.and_then(|key| key.parse().ok()).unwrap_or_default();
+        let made = Projections::<f32>::new(rank, inputs, outputs, key);
+        for ((name, tensor), made) in there.into_iter().zip([made.a(inputs), made.b(outputs)]) {
+            let Some(tensor) = tensor else { continue };
+            let same_shape = tensor.shape == [made.rows(), made.cols()];
+            if !same_shape || tensor.to_f32_vec() != rows_of(made) {
+                let reason = format!(
+                    "tensor `{name}` is not what `projection_prng_key` {key} makes for this base \
+                     and rank; other matrices are not supported"
+                );
+                return Err(RuntimeError::Adapter { path: self.path().to_owned(), reason });
+            }
         }
         Ok(())
     }
@@ -257,6 +272,23 @@ impl LoadedAdapter {
             _ => None,
         }
     }
+}
+
+/// The values of a matrix, row by row.
+fn rows_of(matrix: Mat<'_, f32>) -> Vec<f32> {
+    (0..matrix.rows()).flat_map(|row| matrix.row(row)).copied().collect()
+}
+
+/// What an adapter's patterns say.
+fn patterns(
+    dir: &Path,
+    ranks: &[(String, usize)],
+    alphas: &[(String, f64)],
+) -> Result<SitePatterns, RuntimeError> {
+    let ranks = ranks.iter().map(|(key, rank)| (key.as_str(), *rank));
+    let alphas = alphas.iter().map(|(key, alpha)| (key.as_str(), *alpha));
+    SitePatterns::new(ranks, alphas)
+        .map_err(|error| RuntimeError::Adapter { path: dir.to_owned(), reason: error.to_string() })
 }
 
 /// Fills the tensors of `sites` from an adapter folder or file.

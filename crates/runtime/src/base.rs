@@ -2,13 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use lowtide_adapter::Registry;
+use lowtide_adapter::{self as adapter, BuildError, Built, Method, Registry, SiteInfo};
 use lowtide_backend as backend;
 use lowtide_bottleneck::BottleneckMethod;
+<<<<<<< HEAD
+use lowtide_formats::{self as formats, Base, rows};
+use lowtide_ia3::Ia3Method;
+use lowtide_lars::LarsMethod;
+use lowtide_lora::{
+    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, Vera, VeraInOrder, VeraMethod,
+};
+=======
 use lowtide_formats::{self as formats, Base};
 use lowtide_ia3::Ia3Method;
 use lowtide_lars::LarsMethod;
 use lowtide_lora::{DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraMethod};
+>>>>>>> main
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
     TargetModules, Weights, build,
@@ -95,8 +104,39 @@ impl OpenBase {
         &self,
         adaptation: Option<Adaptation<'_, F>>,
     ) -> Result<Model<'_, F>, RuntimeError> {
+        let order = |site: &SiteInfo| self.row_order(site);
+        let vera = VeraInOrder { order: &order };
+        // Of all methods only VeRA has frozen rows that are in no file and follow the outputs.
+        let adaptation = match adaptation {
+            Some(given) if given.method.kind() == Vera::<F>::KIND => {
+                Some(Adaptation { method: &vera, ..given })
+            }
+            other => other,
+        };
         build(&self.config, &FileWeights(&self.base), adaptation)
             .map_err(|error| RuntimeError::model(self.base.path(), error))
+    }
+
+    /// The adapters of sites, as [`build`](Self::build) builds them.
+    pub(crate) fn build_adapters<F: Float>(
+        &self,
+        method: &dyn Method<F>,
+        sites: &[(&SiteInfo, &adapter::Config)],
+    ) -> Result<Vec<Built<F>>, BuildError> {
+        match method.kind() {
+            kind if kind == Vera::<F>::KIND => {
+                VeraInOrder { order: &|site| self.row_order(site) }.build_all(sites)
+            }
+            _ => method.build_all(sites),
+        }
+    }
+
+    /// For each output of a linear the one it is in Hugging Face's order, where they differ.
+    fn row_order(&self, site: &SiteInfo) -> Option<Vec<usize>> {
+        let hyper = self.base.hyper();
+        let heads = hyper.permuted_heads(&site.name)?;
+        let row = |row| rows::gguf_row_to_hf_row(row, heads, hyper.head_dim);
+        Some((0..site.out_features).map(row).collect())
     }
 
     /// Builds the model with an adapter at exactly the modules it adapts.

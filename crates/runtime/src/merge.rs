@@ -158,6 +158,7 @@ impl<'a> Parts<'a> {
             of_tensor: BTreeMap::new(),
         };
         loaded.check_base(parts.hyper)?;
+        loaded.check_projections(&model.sites)?;
         if let Some(site) = model.sites.iter().find(|site| !site.facts.mergeable) {
             return Err(parts.refuse(site));
         }
@@ -167,7 +168,7 @@ impl<'a> Parts<'a> {
         };
         let configs: Vec<Config> = model.sites.iter().map(config_of).collect();
         let asked: Vec<_> = model.sites.iter().map(|site| &site.info).zip(&configs).collect();
-        let adapters = method.build_all(&asked)?;
+        let adapters = base.build_adapters(method, &asked)?;
         for (site, adapter) in model.sites.into_iter().zip(adapters) {
             let adapter = adapter.expect("a site that its method adapts");
             let name = format!("{}.weight", site.info.name);

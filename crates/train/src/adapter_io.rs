@@ -5,15 +5,16 @@
 
 use std::path::Path;
 
-use lowtide_adapter::Config;
+use lowtide_adapter::{Config, ParamSpec};
 use lowtide_formats::Hyperparameters;
 use lowtide_formats::peft::{self, AdapterTensor, LoraConfig, MethodConfig, TargetModules};
 use lowtide_model::{Site, SitePatterns};
-use lowtide_runtime::permuted_rows;
+use lowtide_runtime::{lora_config, permuted_rows};
 
 use crate::{AdapterType, TrainError};
 
-/// Writes the adapter slab of `sites` as a PEFT folder; `told` is how they were built.
+/// Writes the tensors of `sites` as a PEFT folder; `told` is how they were built. What is not trained
+/// but made at random goes with what is trained.
 ///
 /// # Errors
 /// When a value is not finite or a file cannot be written; the folder is then as it was.
@@ -24,18 +25,17 @@ pub fn save_adapter(
     sites: &[Site],
     (config, patterns): (&Config, &SitePatterns),
     r#type: AdapterType,
-    params: &[f32],
+    (params, fixed): (&[f32], &[f32]),
 ) -> Result<(), TrainError> {
     let mut tensors = Vec::new();
     for site in sites {
-        let mut rest = &params[site.range.clone()];
-        for spec in &site.params {
-            let (values, after) = rest.split_at(spec.len());
-            rest = after;
+        let fixed = if site.frozen.is_empty() { &[] } else { &fixed[site.fixed.clone()] };
+        let trained = cut(&site.params, &params[site.range.clone()]);
+        for (spec, values) in trained.chain(cut(&site.frozen, fixed)) {
             tensors.push(AdapterTensor {
                 module: site.info.name.clone(),
                 parameter: spec.name.into(),
-                shape: spec.shape.to_vec(),
+                shape: peft::shape_in_file(spec.name, spec.shape),
                 values: r#type.values(values),
                 permuted: permuted_rows(hyper, site, spec),
             });
@@ -45,17 +45,14 @@ pub fn save_adapter(
     let base = Some(base.display().to_string());
     let targets = Some(TargetModules::List(target_modules(hyper, sites)));
     let ranks = own(patterns.ranks().filter(|(_, rank)| *rank > 0));
-    let document = if kind == "lora" {
+    let alphas = own(patterns.alphas());
+    let document = if let Some(said) = lora_config(kind, config) {
         let lora = LoraConfig {
             base_model_name_or_path: base,
-            r: config.rank,
-            lora_alpha: config.alpha,
-            lora_dropout: config.dropout,
             target_modules: targets,
-            use_rslora: config.use_rslora,
             rank_pattern: ranks,
-            alpha_pattern: own(patterns.alphas()),
-            ..LoraConfig::default()
+            alpha_pattern: alphas,
+            ..said
         };
         lora.to_document()
     } else {
@@ -66,6 +63,7 @@ pub fn save_adapter(
             alpha: config.alpha,
             dropout: config.dropout,
             rank_pattern: ranks,
+            alpha_pattern: alphas,
             target_modules: targets,
             options: config.options.clone(),
         };
@@ -74,10 +72,24 @@ pub fn save_adapter(
     Ok(peft::write(dir, &document, &tensors)?)
 }
 
+/// Each tensor with its piece of the values, which lie one behind the other.
+fn cut<'s>(
+    specs: &'s [ParamSpec],
+    mut rest: &'s [f32],
+) -> impl Iterator<Item = (&'s ParamSpec, &'s [f32])> {
+    specs.iter().map(move |spec| {
+        let (piece, after) = rest.split_at(spec.len());
+        rest = after;
+        (spec, piece)
+    })
+}
+
 /// Bytes of the file of weights that [`save_adapter`] writes of `sites`.
 pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
     let parameters = sites.iter().flat_map(|site| {
-        site.params.iter().map(|spec| (site.info.name.as_str(), spec.name, spec.shape.to_vec()))
+        site.params.iter().chain(&site.frozen).map(|spec| {
+            (site.info.name.as_str(), spec.name, peft::shape_in_file(spec.name, spec.shape))
+        })
     });
     peft::weights_bytes(parameters, r#type.half())
 }

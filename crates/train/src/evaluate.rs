@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use lowtide_adapter::Registry;
 use lowtide_backend::Backend;
 use lowtide_memory::{Budget, Ledger};
 use lowtide_optim::Sgd;
@@ -91,6 +92,19 @@ pub fn evaluate_telling(
     be: &dyn Backend<f32>,
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Evaluation, TrainError> {
+    evaluate_with(&registry(), settings, be, on_event)
+}
+
+/// As [`evaluate_telling`], where the adapter's method is one of `methods`.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_with(
+    methods: &Registry<f32>,
+    settings: &EvalSettings,
+    be: &dyn Backend<f32>,
+    on_event: &mut dyn FnMut(&Event),
+) -> Result<Evaluation, TrainError> {
     let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
     let adapter = settings.adapter.as_deref().map(LoadedAdapter::open).transpose()?;
     let prepared = Prepared {
@@ -103,7 +117,7 @@ pub fn evaluate_telling(
     };
     let data = prepared.for_evaluation(&base, &settings.data)?;
     let model = match &adapter {
-        Some(adapter) => base.build_adapted(&registry(), adapter)?,
+        Some(adapter) => base.build_adapted(methods, adapter)?,
         None => base.build(None)?,
     };
 

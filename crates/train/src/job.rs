@@ -9,8 +9,13 @@ use std::path::Path;
 use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
 use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
+<<<<<<< HEAD
+use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
+use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, same_tensors};
+=======
 use lowtide_optim::Optimizer;
 use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, registry};
+>>>>>>> main
 use lowtide_tape::Checkpointing;
 
 use self::choice::Choice;
@@ -57,10 +62,13 @@ pub(crate) struct Planned<'j> {
 
 impl<'s> Job<'s> {
     /// Opens everything that `settings` name, for a backend that does what they ask for.
-    pub(crate) fn open(settings: &'s Settings, be: &dyn Backend<f32>) -> Result<Self, TrainError> {
+    pub(crate) fn open(
+        settings: &'s Settings,
+        methods: &Registry<f32>,
+        be: &dyn Backend<f32>,
+    ) -> Result<Self, TrainError> {
         settings.check()?;
         settings.check_backend(be.caps().compute)?;
-        let methods = registry::<f32>();
         let method = methods.get(&settings.method)?;
         let target_modules = match settings.target_modules.as_str() {
             "auto" => method.default_targets().to_owned(),
@@ -71,7 +79,7 @@ impl<'s> Job<'s> {
         let sparse = settings.sparse_updates()?;
         let optimizers = sparse.optimizers(&settings.optimizer, settings.weight_decay)?;
         let candidates = settings.candidates()?;
-        let config = Config {
+        let mut config = Config {
             rank: settings.rank,
             alpha: settings.alpha,
             dropout: settings.dropout,
@@ -86,7 +94,8 @@ impl<'s> Job<'s> {
             if patterns.is_empty() {
                 patterns = adapter.patterns.clone();
             }
-            check_start(adapter, &config, &patterns)?;
+            check_start(adapter, &settings.method, &config, &patterns)?;
+            take_options(adapter, &mut config)?;
         }
         let prepared = Prepared {
             max_seq_len: settings.max_seq_len,
@@ -258,34 +267,82 @@ impl<'s> Job<'s> {
     }
 }
 
+<<<<<<< HEAD
+fn optimizers(settings: &Settings) -> Result<Vec<Box<dyn Optimizer>>, SettingsError> {
+    let weight_decay = settings.weight_decay;
+    let adamw = AdamW { weight_decay, ..AdamW::default() };
+    match settings.optimizer.as_str() {
+        "auto" => Ok(vec![Box::new(adamw), Box::new(AdamW8(adamw))]),
+        "adamw" => Ok(vec![Box::new(adamw)]),
+        "adamw8bit" => Ok(vec![Box::new(AdamW8(adamw))]),
+        "sgd" => Ok(vec![Box::new(Sgd { weight_decay })]),
+        other => Err(SettingsError::BadValue {
+            field: "optimizer",
+            found: other.into(),
+            expected: "auto, adamw, adamw8bit or sgd",
+        }),
+    }
+}
+
+/// Refuses to go on with an adapter of another method or at another scale: the same numbers would
+/// mean another change of the base.
+=======
 /// Refuses to go on with an adapter at another scale: the same numbers would mean another change of
 /// the base.
+>>>>>>> main
 fn check_start(
     adapter: &LoadedAdapter,
+    method: &str,
     config: &Config,
     patterns: &SitePatterns,
 ) -> Result<(), RuntimeError> {
-    let told = |c: &Config| {
-        let flag = if c.use_rslora { " --use-rslora" } else { "" };
-        format!("--rank {} --alpha {}{flag}", c.rank, c.alpha)
-    };
     let refuse = |reason| Err(RuntimeError::Adapter { path: adapter.path().to_owned(), reason });
-    let (own, asked) = (told(&adapter.config), told(config));
-    if own != asked {
+    if !same_tensors(&adapter.kind, method) {
+        let own = &adapter.kind;
         return refuse(format!(
-            "it was trained with {own}, and this run has {asked}: give its own"
+            "it is of method {own}, and this run has --method {method}: give its own"
         ));
     }
-    for module in &adapter.modules {
-        let told = |patterns: &SitePatterns| {
-            patterns.config_of(module, config).map_or_else(|| "--rank 0".into(), |c| told(&c))
-        };
-        let (own, asked) = (told(&adapter.patterns), told(patterns));
+    // What PEFT's files of a method do not say, the method does not read.
+    let (ranked, scaled) = (method != "ia3", method != "ia3" && method != "vera");
+    let told = |c: &Config, stable: bool| match scaled {
+        true if stable => format!("--rank {} --alpha {} --use-rslora", c.rank, c.alpha),
+        true => format!("--rank {} --alpha {}", c.rank, c.alpha),
+        false => format!("--rank {}", c.rank),
+    };
+    let own = |c: &Config| told(c, c.use_rslora);
+    let asked = |c: &Config| told(c, c.use_rslora || method == "rslora");
+    let (own_all, asked_all) = (own(&adapter.config), asked(config));
+    if ranked && own_all != asked_all {
+        return refuse(format!(
+            "it was trained with {own_all}, and this run has {asked_all}: give its own"
+        ));
+    }
+    for module in adapter.modules.iter().filter(|_| ranked) {
+        let none = || "--rank 0".to_owned();
+        let theirs = adapter.patterns.config_of(module, &adapter.config);
+        let own = theirs.map_or_else(none, |c| own(&c));
+        let asked = patterns.config_of(module, config).map_or_else(none, |c| asked(&c));
         if own != asked {
             return refuse(format!(
                 "`{module}` was trained with {own}, and this run's patterns give it {asked}: \
                  leave them out, and the adapter's own hold"
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Takes over the options that an adapter to start from was trained with and the run leaves open.
+fn take_options(adapter: &LoadedAdapter, config: &mut Config) -> Result<(), RuntimeError> {
+    for (name, own) in &adapter.config.options {
+        let asked = config.options.entry(name.clone()).or_insert_with(|| own.clone());
+        if asked != own {
+            let reason = format!(
+                "it was trained with `{name}` = `{own}`, and this run has `{asked}`: leave it out, \
+                 and the adapter's own holds"
+            );
+            return Err(RuntimeError::Adapter { path: adapter.path().to_owned(), reason });
         }
     }
     Ok(())

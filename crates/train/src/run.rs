@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use lowtide_adapter::{ParamSpec, Registry};
 use lowtide_backend::Backend;
 use lowtide_data::order::permutation;
 use lowtide_formats::atomic;
 use lowtide_memory::{Budget, Ledger};
+use lowtide_model::Site;
 use lowtide_optim::{Schedule, StepHyper};
 use lowtide_runtime::registry;
 
@@ -20,8 +22,13 @@ use crate::samples;
 use crate::sensitivity::probe;
 use crate::thin::Thinned;
 use crate::{
+<<<<<<< HEAD
+    AdapterType, DataReport, Evaluation, Event, Phase, PlanReport, SensitivityReport, Settings,
+    SettingsError, StepReport, Summary, TrainError, Trainer, memory_now, save_adapter,
+=======
     DataReport, Evaluation, Event, Phase, PlanReport, SensitivityReport, Settings, SettingsError,
     StepReport, Summary, TrainError, Trainer, memory_now, save_adapter,
+>>>>>>> main
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.
@@ -33,8 +40,8 @@ pub fn plan(
     be: &dyn Backend<f32>,
     threads: usize,
 ) -> Result<(DataReport, PlanReport), TrainError> {
-    let mut job = Job::open(settings, be)?;
     let methods = registry();
+    let mut job = Job::open(settings, &methods, be)?;
     job.settle_ranks(&methods, be, &mut |_, _| ())?;
     let model = job.build(&methods)?;
     let neighbours = job.neighbours(&model, be, &mut |_, _| ())?;
@@ -52,8 +59,8 @@ pub fn sensitivity(
     be: &dyn Backend<f32>,
     tell: &mut dyn FnMut(usize, usize),
 ) -> Result<SensitivityReport, TrainError> {
-    let job = Job::open(settings, be)?;
     let methods = registry();
+    let job = Job::open(settings, &methods, be)?;
     probe(&job, &job.build(&methods)?, be, tell)
 }
 
@@ -85,10 +92,25 @@ pub fn finetune_until(
     on_event: &mut dyn FnMut(&Event),
     stop: &AtomicBool,
 ) -> Result<Summary, TrainError> {
-    let mut job = Job::open(settings, be)?;
+    finetune_with(&registry(), settings, be, threads, on_event, stop)
+}
+
+/// As [`finetune_until`], where `settings.method` is a name among `methods`: the place for methods
+/// that do not come with Lowtide, beside [`registry`] or instead of it.
+///
+/// # Errors
+/// As [`finetune`].
+pub fn finetune_with(
+    methods: &Registry<f32>,
+    settings: &Settings,
+    be: &dyn Backend<f32>,
+    threads: usize,
+    on_event: &mut dyn FnMut(&Event),
+    stop: &AtomicBool,
+) -> Result<Summary, TrainError> {
+    let mut job = Job::open(settings, methods, be)?;
     on_event(&Event::Data(job.data.report.clone()));
-    let methods = registry();
-    job.settle_ranks(&methods, be, &mut |done, total| {
+    job.settle_ranks(methods, be, &mut |done, total| {
         on_event(&Event::Progress { phase: Phase::Probes, done, total });
     })?;
     if let Some(report) = &job.sensitivity {
@@ -96,7 +118,7 @@ pub fn finetune_until(
     }
     // What probing held is told apart.
     let watch = Watch::start();
-    let model = job.build(&methods)?;
+    let model = job.build(methods)?;
     let neighbours = job.neighbours(&model, be, &mut |done, total| {
         on_event(&Event::Progress { phase: Phase::Neighbours, done, total });
     })?;
@@ -213,6 +235,7 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
         compute: plan.compute.to_owned(),
         ..settings.clone()
     };
+    resolved.method_option.clone_from(&job.config.options);
     resolved.set_patterns(&job.patterns);
     // The ranks that it chose are among the patterns.
     resolved.adapter_budget = None;
@@ -237,6 +260,20 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.optimizer.clone_from(&plan.optimizer);
     summary.packing_overhead = plan.packing_overhead;
     summary.trainable_parameters = plan.trainable_parameters;
+}
+
+/// Makes all that is saved what reading it from the file would give.
+fn round(trainer: &mut Trainer<'_, '_>, r#type: AdapterType) {
+    let frozen = |site: &Site| {
+        let len: usize = site.frozen.iter().map(ParamSpec::len).sum();
+        site.fixed.start..site.fixed.start + len
+    };
+    let frozen: Vec<_> = trainer.model().sites.iter().map(frozen).collect();
+    let values = trainer.values_mut();
+    r#type.round(values.params);
+    for range in frozen.into_iter().filter(|range| !range.is_empty()) {
+        r#type.round(&mut values.fixed[range]);
+    }
 }
 
 /// What only the plan knows.
@@ -317,7 +354,7 @@ impl Run<'_> {
             }
         }
         // What is measured is what is saved.
-        settings.adapter_type()?.round(trainer.params_mut());
+        round(trainer, settings.adapter_type()?);
         self.summary.eval_loss_after = self.evaluate(trainer, steps)?;
         if self.job.data.valid.is_none() {
             // Nobody else looks at the model after its last update.
@@ -442,8 +479,8 @@ impl Run<'_> {
         }
         let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
         let told = (&job.config, &job.patterns);
-        let r#type = job.settings.adapter_type()?;
-        save_adapter(output, job.base.name(), hyper, sites, told, r#type, trainer.params())?;
+        let (r#type, values) = (job.settings.adapter_type()?, (trainer.params(), trainer.fixed()));
+        save_adapter(output, job.base.name(), hyper, sites, told, r#type, values)?;
         let config = self.resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;

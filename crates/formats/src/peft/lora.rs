@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Number, Value};
 
+use super::variant::{LoraVariant, MAGNITUDE, USE_DORA, refuse_unknown};
 use super::{AdapterError, PREFIX, patterns, tensor_name};
 use crate::document::shown;
 use crate::json::{Object, parse_object, required, shown_value};
@@ -35,6 +36,8 @@ pub struct LoraConfig {
     pub target_modules: Option<TargetModules>,
     /// Scale by `alpha / sqrt(rank)` instead of `alpha / rank`.
     pub use_rslora: bool,
+    /// Whether it is DoRA or QA-LoRA.
+    pub variant: LoraVariant,
     /// Ranks that differ from `r`: regular expressions for the ends of module names, first match.
     pub rank_pattern: Vec<(String, usize)>,
     /// Alphas that differ from `lora_alpha`, in the same way.
@@ -62,6 +65,7 @@ impl Default for LoraConfig {
             lora_dropout: 0.0,
             target_modules: None,
             use_rslora: false,
+            variant: LoraVariant::Plain,
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
             extra: Map::new(),
@@ -87,6 +91,7 @@ const READ: &[&str] = &[
     "r",
     "rank_pattern",
     "target_modules",
+    USE_DORA,
     "use_rslora",
 ];
 /// Fields that change the arithmetic when they are set.
@@ -136,6 +141,7 @@ impl LoraConfig {
             lora_dropout,
             target_modules: target_modules(config)?,
             use_rslora: config.bool("use_rslora")?.unwrap_or(false),
+            variant: LoraVariant::read(config)?,
             rank_pattern: patterns::read(config, "rank_pattern", ranks, rank)?,
             alpha_pattern: patterns::read(config, "alpha_pattern", alphas, positive)?,
             extra: extra.map(|(key, value)| (key.clone(), value.clone())).collect(),
@@ -155,7 +161,6 @@ impl LoraConfig {
             ("init_lora_weights", Value::from(true)),
             ("modules_to_save", Value::Null),
             ("task_type", Value::from("CAUSAL_LM")),
-            ("use_dora", Value::from(false)),
         ];
         let own = [
             ("alpha_pattern", patterns::document(&self.alpha_pattern, number)),
@@ -171,7 +176,7 @@ impl LoraConfig {
         let named = |(key, value): (&str, Value)| (key.to_owned(), value);
         let mut document: Map<_, _> = fixed.into_iter().map(named).collect();
         document.extend(self.extra.clone());
-        document.extend(own.into_iter().map(named));
+        document.extend(own.into_iter().chain(self.variant.fields()).map(named));
         document
     }
 
@@ -212,14 +217,12 @@ fn refuse_unsupported(config: Object<'_>) -> Result<(), DocumentError> {
             return Err(DocumentError::unsupported(key, shown_value(value), shown(only)));
         }
     }
-    for (key, value) in config.fields() {
-        // PEFT names its variants `use_...` and their settings `..._config`: one that is not
-        // known here and is on changes the arithmetic.
-        let variant = key.starts_with("use_") && key != "use_rslora" || key.ends_with("_config");
-        if (variant || REFUSED.contains(&key)) && is_on(value) {
-            return Err(DocumentError::unsupported(key, shown_value(value), "none"));
+    for key in REFUSED {
+        if let Some(value) = config.get(key).filter(|value| is_on(value)) {
+            return Err(DocumentError::unsupported(*key, shown_value(value), "none"));
         }
     }
+    refuse_unknown(config)?;
     match config.get("init_lora_weights") {
         None | Some(Value::Bool(_)) => Ok(()),
         Some(Value::String(init)) if INITS.contains(&init.as_str()) => Ok(()),
@@ -280,38 +283,74 @@ impl LoraPair<'_> {
     }
 }
 
-/// All pairs of a file, sorted by module.
-pub(super) fn pairs(file: &SafeFile) -> Result<Vec<LoraPair<'_>>, AdapterError> {
+/// All pairs of a file, sorted by module, with what the variant has beside them.
+pub(super) fn pairs(
+    file: &SafeFile,
+    variant: LoraVariant,
+) -> Result<Vec<LoraPair<'_>>, AdapterError> {
+    let dora = variant == LoraVariant::Dora;
     let mut modules = BTreeSet::new();
     for name in file.tensor_names() {
         let split = |leaf: &str| name.strip_prefix(PREFIX)?.strip_suffix(leaf)?.strip_suffix('.');
-        match split(DOWN).or_else(|| split(UP)) {
+        let length = || if dora { split(MAGNITUDE) } else { None };
+        match split(DOWN).or_else(|| split(UP)).or_else(length) {
             Some(module) => modules.insert(module),
             None => {
-                let expected = "names that end with `.lora_A.weight` or `.lora_B.weight`";
+                let expected = match dora {
+                    true => {
+                        "names that end with `.lora_A.weight`, `.lora_B.weight` or \
+                         `.lora_magnitude_vector`"
+                    }
+                    false => "names that end with `.lora_A.weight` or `.lora_B.weight`",
+                };
                 let (name, method) = (name.to_owned(), "LORA".to_owned());
                 return Err(AdapterError::Name { name, method, expected });
             }
         };
     }
-    modules.into_iter().map(|module| pair(file, module)).collect()
+    let whole = |module| {
+        let pair = pair(file, module)?;
+        if dora {
+            check_magnitude(file, &pair)?;
+        }
+        Ok(pair)
+    };
+    modules.into_iter().map(whole).collect()
 }
 
 fn pair<'a>(file: &'a SafeFile, module: &'a str) -> Result<LoraPair<'a>, AdapterError> {
     let (a_name, b_name) = (tensor_name(module, DOWN), tensor_name(module, UP));
     let (a, b) = match (file.tensor(&a_name), file.tensor(&b_name)) {
         (Some(a), Some(b)) => (a, b),
+        (None, None) => {
+            let present = tensor_name(module, MAGNITUDE);
+            return Err(AdapterError::MissingPair { missing: a_name, present });
+        }
         (None, _) => return Err(AdapterError::MissingPair { missing: a_name, present: b_name }),
         (_, None) => return Err(AdapterError::MissingPair { missing: b_name, present: a_name }),
     };
-    let shape = |name: String, tensor: Tensor<'_>, expected: String| AdapterError::Shape {
-        name,
-        shape: tensor.shape.to_vec(),
-        expected,
+    let &[rank, _] = a.shape else {
+        return Err(misshapen(a_name, a, "[rank, inputs]".to_owned()));
     };
-    let &[rank, _] = a.shape else { return Err(shape(a_name, a, "[rank, inputs]".to_owned())) };
     match b.shape {
         &[_, columns] if columns == rank => Ok(LoraPair { module, a, b }),
-        _ => Err(shape(b_name, b, format!("[outputs, {rank}]"))),
+        _ => Err(misshapen(b_name, b, format!("[outputs, {rank}]"))),
     }
+}
+
+/// Refuses a pair of DoRA without a length for every output.
+fn check_magnitude(file: &SafeFile, pair: &LoraPair<'_>) -> Result<(), AdapterError> {
+    let (name, outputs) = (tensor_name(pair.module, MAGNITUDE), pair.b.shape[0]);
+    match file.tensor(&name) {
+        Some(tensor) if tensor.shape == [outputs] => Ok(()),
+        Some(tensor) => Err(misshapen(name, tensor, format!("[{outputs}]"))),
+        None => {
+            let present = tensor_name(pair.module, UP);
+            Err(AdapterError::MissingPair { missing: name, present })
+        }
+    }
+}
+
+fn misshapen(name: String, tensor: Tensor<'_>, expected: String) -> AdapterError {
+    AdapterError::Shape { name, shape: tensor.shape.to_vec(), expected }
 }

@@ -1,16 +1,21 @@
-//! Settings of adapters that are not of the LoRA family: IA3 as PEFT has it, and methods that PEFT
-//! has not, in the same layout.
+//! Settings of adapters that PEFT does not count as LoRA: IA3 and VeRA as PEFT has them, and methods
+//! that PEFT has not, in the same layout.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use super::lora::{RANK_MAX, TargetModules, is_on, number, target_modules};
-use super::patterns;
+use super::{VERA, patterns};
 use crate::DocumentError;
 use crate::document::shown;
 use crate::json::{Object, required, shown_value};
 
+/// What PEFT calls VeRA's options, which are fields of their own there.
+const VERA_OPTIONS: [&str; 2] = ["projection_prng_key", "d_initial"];
+/// The option that says how an adapter of the LoRA family is coded. PEFT does not know it, and reads
+/// past it.
+pub const QUANTIZE: &str = "quantize";
 /// IA3's name in PEFT.
 const IA3: &str = "IA3";
 /// The option of IA3 that is a field of its own.
@@ -33,6 +38,8 @@ pub struct MethodConfig {
     pub dropout: f64,
     /// Ranks that differ from `r`, as LoRA has them.
     pub rank_pattern: Vec<(String, usize)>,
+    /// Alphas that differ from `alpha`, as LoRA has them.
+    pub alpha_pattern: Vec<(String, f64)>,
     /// Which modules are adapted.
     pub target_modules: Option<TargetModules>,
     /// What the method alone knows, by name.
@@ -65,28 +72,38 @@ impl MethodConfig {
             let rank = usize::try_from(value.as_u64()?).ok()?;
             (1..=RANK_MAX).contains(&rank).then_some(rank)
         };
-        let (alpha, dropout) = (config.f64("alpha")?, config.f64("dropout")?.unwrap_or(0.0));
+        let positive = |value: &Value| value.as_f64().filter(|v| *v > 0.0 && v.is_finite());
+        let alphas = "a finite number above 0";
+        let alpha = match config.get("alpha") {
+            Some(value) => positive(value)
+                .ok_or_else(|| DocumentError::out_of_range("alpha", shown_value(value), alphas))?,
+            None => 16.0,
+        };
+        let dropped = if peft_type == VERA { "vera_dropout" } else { "dropout" };
+        let dropout = config.f64(dropped)?.unwrap_or(0.0);
         if !(0.0..1.0).contains(&dropout) {
             let expected = "a number from 0 to below 1";
-            return Err(DocumentError::out_of_range("dropout", dropout, expected));
+            return Err(DocumentError::out_of_range(dropped, dropout, expected));
         }
-        let options = match peft_type == IA3 {
-            true => feedforward(config)?,
-            false => options(config)?,
+        let options = match peft_type.as_str() {
+            IA3 => feedforward(config)?,
+            VERA => projections(config)?,
+            _ => options(config)?,
         };
         Ok(Self {
             peft_type,
             base_model_name_or_path: config.str("base_model_name_or_path")?.map(str::to_owned),
             r,
-            alpha: alpha.unwrap_or(16.0),
+            alpha,
             dropout,
             rank_pattern: patterns::read(config, "rank_pattern", ranks, rank)?,
+            alpha_pattern: patterns::read(config, "alpha_pattern", alphas, positive)?,
             target_modules: target_modules(config)?,
             options,
         })
     }
 
-    /// The settings as a document: what PEFT has for IA3, all fields for other methods.
+    /// The settings as a document: what PEFT has for IA3 and VeRA, all fields for other methods.
     ///
     /// `modules` are the last parts of the names of the modules that are adapted: those of IA3's
     /// that are feed-forward are told apart by them.
@@ -102,28 +119,80 @@ impl MethodConfig {
             ("target_modules", Value::from(targets)),
             ("task_type", Value::from("CAUSAL_LM")),
         ];
-        if self.peft_type == IA3 {
-            let named = self.options.get(FEEDFORWARD).map_or("down_proj", |names| names);
-            let named = named.split(',').map(str::trim);
-            let there: Vec<&str> = named.filter(|name| modules.contains(name)).collect();
-            fields.extend([
-                ("fan_in_fan_out", Value::from(false)),
-                (FEEDFORWARD, Value::from(there)),
-                ("init_ia3_weights", Value::from(true)),
-                ("modules_to_save", Value::Null),
-            ]);
-        } else {
-            let options = self.options.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str())));
-            fields.extend([
-                ("alpha", number(self.alpha)),
-                ("dropout", Value::from(self.dropout)),
-                ("options", Value::Object(options.collect())),
-                ("r", Value::from(self.r)),
-                ("rank_pattern", patterns::document(&self.rank_pattern, Value::from)),
-            ]);
-        }
+        fields.extend(match self.peft_type.as_str() {
+            IA3 => self.ia3_fields(modules),
+            VERA => self.vera_fields(),
+            _ => self.own_fields(),
+        });
         fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
+
+    fn ia3_fields(&self, modules: &[&str]) -> Vec<(&'static str, Value)> {
+        let named = self.options.get(FEEDFORWARD).map_or("down_proj", |names| names);
+        let named = named.split(',').map(str::trim);
+        let there: Vec<&str> = named.filter(|name| modules.contains(name)).collect();
+        vec![
+            ("fan_in_fan_out", Value::from(false)),
+            (FEEDFORWARD, Value::from(there)),
+            ("init_ia3_weights", Value::from(true)),
+            ("modules_to_save", Value::Null),
+        ]
+    }
+
+    /// Options that are no numbers are left to PEFT's defaults, as in a method that was not told.
+    fn vera_fields(&self) -> Vec<(&'static str, Value)> {
+        let option = |name: &str| self.options.get(name);
+        let key: u64 = option(VERA_OPTIONS[0]).and_then(|v| v.parse().ok()).unwrap_or(0);
+        let start: f64 = option(VERA_OPTIONS[1]).and_then(|v| v.parse().ok()).unwrap_or(0.1);
+        let mut fields = vec![
+            ("bias", Value::from("none")),
+            (VERA_OPTIONS[1], Value::from(start)),
+            ("fan_in_fan_out", Value::from(false)),
+            ("init_weights", Value::from(true)),
+            ("modules_to_save", Value::Null),
+            (VERA_OPTIONS[0], Value::from(key)),
+            ("r", Value::from(self.r)),
+            ("save_projection", Value::from(false)),
+            ("vera_dropout", Value::from(self.dropout)),
+        ];
+        fields.extend(option(QUANTIZE).map(|codes| (QUANTIZE, Value::from(codes.as_str()))));
+        fields
+    }
+
+    /// Of methods that PEFT has not.
+    fn own_fields(&self) -> Vec<(&'static str, Value)> {
+        let options = self.options.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str())));
+        vec![
+            ("alpha", number(self.alpha)),
+            ("alpha_pattern", patterns::document(&self.alpha_pattern, number)),
+            ("dropout", Value::from(self.dropout)),
+            ("options", Value::Object(options.collect())),
+            ("r", Value::from(self.r)),
+            ("rank_pattern", patterns::document(&self.rank_pattern, Value::from)),
+        ]
+    }
+}
+
+/// VeRA's key and start as the options of these names.
+fn projections(config: Object<'_>) -> Result<BTreeMap<String, String>, DocumentError> {
+    if let Some(value) = config.get("bias").filter(|value| *value != "none") {
+        return Err(DocumentError::unsupported("bias", shown_value(value), shown("none")));
+    }
+    let [key, start] = VERA_OPTIONS;
+    let mut options = BTreeMap::new();
+    if let Some(value) = config.get(key) {
+        let number = value.as_u64().ok_or_else(|| {
+            DocumentError::out_of_range(key, shown_value(value), "a whole number from 0")
+        })?;
+        options.insert(key.to_owned(), number.to_string());
+    }
+    if let Some(number) = config.f64(start)? {
+        options.insert(start.to_owned(), number.to_string());
+    }
+    if let Some(codes) = config.str(QUANTIZE)? {
+        options.insert(QUANTIZE.to_owned(), codes.to_owned());
+    }
+    Ok(options)
 }
 
 /// IA3's feed-forward modules as the option that lists them.

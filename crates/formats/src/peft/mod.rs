@@ -8,6 +8,7 @@
 mod lora;
 mod method;
 mod patterns;
+mod variant;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ pub use lora::{
     DOWN as LORA_DOWN, LoraConfig, LoraPair, TargetModules, UP as LORA_UP, parse_lora_config,
 };
 
-pub use method::MethodConfig;
+pub use method::{MethodConfig, QUANTIZE};
+pub use variant::{LoraVariant, MAGNITUDE as LORA_MAGNITUDE};
 
 use crate::atomic::FileSet;
 use crate::json::{CONFIG_BYTES_MAX, Object, read_object, required};
@@ -33,6 +35,12 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// What PEFT puts before the name of a module of the base.
 const PREFIX: &str = "base_model.model.";
+/// VeRA's name in PEFT.
+const VERA: &str = "VERA";
+/// VeRA's matrices, which belong to no module and need not be in a file.
+const PROJECTIONS: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
+/// Parameters that PEFT saves with one axis.
+const VECTORS: [&str; 3] = [variant::MAGNITUDE, "vera_lambda_b", "vera_lambda_d"];
 
 /// What can be wrong with an adapter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +103,18 @@ impl From<DocumentError> for AdapterError {
 /// such as `lora_A.weight`.
 pub fn tensor_name(module: &str, parameter: &str) -> String {
     format!("{PREFIX}{module}.{parameter}")
+}
+
+/// The shape in the file of a parameter `[rows, columns]`: PEFT saves some columns as vectors.
+///
+/// # Panics
+/// If such a parameter has more than one column.
+pub fn shape_in_file(parameter: &str, [rows, columns]: [usize; 2]) -> Vec<usize> {
+    if !VECTORS.contains(&parameter) {
+        return vec![rows, columns];
+    }
+    assert_eq!(columns, 1, "`{parameter}` is a vector");
+    vec![rows]
 }
 
 /// The module of a tensor, by its name in the file: what is before `name.weight`, `name.bias` or
@@ -170,7 +190,14 @@ impl AdapterFiles {
         self.weights.tensor(&tensor_name(module, parameter))
     }
 
-    /// The settings and pairs of a LoRA adapter.
+    /// VeRA's matrices `A` `[rank, inputs]` and `B` `[outputs, rank]` with their names, those that
+    /// the file has. They follow from the key in the settings.
+    pub fn projections(&self) -> [(&'static str, Option<Tensor<'_>>); 2] {
+        PROJECTIONS.map(|name| (name, self.named(name).filter(|_| self.peft_type == VERA)))
+    }
+
+    /// The settings and pairs of a LoRA adapter; those of a DoRA adapter have a vector
+    /// [`LORA_MAGNITUDE`] beside them.
     ///
     /// # Errors
     /// [`Error::Document`] if the settings are not LoRA's or ask for something that is not
@@ -180,7 +207,8 @@ impl AdapterFiles {
         let config_path = self.dir.join(CONFIG_FILE);
         let of_config = |reason| Error::document(&config_path, reason);
         let config = LoraConfig::from_document(&self.config).map_err(of_config)?;
-        let pairs = lora::pairs(&self.weights).map_err(|reason| self.error(reason))?;
+        let pairs = lora::pairs(&self.weights, config.variant);
+        let pairs = pairs.map_err(|reason| self.error(reason))?;
         for pair in &pairs {
             let rank = config.rank_of(pair.module).map_err(of_config)?;
             if pair.rank() != rank {
@@ -201,7 +229,13 @@ impl AdapterFiles {
         let config_path = self.dir.join(CONFIG_FILE);
         let config = MethodConfig::from_document(&self.config);
         let config = config.map_err(|reason| Error::document(&config_path, reason))?;
-        Ok((config, self.tensor_names().map(module_of).collect()))
+        let modules = self.tensor_names().filter(|name| !self.is_projection(name)).map(module_of);
+        Ok((config, modules.collect()))
+    }
+
+    /// Whether a tensor is one of VeRA's matrices, which have no module.
+    fn is_projection(&self, name: &str) -> bool {
+        self.peft_type == VERA && PROJECTIONS.contains(&name)
     }
 
     fn check_tensors(&self) -> Result<(), AdapterError> {
@@ -209,7 +243,7 @@ impl AdapterFiles {
             return Err(AdapterError::Empty);
         }
         for name in self.tensor_names() {
-            if !name.starts_with(PREFIX) {
+            if !name.starts_with(PREFIX) && !self.is_projection(name) {
                 let (name, method) = (name.to_owned(), self.peft_type.clone());
                 let expected = "names that start with `base_model.model.`";
                 return Err(AdapterError::Name { name, method, expected });

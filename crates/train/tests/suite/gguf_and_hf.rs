@@ -22,7 +22,7 @@ use crate::support::{Home, Setup, dataset, write_data};
 
 /// Writes a base as the usual converter would: linear layers and embedding in 8 bits, norms in f32,
 /// rows of q and k interleaved.
-fn write_gguf(hf: &Base, path: &Path) {
+pub(crate) fn write_gguf(hf: &Base, path: &Path) {
     let hyper = hf.hyper();
     let mut writer = Writer::new();
     for (key, value) in metadata(hyper) {
@@ -92,7 +92,7 @@ fn heads_to_permute(hyper: &Hyperparameters, name: &str) -> Option<usize> {
 }
 
 /// Writes a GGUF base as the HF folder of its dequantised weights, one tensor in memory at a time.
-fn dequantise(gguf: &Base, dir: &Path) {
+pub(crate) fn dequantise(gguf: &Base, dir: &Path) {
     std::fs::create_dir_all(dir).unwrap();
     let hyper = gguf.hyper();
     let config = serde_json::json!({
@@ -166,7 +166,12 @@ fn logits(base: &Path, adapter: &Path, setup: &Setup<'_>, data: &Path, rows: &[u
     out
 }
 
-fn eval_loss(base: &Path, adapter: Option<&Path>, data: &Path, be: &dyn Backend<f32>) -> f64 {
+pub(crate) fn eval_loss(
+    base: &Path,
+    adapter: Option<&Path>,
+    data: &Path,
+    be: &dyn Backend<f32>,
+) -> f64 {
     let settings = EvalSettings {
         model: base.to_owned(),
         adapter: adapter.map(Path::to_owned),

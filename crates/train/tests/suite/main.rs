@@ -8,6 +8,7 @@ mod clipping;
 mod determinism;
 mod evaluating;
 mod families;
+mod family_files;
 mod folders;
 mod gguf_and_hf;
 mod methods;

@@ -7,11 +7,10 @@ use lowtide::TrainError;
 use lowtide::formats::Tensor;
 use lowtide::formats::gguf_adapter::GgufAdapter;
 use lowtide::formats::mlx::{self, MlxAdapter};
-use lowtide::formats::peft::{
-    AdapterFiles, LORA_DOWN, LORA_UP, LoraConfig, TargetModules, WEIGHTS_FILE,
-};
+use lowtide::formats::peft::{AdapterFiles, LORA_DOWN, LORA_UP, WEIGHTS_FILE};
+use lowtide::runtime::LoadedAdapter;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::command::show::number::{bytes, count, counted};
 use crate::command::show::{Facts, amounts};
@@ -26,6 +25,7 @@ pub(super) struct AdapterReport {
     /// `peft`, `gguf` or `mlx`.
     format: &'static str,
     path: PathBuf,
+    /// As `--method` names it.
     method: String,
     /// What a GGUF adapter says of its base.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,22 +34,27 @@ pub(super) struct AdapterReport {
     file_bytes: u64,
     parameters: u64,
     tensors: usize,
-    /// What LoRA adds; absent for other methods.
     #[serde(flatten)]
-    lora: Option<Lora>,
+    settings: Settings,
     types: BTreeMap<&'static str, usize>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tensor_list: Vec<Row>,
 }
 
 #[derive(Debug, Serialize)]
-struct Lora {
-    rank: usize,
-    alpha: f64,
+struct Settings {
+    /// Absent, as alpha is, where the method has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rank: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alpha: Option<f64>,
     /// Absent where the file cannot say.
     #[serde(skip_serializing_if = "Option::is_none")]
     dropout: Option<f64>,
     use_rslora: bool,
+    /// What only this method has.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    options: BTreeMap<String, String>,
     ranks_of_their_own: usize,
     /// As PEFT names them; empty where the file has no such list.
     target_modules: Vec<String>,
@@ -81,11 +86,12 @@ fn of_mlx(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
     let said = files.config();
     let modules: BTreeSet<&str> = files.pairs().map(|pair| pair.module).collect();
     let by_name = by_name(&modules);
-    let lora = Lora {
-        rank: said.rank,
-        alpha: said.alpha(),
+    let settings = Settings {
+        rank: Some(said.rank),
+        alpha: Some(said.alpha()),
         dropout: Some(said.dropout),
         use_rslora: false,
+        options: BTreeMap::new(),
         ranks_of_their_own: 0,
         target_modules: by_name.keys().cloned().collect(),
         modules: modules.len(),
@@ -100,12 +106,12 @@ fn of_mlx(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
         format: "mlx",
         path: path.to_owned(),
         base: said.model.clone(),
-        method: "LORA".to_owned(),
+        method: "lora".to_owned(),
         architecture: None,
         file_bytes: files.file_bytes(),
         parameters: 0,
         tensors: 0,
-        lora: Some(lora),
+        settings,
         types: BTreeMap::new(),
         tensor_list: rows.collect(),
     };
@@ -117,11 +123,12 @@ fn of_file(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
     let facts = file.facts();
     let rank = facts.modules.iter().map(|module| module.rank).max().unwrap_or(0);
     let modules: BTreeSet<&str> = facts.modules.iter().map(|m| m.module.as_str()).collect();
-    let lora = Lora {
-        rank,
-        alpha: facts.alpha_at(rank),
+    let settings = Settings {
+        rank: Some(rank),
+        alpha: Some(facts.alpha_at(rank)),
         dropout: None,
         use_rslora: false,
+        options: BTreeMap::new(),
         ranks_of_their_own: facts.modules.iter().filter(|module| module.rank != rank).count(),
         target_modules: Vec::new(),
         modules: modules.len(),
@@ -133,12 +140,12 @@ fn of_file(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
         format: "gguf",
         path: path.to_owned(),
         base: file.base_name().map(str::to_owned),
-        method: "LORA".to_owned(),
+        method: "lora".to_owned(),
         architecture: Some(facts.architecture),
         file_bytes: file.file_bytes(),
         parameters: 0,
         tensors: 0,
-        lora: Some(lora),
+        settings,
         types: BTreeMap::new(),
         tensor_list: rows.collect(),
     };
@@ -147,15 +154,7 @@ fn of_file(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
 
 fn of_folder(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
     let files = AdapterFiles::open(path)?;
-    let method = files.peft_type().to_owned();
-    let lora = match method.as_str() {
-        "LORA" => {
-            let (config, pairs) = files.lora()?;
-            let modules: BTreeSet<&str> = pairs.iter().map(|pair| pair.module).collect();
-            Some(lora(&config, &modules))
-        }
-        _ => None,
-    };
+    let (method, settings) = settings_of(&files, &LoadedAdapter::open(path)?);
     let rows = files.tensor_names().filter_map(|name| Some(row(name, files.named(name)?)));
     let base = files.config().get("base_model_name_or_path").and_then(Value::as_str);
     let file_bytes = path.join(WEIGHTS_FILE).metadata().map_or(0, |data| data.len());
@@ -169,7 +168,7 @@ fn of_folder(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
         file_bytes,
         parameters: 0,
         tensors: 0,
-        lora,
+        settings,
         types: BTreeMap::new(),
         tensor_list: rows.collect(),
     };
@@ -200,21 +199,32 @@ fn by_name(modules: &BTreeSet<&str>) -> BTreeMap<String, usize> {
     by_name
 }
 
-fn lora(config: &LoraConfig, modules: &BTreeSet<&str>) -> Lora {
-    Lora {
-        rank: config.r,
-        alpha: config.lora_alpha,
-        dropout: Some(config.lora_dropout),
+/// The method of a folder, and how it was told to build its adapters.
+fn settings_of(files: &AdapterFiles, adapter: &LoadedAdapter) -> (String, Settings) {
+    let LoadedAdapter { kind, config, modules, .. } = adapter;
+    let modules: BTreeSet<&str> = modules.iter().map(String::as_str).collect();
+    let names = |value: &Value| match value {
+        Value::Array(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Value::String(pattern) => vec![pattern.clone()],
+        _ => Vec::new(),
+    };
+    let told = files.config();
+    let has = |keys: &[&str]| keys.iter().any(|key| told.contains_key(*key));
+    let (has_rank, has_alpha) = (has(&["r"]), has(&["lora_alpha", "alpha"]));
+    let has_dropout = has(&["lora_dropout", "vera_dropout", "dropout"]);
+    let settings = Settings {
+        rank: Some(config.rank).filter(|_| has_rank),
+        alpha: Some(config.alpha).filter(|_| has_alpha),
+        dropout: Some(config.dropout).filter(|_| has_dropout),
         use_rslora: config.use_rslora,
-        ranks_of_their_own: config.rank_pattern.len(),
-        target_modules: match &config.target_modules {
-            Some(TargetModules::List(names)) => names.clone(),
-            Some(TargetModules::Pattern(pattern)) => vec![pattern.clone()],
-            None => Vec::new(),
-        },
+        options: config.options.clone(),
+        ranks_of_their_own: told.get("rank_pattern").and_then(Value::as_object).map_or(0, Map::len),
+        target_modules: told.get("target_modules").map(names).unwrap_or_default(),
         modules: modules.len(),
-        by_name: by_name(modules),
-    }
+        by_name: by_name(&modules),
+    };
+    let stable = kind == "lora" && config.use_rslora;
+    (if stable { "rslora".to_owned() } else { kind.clone() }, settings)
 }
 
 fn row(name: &str, tensor: Tensor<'_>) -> Row {
@@ -236,29 +246,36 @@ pub(super) fn text(report: &AdapterReport) -> String {
     } else if report.format == "mlx" {
         facts.add("file", "folder of mlx-lm");
     }
-    facts.add("method", report.method.to_ascii_lowercase());
-    if let Some(lora) = &report.lora {
-        let rule = if lora.use_rslora { "alpha / sqrt(rank)" } else { "alpha / rank" };
-        facts.add("rank", count(lora.rank as u64));
-        facts.add("alpha", format!("{}, scaled by {rule}", lora.alpha));
-        if let Some(dropout) = lora.dropout {
-            facts.add("dropout", dropout.to_string());
-        }
-        if lora.ranks_of_their_own > 0 {
-            let others = lora.ranks_of_their_own as u64;
-            let others = match report.architecture {
-                Some(_) => format!("smaller at {}", counted(others, "linear")),
-                None => format!("{} in rank_pattern", counted(others, "pattern")),
-            };
-            facts.add("other ranks", others);
-        }
-        if report.architecture.is_none() {
-            facts.add("targets", listed(&lora.target_modules));
-        }
-        let by_name = lora.by_name.iter().map(|(name, n)| format!("{name} {n}"));
-        let modules = counted(lora.modules as u64, "linear");
-        facts.add("adapts", format!("{modules}: {}", listed(&by_name.collect::<Vec<_>>())));
+    facts.add("method", report.method.escape_debug().to_string());
+    let settings = &report.settings;
+    if let Some(rank) = settings.rank {
+        facts.add("rank", count(rank as u64));
     }
+    if let Some(alpha) = settings.alpha {
+        let rule = if settings.use_rslora { "alpha / sqrt(rank)" } else { "alpha / rank" };
+        facts.add("alpha", format!("{alpha}, scaled by {rule}"));
+    }
+    if let Some(dropout) = settings.dropout {
+        facts.add("dropout", dropout.to_string());
+    }
+    for (name, value) in &settings.options {
+        let name = name.escape_debug().to_string();
+        facts.add(&name, value.escape_debug().to_string());
+    }
+    if settings.ranks_of_their_own > 0 {
+        let others = settings.ranks_of_their_own as u64;
+        let others = match report.architecture {
+            Some(_) => format!("smaller at {}", counted(others, "linear")),
+            None => format!("{} in rank_pattern", counted(others, "pattern")),
+        };
+        facts.add("other ranks", others);
+    }
+    if report.architecture.is_none() {
+        facts.add("targets", listed(&settings.target_modules));
+    }
+    let by_name = settings.by_name.iter().map(|(name, n)| format!("{name} {n}"));
+    let modules = counted(settings.modules as u64, "linear");
+    facts.add("adapts", format!("{modules}: {}", listed(&by_name.collect::<Vec<_>>())));
     facts.add("base", report.base.as_deref().unwrap_or("not named").escape_debug().to_string());
     let types: Vec<_> = report.types.keys().copied().collect();
     let tensors = counted(report.tensors as u64, "tensor");
