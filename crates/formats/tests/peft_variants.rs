@@ -58,7 +58,7 @@ fn variants_that_are_not_plain_are_named() {
             json!({"use_qalora": true, "qalora_group_size": 0}),
             "`qalora_group_size` is 0; expected a whole number from 1",
         ),
-        (json!({"use_dora": 1}), "`use_dora` is 1; expected true or false"),
+        (json!({"use_dora": 1}), "`use_dora` is a number; expected true or false"),
     ] {
         assert_eq!(with(settings).unwrap_err().to_string(), words);
     }

@@ -5,19 +5,12 @@ use std::path::{Path, PathBuf};
 use lowtide_adapter::{self as adapter, BuildError, Built, Method, Registry, SiteInfo};
 use lowtide_backend as backend;
 use lowtide_bottleneck::BottleneckMethod;
-<<<<<<< HEAD
 use lowtide_formats::{self as formats, Base, rows};
 use lowtide_ia3::Ia3Method;
 use lowtide_lars::LarsMethod;
 use lowtide_lora::{
     DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, Vera, VeraInOrder, VeraMethod,
 };
-=======
-use lowtide_formats::{self as formats, Base};
-use lowtide_ia3::Ia3Method;
-use lowtide_lars::LarsMethod;
-use lowtide_lora::{DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraMethod};
->>>>>>> main
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
     TargetModules, Weights, build,

@@ -9,13 +9,8 @@ use std::path::Path;
 use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
 use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
-<<<<<<< HEAD
-use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
-use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, same_tensors};
-=======
 use lowtide_optim::Optimizer;
-use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, registry};
->>>>>>> main
+use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, same_tensors};
 use lowtide_tape::Checkpointing;
 
 use self::choice::Choice;
@@ -267,29 +262,8 @@ impl<'s> Job<'s> {
     }
 }
 
-<<<<<<< HEAD
-fn optimizers(settings: &Settings) -> Result<Vec<Box<dyn Optimizer>>, SettingsError> {
-    let weight_decay = settings.weight_decay;
-    let adamw = AdamW { weight_decay, ..AdamW::default() };
-    match settings.optimizer.as_str() {
-        "auto" => Ok(vec![Box::new(adamw), Box::new(AdamW8(adamw))]),
-        "adamw" => Ok(vec![Box::new(adamw)]),
-        "adamw8bit" => Ok(vec![Box::new(AdamW8(adamw))]),
-        "sgd" => Ok(vec![Box::new(Sgd { weight_decay })]),
-        other => Err(SettingsError::BadValue {
-            field: "optimizer",
-            found: other.into(),
-            expected: "auto, adamw, adamw8bit or sgd",
-        }),
-    }
-}
-
 /// Refuses to go on with an adapter of another method or at another scale: the same numbers would
 /// mean another change of the base.
-=======
-/// Refuses to go on with an adapter at another scale: the same numbers would mean another change of
-/// the base.
->>>>>>> main
 fn check_start(
     adapter: &LoadedAdapter,
     method: &str,

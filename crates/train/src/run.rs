@@ -22,13 +22,8 @@ use crate::samples;
 use crate::sensitivity::probe;
 use crate::thin::Thinned;
 use crate::{
-<<<<<<< HEAD
     AdapterType, DataReport, Evaluation, Event, Phase, PlanReport, SensitivityReport, Settings,
     SettingsError, StepReport, Summary, TrainError, Trainer, memory_now, save_adapter,
-=======
-    DataReport, Evaluation, Event, Phase, PlanReport, SensitivityReport, Settings, SettingsError,
-    StepReport, Summary, TrainError, Trainer, memory_now, save_adapter,
->>>>>>> main
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.

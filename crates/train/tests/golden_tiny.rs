@@ -35,17 +35,9 @@ struct Case {
     case: &'static str,
     /// Folder of the adapter it starts from.
     start: &'static str,
-<<<<<<< HEAD
-    /// What all parameters are where the adapter changes nothing.
-    neutral: f32,
-    use_rslora: bool,
-    /// With all parameters neutral, the adapted model is the base.
-    zero_is_base: bool,
-=======
     /// What all parameters are where the adapter changes nothing, if they are all the same.
     neutral: Option<f32>,
     use_rslora: bool,
->>>>>>> main
     /// Adapted logits and the tensors after five steps are stored, too.
     complete: bool,
 }
@@ -59,25 +51,15 @@ const fn lora(model: &'static str) -> Case {
         case: "lora",
         start: "lora",
         use_rslora: false,
-<<<<<<< HEAD
-        neutral: 0.0,
-        zero_is_base: true,
-=======
         neutral: Some(0.0),
->>>>>>> main
         complete: true,
     }
 }
 
 const CASES: [Case; 10] = [
     lora("llama_tied"),
-<<<<<<< HEAD
-    Case { method: "dora", case: "dora", start: "dora", zero_is_base: false, ..lora("llama_tied") },
-    Case { case: "ia3", start: "ia3", method: "ia3", neutral: 1.0, ..lora("llama_tied") },
-=======
     Case { case: "ia3", start: "ia3", method: "ia3", neutral: Some(1.0), ..lora("llama_tied") },
     Case { method: "dora", case: "dora", start: "dora", neutral: None, ..lora("llama_tied") },
->>>>>>> main
     // The shared matrices are in no file.
     Case {
         method: "vera",
@@ -186,16 +168,7 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     }
 
     let start = case.dir().join(case.start);
-<<<<<<< HEAD
     load_adapter(&start, base.file().hyper(), &model.sites, trainer.values_mut()).unwrap();
-=======
-    if ["lora", "ia3"].contains(&case.method) {
-        load_adapter(&start, base.file().hyper(), &model.sites, trainer.params_mut()).unwrap();
-    } else {
-        let tensors = load_safetensors(&start.join("adapter_model.safetensors"));
-        fill(&model.sites, &tensors, trainer.params_mut());
-    }
->>>>>>> main
     if case.complete {
         check_logits(case, &mut trainer, &golden, &format!("{}/logits.safetensors", case.case));
     }
