@@ -428,11 +428,17 @@ fn ia3_is_read_and_written_as_peft_has_it() {
     assert_eq!((config.peft_type.as_str(), modules.len()), ("IA3", 6));
     assert!(modules.contains("model.layers.1.mlp.down_proj"));
     assert_eq!(config.options["feedforward_modules"], "down_proj");
-    let ours = config.to_document(&["k_proj", "v_proj", "down_proj"]);
+    let ours = config.to_document();
     for (key, value) in &ours {
         assert_eq!(Some(value), theirs.config().get(key), "{key}");
     }
-    let without = config.to_document(&["k_proj"]);
+    let some = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        MethodConfig { target_modules: Some(TargetModules::List(names)), ..config.clone() }
+    };
+    let (one, other) = ("model.layers.1.mlp.down_proj", "model.layers.1.self_attn.k_proj");
+    assert_eq!(some(&[one, other]).to_document()["feedforward_modules"], json!([one]));
+    let without = some(&["k_proj"]).to_document();
     assert_eq!(without["feedforward_modules"], json!([]));
     let read = MethodConfig::from_document(&without).unwrap();
     assert_eq!(read.options["feedforward_modules"], "none");
@@ -449,7 +455,7 @@ fn methods_that_peft_has_not_keep_their_settings() {
     }));
     let config = MethodConfig::from_document(&told).unwrap();
     assert_eq!((config.r, config.dropout, config.options["chunk"].as_str()), (4, 0.1, "32"));
-    assert_eq!(config.to_document(&[]), told);
+    assert_eq!(config.to_document(), told);
     let refused = |field: &str, value: Value| {
         let mut changed = told.clone();
         changed.insert(field.into(), value);

@@ -19,12 +19,11 @@ const TILE: usize = 2 * QUANTUM;
 /// `l`, but not closer to zero than [`SMALLEST`].
 pub(crate) fn held_off<F: Float>(l: F) -> F {
     let smallest = F::from_f32(SMALLEST);
-    if l.abs() >= smallest {
-        l
-    } else if l < F::ZERO {
-        -smallest
+    if l.abs() < smallest {
+        if l < F::ZERO { -smallest } else { smallest }
     } else {
-        smallest
+        // What is not a number stays so, and is seen.
+        l
     }
 }
 

@@ -58,8 +58,10 @@ impl<F: Float> Method<F> for Ia3Method {
         if site.place != Place::Linear {
             return Ok(None);
         }
-        let last = site.name.rsplit('.').next();
-        let inputs = names.any(|name| Some(name) == last);
+        let ends = |name: &str| {
+            site.name.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        let inputs = names.any(ends);
         let scales = if inputs { Scales::Inputs } else { Scales::Outputs };
         Ok(Some(Box::new(Ia3::new(site.in_features, site.out_features, scales))))
     }

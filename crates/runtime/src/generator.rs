@@ -187,10 +187,12 @@ impl<'p, 'w> Generator<'p, 'w> {
     /// Forgets what was read. To be called when the parameters are others than before.
     pub fn clear(&mut self) {
         self.decoder.clear();
+        self.decoder.params_changed();
     }
 
     /// What goes with the adapter's parameters and is not trained, to set.
-    pub(crate) fn fixed_mut(&mut self) -> &mut [f32] {
+    #[must_use]
+    pub fn fixed_mut(&mut self) -> &mut [f32] {
         self.decoder.fixed_mut()
     }
 

@@ -170,10 +170,16 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
     }
 
     /// What goes with the parameters and is not trained, as [`Program::fixed_ranges`] divides it,
-    /// to set. Also to be called when other parameters than before will be given.
+    /// to set.
     #[must_use]
     pub fn fixed_mut(&mut self) -> &mut [F] {
         self.fixed.all_mut()
+    }
+
+    /// Takes note that other parameters than before will be given, so that what is derived from them
+    /// is derived again.
+    pub fn params_changed(&mut self) {
+        self.fixed.changed();
     }
 
     /// The plan it runs.

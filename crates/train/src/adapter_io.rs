@@ -44,8 +44,7 @@ pub fn save_adapter(
     let kind = sites.first().map_or("lora", |site| site.kind);
     let base = Some(base.display().to_string());
     let targets = Some(TargetModules::List(target_modules(hyper, sites)));
-    let ranks = own(patterns.ranks().filter(|(_, rank)| *rank > 0));
-    let alphas = own(patterns.alphas());
+    let (ranks, alphas) = patterns_in_file(sites, config, patterns);
     let document = if let Some(said) = lora_config(kind, config) {
         let lora = LoraConfig {
             base_model_name_or_path: base,
@@ -67,7 +66,7 @@ pub fn save_adapter(
             target_modules: targets,
             options: config.options.clone(),
         };
-        method.to_document(&sites.iter().map(last_part).collect::<Vec<_>>())
+        method.to_document()
     };
     Ok(peft::write(dir, &document, &tensors)?)
 }
@@ -94,10 +93,40 @@ pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
     peft::weights_bytes(parameters, r#type.half())
 }
 
-/// Entries of patterns. Those with a rank of 0 are of sites without an adapter, which PEFT is told
-/// by the list of modules.
-fn own<'p, T>(entries: impl Iterator<Item = (&'p str, T)>) -> Vec<(String, T)> {
-    entries.map(|(key, value)| (key.to_owned(), value)).collect()
+/// Entries of `rank_pattern` and of `alpha_pattern`. Those with a rank of 0 are of sites without an
+/// adapter, which PEFT is told by the list of modules.
+///
+/// The first entry that matches counts, and files have their keys sorted, by PEFT's hand as well. So
+/// where order decides, each site has an entry of its own.
+fn patterns_in_file(
+    sites: &[Site],
+    config: &Config,
+    patterns: &SitePatterns,
+) -> (Vec<(String, usize)>, Vec<(String, f64)>) {
+    let mut ranks: Vec<_> = patterns.ranks().filter(|(_, rank)| *rank > 0).collect();
+    let mut alphas: Vec<_> = patterns.alphas().collect();
+    ranks.sort_by_key(|(key, _)| *key);
+    alphas.sort_by_key(|(key, _)| *key);
+    let of = |patterns: &SitePatterns, site: &Site| {
+        let own = patterns.config_of(&site.info.name, config);
+        own.map_or((config.rank, config.alpha), |own| (own.rank, own.alpha))
+    };
+    let sorted = SitePatterns::new(ranks.iter().copied(), alphas.iter().copied());
+    let same =
+        |sorted: &SitePatterns| sites.iter().all(|site| of(sorted, site) == of(patterns, site));
+    if sorted.is_ok_and(|sorted| same(&sorted)) {
+        let owned = |key: &str| key.to_owned();
+        let ranks = ranks.into_iter().map(|(key, rank)| (owned(key), rank)).collect();
+        return (ranks, alphas.into_iter().map(|(key, alpha)| (owned(key), alpha)).collect());
+    }
+    let each = |site: &Site| (site.info.name.clone(), of(patterns, site));
+    let all: Vec<(String, (usize, f64))> = sites.iter().map(each).collect();
+    let ranks = all.iter().filter(|(_, own)| own.0 != config.rank);
+    let alphas = all.iter().filter(|(_, own)| own.1.to_bits() != config.alpha.to_bits());
+    (
+        ranks.map(|(name, own)| (name.clone(), own.0)).collect(),
+        alphas.map(|(name, own)| (name.clone(), own.1)).collect(),
+    )
 }
 
 /// The last part of a site's name.

@@ -141,7 +141,8 @@ impl<'s> Job<'s> {
         let Some(budget) = self.settings.adapter_bytes()? else { return Ok(()) };
         let mut probed = sensitivity::probe(self, &self.build(methods)?, be, tell)?;
         let r#type = self.settings.adapter_type()?;
-        let Chosen { report, patterns } = sensitivity::within(&probed.sites, budget, r#type)?;
+        let rank = self.config.rank;
+        let Chosen { report, patterns } = sensitivity::within(&probed.sites, budget, r#type, rank)?;
         let ranks = patterns.iter().map(|(key, rank)| (key.as_str(), *rank));
         self.patterns = SitePatterns::new(ranks, self.settings.alpha_pattern.iter())?;
         probed.budget = Some(report);

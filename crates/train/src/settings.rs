@@ -310,14 +310,15 @@ impl Settings {
         if !(1..=RANK_MAX).contains(&self.rank) {
             return bad("rank", self.rank.to_string(), "a whole number from 1 to 65536");
         }
-        if !self.alpha.is_finite() {
-            return bad("alpha", self.alpha.to_string(), "a finite number");
+        let positive = |alpha: f64| alpha.is_finite() && alpha > 0.0;
+        if !positive(self.alpha) {
+            return bad("alpha", self.alpha.to_string(), "a finite number above 0");
         }
         if let Some((_, rank)) = self.rank_pattern.iter().find(|(_, rank)| *rank > RANK_MAX) {
             return bad("rank-pattern", rank.to_string(), "whole numbers from 0 to 65536");
         }
-        if let Some((_, alpha)) = self.alpha_pattern.iter().find(|(_, alpha)| !alpha.is_finite()) {
-            return bad("alpha-pattern", alpha.to_string(), "finite numbers");
+        if let Some((_, alpha)) = self.alpha_pattern.iter().find(|(_, alpha)| !positive(*alpha)) {
+            return bad("alpha-pattern", alpha.to_string(), "finite numbers above 0");
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return bad("dropout", self.dropout.to_string(), "a chance from 0 to below 1");

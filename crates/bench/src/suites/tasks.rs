@@ -13,8 +13,7 @@ use crate::{BenchError, TaskRow};
 /// A task. Its examples are drawn from so many symbols, which are tokens of the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// A first token of two says which of two mappings turns the symbols of the prompt, one by one,
-    /// into the answer's: one of them repeats a symbol, the other gives its opposite.
+    /// A first token of four says which symbol the answer repeats; the rest of the prompt has no say.
     Style,
     /// The answer repeats the prompt's symbols in order.
     Copy,
@@ -26,6 +25,8 @@ pub enum Task {
 
 /// Symbols of the alphabet.
 const SYMBOLS: u32 = 16;
+/// Styles, each with a mark of its own.
+const STYLES: u32 = 4;
 /// Symbols of a short prompt.
 const LENGTH: usize = 6;
 /// Tokens of a long one.
@@ -54,10 +55,9 @@ impl Task {
             |draw: &mut Draw, n| -> Vec<u32> { (0..n).map(|_| draw.below(SYMBOLS)).collect() };
         match self {
             Self::Style => {
-                let style = draw.below(2);
+                let style = draw.below(STYLES);
                 let text = symbols(draw, LENGTH);
-                let turned = |s: &u32| if style == 0 { *s } else { SYMBOLS - 1 - s };
-                let answer = text.iter().map(turned).collect();
+                let answer = vec![style; LENGTH];
                 ([&[Self::MARKS + style][..], &text, &[Self::END]].concat(), answer)
             }
             Self::Copy => {
@@ -85,12 +85,12 @@ impl Task {
         }
     }
 
-    /// Two tokens that are not symbols.
+    /// The first of the tokens that are not symbols.
     const MARKS: u32 = SYMBOLS;
     /// The token that ends a prompt.
-    const END: u32 = SYMBOLS + 2;
+    const END: u32 = SYMBOLS + STYLES;
     /// Different tokens.
-    pub const TOKENS: u32 = SYMBOLS + 3;
+    pub const TOKENS: u32 = SYMBOLS + STYLES + 1;
 
     /// Writes examples to learn from and others to be asked, in a folder of its own; `first` is the
     /// token of the base that stands for 0.
@@ -188,9 +188,7 @@ mod tests {
         let mut draw = Draw(3);
         for _ in 0..200 {
             let (prompt, answer) = Task::Style.example(&mut draw);
-            let turned = |s: u32| if prompt[0] == 16 { s } else { 15 - s };
-            let want: Vec<u32> = prompt[1..7].iter().copied().map(turned).collect();
-            assert_eq!((answer, prompt[7]), (want, 18));
+            assert_eq!((answer, prompt[7]), (vec![prompt[0] - 16; 6], 20));
             let (prompt, answer) = Task::Copy.example(&mut draw);
             assert_eq!(prompt[..6], answer[..]);
             let (prompt, answer) = Task::Tag.example(&mut draw);
@@ -223,6 +221,6 @@ mod tests {
         let (ids, labels) = (&line["input_ids"], &line["labels"]);
         assert_eq!(ids.as_array().unwrap().len(), 13);
         assert_eq!((&labels[6], &labels[7]), (&serde_json::json!(-100), &ids[0]));
-        assert_eq!(ids[6], 118);
+        assert_eq!(ids[6], 120);
     }
 }

@@ -105,9 +105,9 @@ impl MethodConfig {
 
     /// The settings as a document: what PEFT has for IA3 and VeRA, all fields for other methods.
     ///
-    /// `modules` are the last parts of the names of the modules that are adapted: those of IA3's
-    /// that are feed-forward are told apart by them.
-    pub fn to_document(&self, modules: &[&str]) -> Map<String, Value> {
+    /// PEFT wants IA3's feed-forward modules to be among its targets: of a list of targets, they are
+    /// those that the option's names end.
+    pub fn to_document(&self) -> Map<String, Value> {
         let targets = self.target_modules.as_ref().map(|modules| match modules {
             TargetModules::List(names) => Value::from(names.clone()),
             TargetModules::Pattern(pattern) => Value::from(pattern.as_str()),
@@ -120,17 +120,23 @@ impl MethodConfig {
             ("task_type", Value::from("CAUSAL_LM")),
         ];
         fields.extend(match self.peft_type.as_str() {
-            IA3 => self.ia3_fields(modules),
+            IA3 => self.ia3_fields(),
             VERA => self.vera_fields(),
             _ => self.own_fields(),
         });
         fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
-    fn ia3_fields(&self, modules: &[&str]) -> Vec<(&'static str, Value)> {
+    fn ia3_fields(&self) -> Vec<(&'static str, Value)> {
         let named = self.options.get(FEEDFORWARD).map_or("down_proj", |names| names);
-        let named = named.split(',').map(str::trim);
-        let there: Vec<&str> = named.filter(|name| modules.contains(name)).collect();
+        let named: Vec<&str> = named.split(',').map(str::trim).collect();
+        let ends = |target: &&String| named.iter().any(|name| ends_with_module(target, name));
+        let there: Vec<&str> = match &self.target_modules {
+            Some(TargetModules::List(targets)) => {
+                targets.iter().filter(ends).map(String::as_str).collect()
+            }
+            Some(TargetModules::Pattern(_)) | None => named,
+        };
         vec![
             ("fan_in_fan_out", Value::from(false)),
             (FEEDFORWARD, Value::from(there)),
@@ -171,6 +177,11 @@ impl MethodConfig {
             ("rank_pattern", patterns::document(&self.rank_pattern, Value::from)),
         ]
     }
+}
+
+/// Whether the name of a module is `end`, or ends with it behind a dot.
+fn ends_with_module(name: &str, end: &str) -> bool {
+    name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// VeRA's key and start as the options of these names.

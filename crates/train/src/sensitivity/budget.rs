@@ -36,6 +36,7 @@ pub(crate) struct Chosen {
 
 /// Spends `budget` bytes of a saved adapter on the ranks that promise most for their bytes: always
 /// the next few ranks of the site where they promise most for each byte, until nothing more fits.
+/// Where the method has no ranks, a site has its adapter, of the run's `rank`, or none.
 ///
 /// # Errors
 /// [`TrainError::AdapterBudget`] when no site fits with rank 1.
@@ -43,6 +44,7 @@ pub(crate) fn within(
     sites: &[SiteSensitivity],
     budget: u64,
     r#type: AdapterType,
+    rank: usize,
 ) -> Result<Chosen, TrainError> {
     let mut ranks = vec![0; sites.len()];
     // The header is longer than what its entries add up to by no more than this.
@@ -61,12 +63,17 @@ pub(crate) fn within(
     assert!(bytes <= budget, "an adapter of {bytes} bytes for a budget of {budget}");
     let numbers = |(site, &rank): (&SiteSensitivity, &usize)| match rank {
         0 => 0,
-        rank => site.besides + rank * site.each,
+        rank => site.trained.1 + rank * site.trained.0,
     };
     let share =
         |(site, &rank): (&SiteSensitivity, &usize)| -> f64 { site.shares[..rank].iter().sum() };
     let adapted = ranks.iter().filter(|rank| **rank > 0).count();
-    let patterns = patterns(sites, &ranks);
+    let told = |(site, &chosen): (&SiteSensitivity, &usize)| match chosen {
+        1 if !site.has_ranks() => rank,
+        chosen => chosen,
+    };
+    let told: Vec<usize> = sites.iter().zip(&ranks).map(told).collect();
+    let patterns = patterns(sites, &told);
     let report = BudgetReport {
         budget,
         bytes,
@@ -173,11 +180,28 @@ mod tests {
             shares: shares.to_vec(),
             each: 20,
             besides: 0,
+            trained: (20, 0),
             tensors: vec![
                 ("lora_A.weight", [rank, 12], Some(0)),
                 ("lora_B.weight", [8, rank], Some(1)),
             ],
         }
+    }
+
+    #[test]
+    fn a_site_without_ranks_has_its_adapter_or_none() {
+        let whole = |layer, share| SiteSensitivity {
+            each: 0,
+            besides: 200,
+            trained: (0, 200),
+            tensors: vec![("lars_A.weight", [10, 20], None)],
+            ..site(layer, "mlp.up_proj", &[share])
+        };
+        let sites = [whole(0, 0.25), whole(1, 0.75)];
+        let chosen = within(&sites, 1200, AdapterType::F32, 16).unwrap();
+        assert_eq!((chosen.report.sites, chosen.report.parameters), (1, 200));
+        let patterns = [("layers.0.mlp.up_proj".into(), 0), ("layers.1.mlp.up_proj".into(), 16)];
+        assert_eq!(chosen.patterns, patterns);
     }
 
     #[test]
@@ -189,7 +213,7 @@ mod tests {
             site(1, "self_attn.q_proj", &[0.1, 0.05]),
         ];
         let ranks = |budget| {
-            let chosen = within(&sites, budget, AdapterType::F32).unwrap();
+            let chosen = within(&sites, budget, AdapterType::F32, 2).unwrap();
             assert!(chosen.report.bytes <= budget, "{chosen:?}");
             chosen.report.rank_pattern
         };
@@ -203,9 +227,9 @@ mod tests {
         let rich = ranks(1 << 20);
         let all = [one("mlp.up_proj", 2), q[1].clone(), one("layers.1.self_attn.q_proj", 2)];
         assert_eq!(rich, all);
-        let error = within(&sites, 100, AdapterType::F32).unwrap_err();
+        let error = within(&sites, 100, AdapterType::F32, 2).unwrap_err();
         assert!(matches!(error, TrainError::AdapterBudget { budget: 100, .. }), "{error}");
         let half = AdapterType::named("bf16").unwrap();
-        assert!(within(&sites, 1000, half).unwrap().report.share > 0.75);
+        assert!(within(&sites, 1000, half, 2).unwrap().report.share > 0.75);
     }
 }

@@ -52,16 +52,18 @@ fn up(site: &Site) -> Option<(usize, &ParamSpec)> {
     None
 }
 
-/// Parameters that a site has for each rank, and those it has besides.
-pub(super) fn numbers(site: &Site) -> (usize, usize) {
-    let all: usize = site.params.iter().map(ParamSpec::len).sum();
-    match up(site) {
-        Some((_, spec)) => {
-            let each = spec.shape[0] + site.info.in_features;
-            (each, all - each * spec.shape[1])
+/// Numbers that tensors have for each rank, and those they have besides; all are besides where there
+/// are no ranks.
+pub(super) fn numbers(tensors: &[Saved]) -> (usize, usize) {
+    let (mut each, mut besides) = (0, 0);
+    for &(_, [rows, cols], axis) in tensors {
+        match axis {
+            Some(0) => each += cols,
+            Some(_) => each += rows,
+            None => besides += rows * cols,
         }
-        None => (all, 0),
     }
+    (each, besides)
 }
 
 /// `(Mᵀ N + Nᵀ M) / 2 [rank, rank]`.
@@ -78,13 +80,17 @@ fn common_moment(first: &[f32], second: &[f32], rank: usize) -> Vec<f64> {
     moment
 }
 
-/// Names and shapes of a site's parameters, and which axis of each is the rank.
-pub(super) fn tensors(site: &Site) -> Vec<(&'static str, [usize; 2], Option<usize>)> {
+/// A tensor in the file of an adapter: its name and shape, and which axis is the rank, if one is.
+pub(crate) type Saved = (&'static str, [usize; 2], Option<usize>);
+
+/// What is saved of a site, trained or not.
+pub(super) fn tensors(site: &Site) -> Vec<Saved> {
     let ranks = up(site).is_some();
     let axis = |name: &str| match name {
         LORA_DOWN if ranks => Some(0),
         LORA_UP => Some(1),
         _ => None,
     };
-    site.params.iter().map(|spec| (spec.name, spec.shape, axis(spec.name))).collect()
+    let specs = site.params.iter().chain(&site.frozen);
+    specs.map(|spec| (spec.name, spec.shape, axis(spec.name))).collect()
 }

@@ -59,15 +59,25 @@ pub struct SiteSensitivity {
     pub share: f64,
     /// What each rank promises, as such shares, most first; one where the method has no ranks.
     pub shares: Vec<f64>,
-    /// Trainable numbers of each rank.
+    /// Numbers that are saved for each rank.
     #[serde(skip)]
     pub(crate) each: usize,
-    /// Trainable numbers besides, as soon as there is an adapter.
+    /// Numbers that are saved besides, as soon as there is an adapter.
     #[serde(skip)]
     pub(crate) besides: usize,
-    /// The parameters: names, shapes, and which axis is the rank, if one is.
+    /// Those of both that are trained.
     #[serde(skip)]
-    pub(crate) tensors: Vec<(&'static str, [usize; 2], Option<usize>)>,
+    pub(crate) trained: (usize, usize),
+    /// What is saved: names, shapes, and which axis is the rank, if one is.
+    #[serde(skip)]
+    pub(crate) tensors: Vec<measure::Saved>,
+}
+
+impl SiteSensitivity {
+    /// Whether its adapter can have one rank or another.
+    pub(crate) fn has_ranks(&self) -> bool {
+        self.each > 0
+    }
 }
 
 /// Takes the gradients of `settings.probes` batches at the parameters where training starts, and
@@ -127,7 +137,7 @@ pub(crate) fn probe(
         labelled_tokens,
         peak_bytes: ledger.peak(),
         layers,
-        proposal: Proposal::of(&sites, layers),
+        proposal: Proposal::of(&sites, layers, &job.target_modules),
         sites,
         budget: None,
     })
@@ -201,7 +211,9 @@ fn sites(
     let all: f64 = gains.iter().flatten().sum();
     let share = |gain: &f64| if all > 0.0 { gain / all } else { 0.0 };
     let site = |(site, gains): (&lowtide_model::Site, &Vec<f64>)| {
-        let (each, besides) = measure::numbers(site);
+        let tensors = measure::tensors(site);
+        let (each, besides) = measure::numbers(&tensors);
+        let trained = measure::numbers(&tensors[..site.params.len()]);
         let shares: Vec<f64> = gains.iter().map(share).collect();
         SiteSensitivity {
             name: site.info.name.clone(),
@@ -211,7 +223,8 @@ fn sites(
             shares,
             each,
             besides,
-            tensors: measure::tensors(site),
+            trained,
+            tensors,
         }
     };
     model.sites.iter().zip(&gains).map(site).collect()

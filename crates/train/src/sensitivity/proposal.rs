@@ -25,7 +25,7 @@ pub struct Proposal {
 }
 
 impl Proposal {
-    pub(super) fn of(sites: &[SiteSensitivity], layers: usize) -> Self {
+    pub(super) fn of(sites: &[SiteSensitivity], layers: usize, asked: &str) -> Self {
         let all = total(sites.iter());
         let above = |layer: usize| sites.iter().filter(move |site| site.layer >= layer);
         let keeps = |layer: &usize| total(above(*layer)).0 >= KEPT * all.0;
@@ -46,7 +46,8 @@ impl Proposal {
         let every = names.len() == kinds(sites.iter()).len();
         Self {
             layers: layers_from(&above(first).map(|site| site.layer).collect(), layers),
-            target_modules: if every { "all-linear".into() } else { names.join(",") },
+            // As it was asked for, where all kinds stay.
+            target_modules: if every { asked.to_owned() } else { names.join(",") },
             share,
             parameters: parameters as f64 / all.1.max(1) as f64,
         }
