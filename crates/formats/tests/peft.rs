@@ -449,7 +449,8 @@ fn ia3_is_read_and_written_as_peft_has_it() {
 fn methods_that_peft_has_not_keep_their_settings() {
     let document = |value: Value| value.as_object().unwrap().clone();
     let told = document(json!({
-        "peft_type": "LARS", "r": 4, "alpha": 16, "dropout": 0.1, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 4},
+        "peft_type": "LARS", "r": 4, "alpha": 16, "dropout": 0.1, "rank_pattern": {"q_proj": 2},
+        "alpha_pattern": {"v_proj": 4},
         "target_modules": ["q_proj", "v_proj"], "options": {"pool": "chunk", "chunk": "32"},
         "base_model_name_or_path": "base", "inference_mode": true, "task_type": "CAUSAL_LM",
     }));

@@ -47,7 +47,8 @@ pub struct VeraMethod;
 /// Face. The shared matrices are in Hugging Face's order, and have to follow.
 #[derive(Clone, Copy)]
 pub struct VeraInOrder<'o> {
-    /// For each output of the base's linear the one it is in Hugging Face's order, where they differ.
+    /// For each output of the base's linear the one it is in Hugging Face's order, where they
+    /// differ.
     pub order: &'o (dyn Fn(&SiteInfo) -> Option<Vec<usize>> + Send + Sync),
 }
 

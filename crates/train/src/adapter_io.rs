@@ -13,8 +13,8 @@ use lowtide_runtime::{lora_config, permuted_rows};
 
 use crate::{AdapterType, TrainError};
 
-/// Writes the tensors of `sites` as a PEFT folder; `told` is how they were built. What is not trained
-/// but made at random goes with what is trained.
+/// Writes the tensors of `sites` as a PEFT folder; `told` is how they were built. What is not
+/// trained but made at random goes with what is trained.
 ///
 /// # Errors
 /// When a value is not finite or a file cannot be written; the folder is then as it was.

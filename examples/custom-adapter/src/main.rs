@@ -1,4 +1,5 @@
 //! Trains shifts: `cargo run --release -p custom-adapter -- MODEL DATA OUTPUT`.
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a program talks to the person who runs it")]
 
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Settings of adapters that PEFT does not count as LoRA: IA3 and VeRA as PEFT has them, and methods
-//! that PEFT has not, in the same layout.
+//! Settings of adapters that PEFT does not count as LoRA: IA3 and VeRA as PEFT has them, and
+//! methods that PEFT has not, in the same layout.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::json::{Object, required, shown_value};
 
 /// What PEFT calls VeRA's options, which are fields of their own there.
 const VERA_OPTIONS: [&str; 2] = ["projection_prng_key", "d_initial"];
-/// The option that says how an adapter of the LoRA family is coded. PEFT does not know it, and reads
-/// past it.
+/// The option that says how an adapter of the LoRA family is coded. PEFT does not know it, and
+/// reads past it.
 pub const QUANTIZE: &str = "quantize";
 /// IA3's name in PEFT.
 const IA3: &str = "IA3";

@@ -1,5 +1,5 @@
-//! Adapters of every method as files: read back, gone on with, moved between bases in either kind of
-//! file, merged.
+//! Adapters of every method as files: read back, gone on with, moved between bases in either kind
+//! of file, merged.
 
 use std::path::Path;
 
