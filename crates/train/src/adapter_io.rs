@@ -93,6 +93,9 @@ pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
     peft::weights_bytes(parameters, r#type.half())
 }
 
+/// Entries of a pattern in a file.
+type Pattern<T> = Vec<(String, T)>;
+
 /// Entries of `rank_pattern` and of `alpha_pattern`. Those with a rank of 0 are of sites without an
 /// adapter, which PEFT is told by the list of modules.
 ///
@@ -102,7 +105,7 @@ fn patterns_in_file(
     sites: &[Site],
     config: &Config,
     patterns: &SitePatterns,
-) -> (Vec<(String, usize)>, Vec<(String, f64)>) {
+) -> (Pattern<usize>, Pattern<f64>) {
     let mut ranks: Vec<_> = patterns.ranks().filter(|(_, rank)| *rank > 0).collect();
     let mut alphas: Vec<_> = patterns.alphas().collect();
     ranks.sort_by_key(|(key, _)| *key);
