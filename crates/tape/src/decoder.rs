@@ -176,8 +176,8 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
         self.fixed.all_mut()
     }
 
-    /// Takes note that other parameters than before will be given, so that what is derived from them
-    /// is derived again.
+    /// Takes note that other parameters than before will be given, so that what is derived from
+    /// them is derived again.
     pub fn params_changed(&mut self) {
         self.fixed.changed();
     }

@@ -99,8 +99,8 @@ type Pattern<T> = Vec<(String, T)>;
 /// Entries of `rank_pattern` and of `alpha_pattern`. Those with a rank of 0 are of sites without an
 /// adapter, which PEFT is told by the list of modules.
 ///
-/// The first entry that matches counts, and files have their keys sorted, by PEFT's hand as well. So
-/// where order decides, each site has an entry of its own.
+/// The first entry that matches counts, and files have their keys sorted, by PEFT's hand as well.
+/// So where order decides, each site has an entry of its own.
 fn patterns_in_file(
     sites: &[Site],
     config: &Config,

@@ -13,7 +13,8 @@ use crate::{BenchError, TaskRow};
 /// A task. Its examples are drawn from so many symbols, which are tokens of the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// A first token of four says which symbol the answer repeats; the rest of the prompt has no say.
+    /// A first token of four says which symbol the answer repeats; the rest of the prompt has no
+    /// say.
     Style,
     /// The answer repeats the prompt's symbols in order.
     Copy,

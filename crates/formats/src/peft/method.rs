@@ -105,8 +105,8 @@ impl MethodConfig {
 
     /// The settings as a document: what PEFT has for IA3 and VeRA, all fields for other methods.
     ///
-    /// PEFT wants IA3's feed-forward modules to be among its targets: of a list of targets, they are
-    /// those that the option's names end.
+    /// PEFT wants IA3's feed-forward modules to be among its targets: of a list of targets, they
+    /// are those that the option's names end.
     pub fn to_document(&self) -> Map<String, Value> {
         let targets = self.target_modules.as_ref().map(|modules| match modules {
             TargetModules::List(names) => Value::from(names.clone()),

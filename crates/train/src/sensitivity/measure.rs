@@ -52,8 +52,8 @@ fn up(site: &Site) -> Option<(usize, &ParamSpec)> {
     None
 }
 
-/// Numbers that tensors have for each rank, and those they have besides; all are besides where there
-/// are no ranks.
+/// Numbers that tensors have for each rank, and those they have besides; all are besides where
+/// there are no ranks.
 pub(super) fn numbers(tensors: &[Saved]) -> (usize, usize) {
     let (mut each, mut besides) = (0, 0);
     for &(_, [rows, cols], axis) in tensors {
