@@ -8,6 +8,7 @@ use std::path::Path;
 
 use lowtide_adapter::{Config, Registry};
 use lowtide_backend::Backend;
+use lowtide_formats::peft::QUANTIZE;
 use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
 use lowtide_optim::Optimizer;
 use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, same_tensors};
@@ -65,9 +66,11 @@ impl<'s> Job<'s> {
         settings.check()?;
         settings.check_backend(be.caps().compute)?;
         let method = methods.get(&settings.method)?;
-        let target_modules = match settings.target_modules.as_str() {
-            "auto" => method.default_targets().to_owned(),
-            given => given.to_owned(),
+        let init_adapter = settings.init_adapter.as_deref().map(LoadedAdapter::open).transpose()?;
+        let target_modules = match (settings.target_modules.as_str(), &init_adapter) {
+            ("auto", Some(adapter)) => adapter.modules.join(","),
+            ("auto", None) => method.default_targets().to_owned(),
+            (given, _) => given.to_owned(),
         };
         let targets = target_modules.parse()?;
         let layers = settings.layers.parse()?;
@@ -83,7 +86,6 @@ impl<'s> Job<'s> {
         };
         check_output(&settings.output)?;
         let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
-        let init_adapter = settings.init_adapter.as_deref().map(LoadedAdapter::open).transpose()?;
         let mut patterns = settings.patterns()?;
         if let Some(adapter) = &init_adapter {
             if patterns.is_empty() {
@@ -309,7 +311,16 @@ fn check_start(
 }
 
 /// Takes over the options that an adapter to start from was trained with and the run leaves open.
+/// One that it was trained without had its default, which is another function of the same tensors
+/// as a rule; only coding may begin later.
 fn take_options(adapter: &LoadedAdapter, config: &mut Config) -> Result<(), RuntimeError> {
+    let new = |name: &&String| *name != QUANTIZE && !adapter.config.options.contains_key(*name);
+    if let Some(name) = config.options.keys().find(new) {
+        let reason = format!(
+            "it was trained with the usual `{name}`, and this run gives another: leave it out"
+        );
+        return Err(RuntimeError::Adapter { path: adapter.path().to_owned(), reason });
+    }
     for (name, own) in &adapter.config.options {
         let asked = config.options.entry(name.clone()).or_insert_with(|| own.clone());
         if asked != own {

@@ -116,15 +116,15 @@ fn runs_that_cannot_be_as_asked_are_refused_before_any() {
     fs::write(place.path("nine.jsonl"), line.repeat(9)).unwrap();
     fs::write(place.path("none.jsonl"), "\n").unwrap();
     for (code, flags, says) in [
-        (2, "--backend ndarray", "--backend is ndarray, expected simd, with which the suite"),
+        (2, "--backend ndarray", "--backend is ndarray, expected simd, with which suites train"),
         (2, "--precision exact,fast", "--precision is exact,fast, expected exact: the suite"),
-        (2, "--isa all", "--isa is all, expected one instruction set for the suite tradeoff"),
-        (2, "--threads 1,2", "--threads is 1,2, expected one number of threads for the suite"),
+        (2, "--isa all", "--isa is all, expected one instruction set for a suite that trains"),
+        (2, "--threads 1,2", "--threads is 1,2, expected one number of threads for a suite that"),
         (
             1,
             "--model model --data nine.jsonl",
-            "--data nine.jsonl: 9 examples in it, where the suite tradeoff holds out every 10th; \
-             expected at least 10\n",
+            "--data nine.jsonl: 9 examples in it, where a suite that trains holds out every \
+             10th; expected at least 10\n",
         ),
         (1, "--model model --data none.jsonl", "--data none.jsonl: no examples in it\n"),
     ] {

@@ -24,7 +24,13 @@ fn place() -> Place {
 #[test]
 fn adapters_are_saved_measured_and_speak() {
     let place = place();
-    let methods = ["ia3", "bottleneck", "lars", "lars --lars-pool chunk", "lars --lars-pool gate"];
+    let methods = [
+        "ia3",
+        "bottleneck",
+        "lars",
+        "lars --lars-pool chunk --method-option chunk=4",
+        "lars --lars-pool gate",
+    ];
     for method in methods {
         finetune(&place, &format!("--method {method}"));
         let kind = place.json("a/adapter_config.json")["peft_type"].clone();

@@ -173,6 +173,7 @@ fn the_summary_has_every_promised_field() {
         "eval_loss_after",
         "seconds_per_step_median",
         "tokens_per_second",
+        "adapter_bytes",
         "planned_peak_bytes",
         "peak_bytes",
         "peak_by_category",

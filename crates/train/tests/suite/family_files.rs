@@ -8,7 +8,7 @@ use lowtide_runtime::{LoadedAdapter, MergeSettings, merge};
 use lowtide_simd::Simd;
 use lowtide_testkit::compare::assert_close;
 use lowtide_testkit::tiny::TinyLlama;
-use lowtide_train::{Settings, finetune, registry};
+use lowtide_train::{PatternTable, Settings, finetune, registry};
 
 use crate::gguf_and_hf::{dequantise, eval_loss, write_gguf};
 use crate::support::Home;
@@ -120,4 +120,36 @@ fn an_adapter_of_another_method_is_no_start() {
                  out, and the adapter's own holds";
     let error = refused("vera", &vera, &[("projection_prng_key", "6")]);
     assert!(error.ends_with(words), "{error}");
+    let bottleneck = settings(&home, "bottleneck", None);
+    finetune(&bottleneck, &be, 1, &mut |_| ()).unwrap();
+    let words = "it was trained with the usual `non_linearity`, and this run gives another: leave \
+                 it out";
+    let error = refused("bottleneck", &bottleneck, &[("non_linearity", "relu")]);
+    assert!(error.ends_with(words), "{error}");
+}
+
+#[test]
+fn an_adapter_of_some_sites_goes_on_with_those() {
+    let home = Home::new(&TinyLlama::default());
+    let be = Simd::new(1);
+    let none = PatternTable(vec![("q_proj".into(), 0), (r"layers\.0\..*".into(), 2)]);
+    let some = Settings { rank_pattern: none, ..settings(&home, "lora", None) };
+    finetune(&some, &be, 1, &mut |_| ()).unwrap();
+    let sites = |output: &Path| {
+        let adapter = LoadedAdapter::open(output).unwrap();
+        let config_of = |name: &String| adapter.patterns.config_of(name, &adapter.config);
+        let ranks = adapter.modules.iter().map(|name| config_of(name).unwrap().rank).collect();
+        (adapter.modules.clone(), ranks)
+    };
+    let (modules, ranks): (Vec<String>, Vec<usize>) = sites(&some.output);
+    assert!(modules.iter().all(|name| !name.ends_with("q_proj")), "{modules:?}");
+    let low = |name: &String| if name.contains("layers.0.") { 2 } else { 4 };
+    assert_eq!(ranks, modules.iter().map(low).collect::<Vec<_>>());
+    let on = Settings {
+        init_adapter: Some(some.output.clone()),
+        output: home.path("on"),
+        ..settings(&home, "lora", None)
+    };
+    finetune(&on, &be, 1, &mut |_| ()).unwrap();
+    assert_eq!(sites(&on.output), (modules, ranks));
 }

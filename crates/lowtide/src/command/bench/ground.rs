@@ -108,15 +108,11 @@ impl Ground {
 fn computing(args: &BenchArgs) -> Result<(IsaName, usize), Failure> {
     let words = |names: Vec<String>| names.join(",");
     if args.backend.iter().all(|name| *name == BackendName::Ndarray) {
-        return Err(Failure::flag(
-            "backend",
-            "ndarray",
-            "simd, with which a suite that trains trains",
-        ));
+        return Err(Failure::flag("backend", "ndarray", "simd, with which suites train"));
     }
     if args.precision.iter().any(|precision| *precision != Precision::Exact) {
         let found = words(args.precision.iter().map(|one| one.name().to_owned()).collect());
-        let expected = "exact: a suite that trains tries the others by itself";
+        let expected = "exact: the suite tradeoff tries the others by itself";
         return Err(Failure::flag("precision", found, expected));
     }
     let isa = match args.isa[..] {
