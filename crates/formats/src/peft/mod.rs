@@ -316,7 +316,7 @@ pub fn write(
     files.commit()
 }
 
-/// Bytes of the file of tensors that [`write`] makes of parameters of these modules, names and
+/// Bytes of the file of tensors that [`write()`] makes of parameters of these modules, names and
 /// shapes, all in 32-bit floats, or all in a type of 16 bits.
 #[must_use]
 pub fn weights_bytes<'a>(
