@@ -129,7 +129,13 @@ impl<'s> Job<'s> {
     ) -> Result<Model<'j, f32>, TrainError> {
         let method = methods.get(&self.settings.method)?;
         let Self { config, patterns, targets, layers, .. } = self;
-        Ok(self.base.build(Some(Adaptation { method, config, patterns, targets, layers }))?)
+        let adaptation = Adaptation { method, config, patterns, targets, layers };
+        let blame = |error| match &self.init_adapter {
+            // Its modules are the targets then.
+            Some(adapter) if self.settings.target_modules == "auto" => adapter.blame(error),
+            _ => error,
+        };
+        Ok(self.base.build(Some(adaptation)).map_err(blame)?)
     }
 
     /// Chooses the ranks of sites for the adapter's budget, if there is one; `tell` hears how many
