@@ -9,7 +9,8 @@ use lowtide_formats::{self as formats, Base, rows};
 use lowtide_ia3::Ia3Method;
 use lowtide_lars::LarsMethod;
 use lowtide_lora::{
-    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, Vera, VeraInOrder, VeraMethod,
+    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, SHARED_BYTES_MAX, Vera,
+    VeraInOrder, VeraMethod,
 };
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
@@ -41,6 +42,8 @@ pub struct OpenBase {
     name: PathBuf,
     base: Base,
     config: Config,
+    /// What the matrices that sites share may take.
+    shared_max: u64,
 }
 
 impl OpenBase {
@@ -55,7 +58,7 @@ impl OpenBase {
         let base = Base::open(path)?;
         let config = config_of(base.hyper()).map_err(|error| RuntimeError::model(path, error))?;
         tracing::debug!(path = %path.display(), bytes = base.file_bytes(), "base mapped");
-        Ok(Self { name, base, config })
+        Ok(Self { name, base, config, shared_max: SHARED_BYTES_MAX })
     }
 
     /// The same, where a token sees at most so many of the last tokens in any layer, itself
@@ -69,6 +72,14 @@ impl OpenBase {
         }
         self.config.sliding_window = window;
         Ok(self)
+    }
+
+    /// The same, where what the adapters of sites share may not be larger than `budget`: it is made
+    /// before there is a plan to compare with the budget. Without one, a gigabyte is the bound.
+    #[must_use]
+    pub fn with_budget(mut self, budget: Option<u64>) -> Self {
+        self.shared_max = budget.unwrap_or(u64::MAX).min(SHARED_BYTES_MAX);
+        self
     }
 
     /// What it was opened by: its path, or its hub id.
@@ -98,7 +109,7 @@ impl OpenBase {
         adaptation: Option<Adaptation<'_, F>>,
     ) -> Result<Model<'_, F>, RuntimeError> {
         let order = |site: &SiteInfo| self.row_order(site);
-        let vera = VeraInOrder { order: &order };
+        let vera = VeraInOrder { bytes_max: self.shared_max, order: &order };
         // Of all methods only VeRA has frozen rows that are in no file and follow the outputs.
         let adaptation = match adaptation {
             Some(given) if given.method.kind() == Vera::<F>::KIND => {
@@ -118,7 +129,8 @@ impl OpenBase {
     ) -> Result<Vec<Built<F>>, BuildError> {
         match method.kind() {
             kind if kind == Vera::<F>::KIND => {
-                VeraInOrder { order: &|site| self.row_order(site) }.build_all(sites)
+                let order = &|site: &SiteInfo| self.row_order(site);
+                VeraInOrder { bytes_max: self.shared_max, order }.build_all(sites)
             }
             _ => method.build_all(sites),
         }
