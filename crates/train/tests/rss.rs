@@ -149,7 +149,7 @@ fn a_run_of_any_method_grows_by_its_plan() {
         ..TinyLlama::default()
     };
     let home = Home::new(&shape);
-    let data = home.data(&[640, 640, 300]);
+    let data = home.data(&[448, 200]);
     for (method, options, dropout) in METHODS {
         Kind::fastest().in_pool(2, |be| {
             // VeRA's matrices are held as soon as there is a model.
