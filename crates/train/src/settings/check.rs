@@ -43,27 +43,27 @@ impl Settings {
     fn check_amounts(&self) -> Result<(), SettingsError> {
         for (field, count) in [("batch-size", self.batch_size), ("grad-accum", self.grad_accum)] {
             if !(1..=COUNT_MAX).contains(&count) {
-                return bad(field, count, "a whole number from 1 to 1048576");
+                return bad(field, &count, "a whole number from 1 to 1048576");
             }
         }
         check_window(self.sliding_window)?;
         if self.max_seq_len < 2 {
-            return bad("max-seq-len", self.max_seq_len, "at least 2");
+            return bad("max-seq-len", &self.max_seq_len, "at least 2");
         }
         if self.epochs == 0 && self.max_steps.is_none() {
-            return bad("epochs", 0, "at least 1, or max-steps");
+            return bad("epochs", &0, "at least 1, or max-steps");
         }
         if self.max_steps == Some(0) {
-            return bad("max-steps", 0, "at least 1");
+            return bad("max-steps", &0, "at least 1");
         }
         if self.samples > SAMPLES_MAX {
-            return bad("samples", self.samples, "at most 100");
+            return bad("samples", &self.samples, "at most 100");
         }
         if !(0.0..1.0).contains(&self.val_split) {
-            return bad("val-split", self.val_split, "a share from 0 to below 1");
+            return bad("val-split", &self.val_split, "a share from 0 to below 1");
         }
         if !(2..=PROBES_MAX).contains(&self.probes) {
-            return bad("probes", self.probes, "a whole number from 2 to 1000");
+            return bad("probes", &self.probes, "a whole number from 2 to 1000");
         }
         Ok(())
     }
@@ -71,20 +71,20 @@ impl Settings {
     /// What an adapter is made with.
     fn check_adapter(&self) -> Result<(), SettingsError> {
         if !(1..=RANK_MAX).contains(&self.rank) {
-            return bad("rank", self.rank, "a whole number from 1 to 65536");
+            return bad("rank", &self.rank, "a whole number from 1 to 65536");
         }
         let positive = |alpha: f64| alpha.is_finite() && alpha > 0.0;
         if !positive(self.alpha) {
-            return bad("alpha", self.alpha, "a finite number above 0");
+            return bad("alpha", &self.alpha, "a finite number above 0");
         }
         if let Some((_, rank)) = self.rank_pattern.iter().find(|(_, rank)| *rank > RANK_MAX) {
-            return bad("rank-pattern", rank, "whole numbers from 0 to 65536");
+            return bad("rank-pattern", &rank, "whole numbers from 0 to 65536");
         }
         if let Some((_, alpha)) = self.alpha_pattern.iter().find(|(_, alpha)| !positive(*alpha)) {
-            return bad("alpha-pattern", alpha, "finite numbers above 0");
+            return bad("alpha-pattern", &alpha, "finite numbers above 0");
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return bad("dropout", self.dropout, "a chance from 0 to below 1");
+            return bad("dropout", &self.dropout, "a chance from 0 to below 1");
         }
         Ok(())
     }
@@ -97,11 +97,11 @@ impl Settings {
             ("max-grad-norm", self.max_grad_norm),
         ] {
             if !value.is_finite() || value < 0.0 {
-                return bad(field, value, "a finite number, 0 or more");
+                return bad(field, &value, "a finite number, 0 or more");
             }
         }
         if !self.lora_plus_ratio.is_finite() || self.lora_plus_ratio <= 0.0 {
-            return bad("lora-plus-ratio", self.lora_plus_ratio, "a finite number above 0");
+            return bad("lora-plus-ratio", &self.lora_plus_ratio, "a finite number above 0");
         }
         Ok(())
     }
@@ -113,10 +113,10 @@ impl Settings {
         parse_bytes(budget)?;
         let field = "adapter-budget";
         if !self.rank_pattern.is_empty() {
-            return bad(field, "set", "no rank-pattern beside it: it chooses the ranks");
+            return bad(field, &"set", "no rank-pattern beside it: it chooses the ranks");
         }
         if self.init_adapter.is_some() {
-            return bad(field, "set", "no init-adapter beside it: that has its ranks");
+            return bad(field, &"set", "no init-adapter beside it: that has its ranks");
         }
         Ok(())
     }
@@ -128,14 +128,14 @@ impl Settings {
 /// [`SettingsError::BadValue`] when it is 0.
 pub fn check_window(window: Option<usize>) -> Result<(), SettingsError> {
     match window {
-        Some(0) => bad("sliding-window", 0, "at least 1: a token sees itself"),
+        Some(0) => bad("sliding-window", &0, "at least 1: a token sees itself"),
         _ => Ok(()),
     }
 }
 
 fn bad(
     field: &'static str,
-    found: impl ToString,
+    found: &dyn ToString,
     expected: &'static str,
 ) -> Result<(), SettingsError> {
     Err(SettingsError::BadValue { field, found: found.to_string(), expected })
