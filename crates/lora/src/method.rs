@@ -43,9 +43,9 @@ pub struct QaLoraMethod;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VeraMethod;
 
-/// [`VeraMethod`] with a bound on what sites share, on a base that keeps the outputs of some linears
-/// in another order than Hugging Face. The shared matrices are in Hugging Face's order, and have to
-/// follow.
+/// [`VeraMethod`] with a bound on what sites share, on a base that keeps the outputs of some
+/// linears in another order than Hugging Face. The shared matrices are in Hugging Face's order, and
+/// have to follow.
 #[derive(Clone, Copy)]
 pub struct VeraInOrder<'o> {
     /// Bytes that the shared matrices may take.

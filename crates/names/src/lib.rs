@@ -1,17 +1,18 @@
-//! Which modules of a model a text means, by their names: the rules of PEFT's settings, in one place
-//! for those who read settings from files and those who have the modules.
+//! Which modules of a model a text means, by their names: the rules of PEFT's settings, in one
+//! place for those who read settings from files and those who have the modules.
 //!
 //! PEFT has three. A listed name means every module whose path ends with it ([`ends_with`]). A
 //! regular expression in place of a list is for whole paths ([`Pattern::whole`]). A key of
-//! `rank_pattern` or `alpha_pattern` is a regular expression for a whole path, or for what follows a
-//! dot in it ([`Pattern::end`]).
+//! `rank_pattern` or `alpha_pattern` is a regular expression for a whole path, or for what follows
+//! a dot in it ([`Pattern::end`]).
 //!
 //! ```
 //! use lowtide_names::{Pattern, ends_with};
 //!
 //! let name = "model.layers.1.self_attn.q_proj";
 //! assert!(ends_with(name, "self_attn.q_proj") && !ends_with(name, "proj"));
-//! assert!(Pattern::whole(r".*\.[qk]_proj")?.matches(name) && !Pattern::whole("q_proj")?.matches(name));
+//! assert!(Pattern::whole(r".*\.[qk]_proj")?.matches(name));
+//! assert!(!Pattern::whole("q_proj")?.matches(name));
 //! assert!(Pattern::end("q_proj")?.matches(name) && !Pattern::end("proj")?.matches(name));
 //! # Ok::<(), lowtide_names::PatternError>(())
 //! ```

@@ -48,8 +48,8 @@ pub fn plan(
 /// how many batches are done, of how many.
 ///
 /// # Errors
-/// As [`plan`], and when the gradients do not fit the memory budget or are not finite, or there is an
-/// adapter to start from.
+/// As [`plan`], and when the gradients do not fit the memory budget or are not finite, or there is
+/// an adapter to start from.
 pub fn sensitivity(
     settings: &Settings,
     be: &dyn Backend<f32>,

@@ -47,8 +47,8 @@ pub struct MethodConfig {
     pub options: BTreeMap<String, String>,
 }
 
-/// Reads the text of an `adapter_config.json` of any method but LoRA's; `modules` are those that the
-/// adapter has tensors of.
+/// Reads the text of an `adapter_config.json` of any method but LoRA's; `modules` are those that
+/// the adapter has tensors of.
 ///
 /// # Errors
 /// [`DocumentError`], naming the field.

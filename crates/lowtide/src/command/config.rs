@@ -22,7 +22,10 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<(Settings, MachineFlags), Settin
         None => File::default(),
     };
     let mut settings = args.flags.over(settings);
-    if let (Ok(method), false) = (registry().get(&settings.method), ranked || args.flags.ranked()) {
+    if !ranked
+        && !args.flags.ranked()
+        && let Ok(method) = registry::<f32>().get(&settings.method)
+    {
         settings.rank = method.default_rank();
     }
     for (field, path) in [("model", &settings.model), ("data", &settings.data)] {
