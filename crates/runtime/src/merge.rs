@@ -162,8 +162,9 @@ impl<'a> Parts<'a> {
         if let Some(site) = model.sites.iter().find(|site| !site.facts.mergeable) {
             return Err(parts.refuse(site));
         }
+        let in_use = loaded.config_in_use();
         let config_of = |site: &Site| {
-            let config = loaded.patterns.config_of(&site.info.name, &loaded.config);
+            let config = loaded.patterns.config_of(&site.info.name, &in_use);
             config.expect("a site that has an adapter")
         };
         let configs: Vec<Config> = model.sites.iter().map(config_of).collect();
