@@ -11,7 +11,7 @@ use lowtide_lora::QaLora;
 use lowtide_quant::LineCodes;
 
 /// QA-LoRA's option.
-const GROUP_SIZE: &str = "group_size";
+pub(crate) const GROUP_SIZE: &str = "group_size";
 
 /// What PEFT's settings say of a method of the LoRA family, or nothing if it is no LoRA in PEFT.
 ///
