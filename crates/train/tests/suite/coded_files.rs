@@ -18,12 +18,12 @@ use crate::support::Home;
 
 /// Heads so wide that four-bit groups of 64 outputs are other sets of rows in a GGUF file.
 const WIDE: TinyLlama = TinyLlama {
-    hidden: 64,
+    hidden: 128,
     layers: 1,
-    heads: 2,
+    heads: 1,
     kv_heads: 1,
     head_dim: 128,
-    intermediate: 128,
+    intermediate: 64,
     vocab: 256,
     tied: true,
     rope_theta: 1e4,
