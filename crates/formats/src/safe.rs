@@ -97,9 +97,9 @@ impl SafeContents {
         Some(Tensor { shape, format: block_format(dtype)?, bytes, apart: None, lines: None })
     }
 
-    /// Shape and dtype of a tensor.
-    pub(crate) fn kind(&self, name: &str) -> Option<(&[usize], Dtype)> {
-        self.tensors.get(name).map(|place| (&place.shape[..], place.dtype))
+    /// Names of all tensors, sorted, with their shapes and dtypes.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = (&str, &[usize], Dtype)> {
+        self.tensors.iter().map(|(name, place)| (name.as_str(), &place.shape[..], place.dtype))
     }
 
     /// A tensor of the bytes that were parsed, whatever its dtype.

@@ -18,7 +18,7 @@ const RANK: usize = 2;
 const MODULES: [&str; 2] = ["self_attn.q_proj", "mlp.down_proj"];
 
 fn base(dir: &Path, kind: Kind) -> PathBuf {
-    let output = dir.join("base.gguf");
+    let output = dir.join(format!("{kind:?}.gguf"));
     let source = golden_dir().join("llama_tied");
     let settings =
         Settings { source, output: output.clone(), kind: Some(kind), ..Settings::default() };
@@ -35,8 +35,8 @@ fn adapter(dir: &Path, base: &Path, group: usize) -> PathBuf {
         .map(|name| {
             let shape = base.tensor(&format!("{name}.weight")).unwrap().shape;
             let groups = shape[1] / group;
-            let a = Rng::named(1, &name).uniform_vec(RANK * groups, -0.1, 0.1);
-            let b = Rng::named(2, &name).uniform_vec(shape[0] * RANK, -0.1, 0.1);
+            let a = Rng::named(1, &name).uniform_vec(RANK * groups, -0.5, 0.5);
+            let b = Rng::named(2, &name).uniform_vec(shape[0] * RANK, -0.5, 0.5);
             (name, ([RANK, groups], a), ([shape[0], RANK], b))
         })
         .collect();

@@ -16,6 +16,8 @@ use lowtide_model::{Site, SitePatterns, SiteValues};
 use lowtide_quant::LineCodes;
 use lowtide_runtime::{codes_in_training, is_coded, lora_config, permuted_rows};
 
+use serde_json::{Map, Value};
+
 use crate::{AdapterType, TrainError};
 
 /// Writes the tensors of `sites` as a PEFT folder; `told` is how they were built. What is not
@@ -34,16 +36,18 @@ pub fn save_adapter(
 ) -> Result<(), TrainError> {
     let kind = sites.first().map_or("lora", |site| site.kind);
     let codes = codes_in_training(kind, config).or(r#type.codes());
-    let coded: Vec<Option<Coded<'_>>> = sites
-        .iter()
-        .flat_map(|site| cut(&site.params, &params[site.range.clone()]).map(move |cut| (site, cut)))
-        .map(|(site, (spec, values))| {
-            let codes = codes.filter(|_| is_coded(spec))?;
-            Some(Coded::new(codes, values, spec.shape, permuted_rows(hyper, site, spec)))
-        })
-        .collect();
-    let (mut tensors, mut coded) = (Vec::new(), coded.iter());
+    let coded = |site, spec, values| {
+        let codes = codes.filter(|_| is_coded(spec))?;
+        Some(Coded::new(codes, values, spec.shape, permuted_rows(hyper, site, spec)))
+    };
+    let mut trained = Vec::new();
     for site in sites {
+        let cut = cut(&site.params, &params[site.range.clone()]);
+        let coded = cut.map(|(spec, values)| (spec, values, coded(site, spec, values)));
+        trained.push((site, coded.collect::<Vec<_>>()));
+    }
+    let mut tensors = Vec::new();
+    for (site, trained) in &trained {
         let mut add = |spec: &ParamSpec, values, permuted| {
             tensors.push(AdapterTensor {
                 module: site.info.name.clone(),
@@ -53,8 +57,8 @@ pub fn save_adapter(
                 permuted,
             });
         };
-        for (spec, values) in cut(&site.params, &params[site.range.clone()]) {
-            match coded.next().expect("one for each tensor") {
+        for (spec, values, coded) in trained {
+            match coded {
                 Some(coded) if r#type.codes().is_some() => add(spec, Values::Codes(coded), None),
                 Some(coded) => add(spec, Values::Decoded(coded), None),
                 None => add(spec, r#type.values(values), permuted_rows(hyper, site, spec)),
@@ -65,10 +69,22 @@ pub fn save_adapter(
             add(spec, r#type.values(values), permuted_rows(hyper, site, spec));
         }
     }
+    let document = document(base, hyper, sites, (config, patterns));
+    Ok(peft::write(dir, &document, &tensors)?)
+}
+
+/// What the settings of the folder say.
+fn document(
+    base: &Path,
+    hyper: &Hyperparameters,
+    sites: &[Site],
+    (config, patterns): (&Config, &SitePatterns),
+) -> Map<String, Value> {
+    let kind = sites.first().map_or("lora", |site| site.kind);
     let base = Some(base.display().to_string());
     let targets = Some(TargetModules::List(target_modules(hyper, sites)));
     let (ranks, alphas) = patterns_in_file(sites, config, patterns);
-    let document = if let Some(said) = lora_config(kind, config) {
+    if let Some(said) = lora_config(kind, config) {
         let lora = LoraConfig {
             base_model_name_or_path: base,
             target_modules: targets,
@@ -90,8 +106,7 @@ pub fn save_adapter(
             options: config.options.clone(),
         };
         method.to_document()
-    };
-    Ok(peft::write(dir, &document, &tensors)?)
+    }
 }
 
 /// Each tensor with its piece of the values, which lie one behind the other.

@@ -307,36 +307,20 @@ impl CodedContents {
                 found: said.unwrap_or_else(|| "nothing".to_owned()),
             });
         };
-        let (mut tensors, mut scales) = (BTreeMap::new(), 0);
-        for stored in contents.tensor_names().filter(|name| *name != SCALES) {
-            let (shape, found) = contents.kind(stored).expect("a name that the file lists");
-            let (plain, place) = if found == Dtype::F32 {
-                let place = Place { stored: stored.into(), shape: shape.to_vec(), lines: None };
-                (stored, place)
-            } else if found == dtype(codes) {
-                let turned = stored.strip_suffix(TURNED);
-                let place = coded_place(codes, stored, shape, turned.is_some(), &mut scales)?;
-                (turned.unwrap_or(stored), place)
-            } else {
-                let expected = codes.name();
-                let (name, dtype) = (stored.to_owned(), format!("{found:?}"));
-                return Err(AdapterError::Dtype { name, dtype, expected });
-            };
+        let (mut tensors, mut expected, mut found) = (BTreeMap::new(), 0, 0);
+        for (stored, shape, dtype) in contents.kinds() {
+            if stored == SCALES {
+                found = scales_of(shape, dtype)?;
+                continue;
+            }
+            let (plain, place) = place(codes, stored, shape, dtype, &mut expected)?;
             let name = format!("{PREFIX}{plain}");
             if tensors.insert(name.clone(), place).is_some() {
                 return Err(AdapterError::Twice { name });
             }
         }
-        let found = match contents.kind(SCALES) {
-            Some((&[len], Dtype::BF16)) => len,
-            Some((shape, _)) => {
-                let (name, expected) = (SCALES.to_owned(), "[scales] of BF16".to_owned());
-                return Err(AdapterError::Shape { name, shape: shape.to_vec(), expected });
-            }
-            None => 0,
-        };
-        if found != scales {
-            return Err(AdapterError::Scales { found, expected: scales });
+        if found != expected {
+            return Err(AdapterError::Scales { found, expected });
         }
         Ok(Self { contents, codes, tensors })
     }
@@ -374,6 +358,38 @@ impl CodedContents {
             lines: Some(Lines { codes, scales, turned }),
         })
     }
+}
+
+/// How many scales there are.
+fn scales_of(shape: &[usize], found: Dtype) -> Result<usize, AdapterError> {
+    match (shape, found) {
+        (&[len], Dtype::BF16) => Ok(len),
+        _ => {
+            let (name, expected) = (SCALES.to_owned(), "[scales] of BF16".to_owned());
+            Err(AdapterError::Shape { name, shape: shape.to_vec(), expected })
+        }
+    }
+}
+
+/// The name of a tensor but for what says how it lies, and its place. Its scales begin behind
+/// `scales` others.
+fn place<'n>(
+    codes: LineCodes,
+    stored: &'n str,
+    shape: &[usize],
+    found: Dtype,
+    scales: &mut usize,
+) -> Result<(&'n str, Place), AdapterError> {
+    if found == Dtype::F32 {
+        return Ok((stored, Place { stored: stored.into(), shape: shape.to_vec(), lines: None }));
+    }
+    if found != dtype(codes) {
+        let (name, dtype) = (stored.to_owned(), format!("{found:?}"));
+        return Err(AdapterError::Dtype { name, dtype, expected: codes.name() });
+    }
+    let turned = stored.strip_suffix(TURNED);
+    let place = coded_place(codes, stored, shape, turned.is_some(), scales)?;
+    Ok((turned.unwrap_or(stored), place))
 }
 
 /// The place of a coded tensor, whose scales begin behind `scales` others.
