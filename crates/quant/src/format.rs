@@ -50,8 +50,8 @@ pub trait BlockFormat: Any + Sync + Debug {
         None
     }
 
-    /// Adds to all values of each block by moving the block's minimum, and leaves scales and codes as
-    /// they are: `shifts` has one number a block. Minima are rounded to their type. `false`, and
+    /// Adds to all values of each block by moving the block's minimum, and leaves scales and codes
+    /// as they are: `shifts` has one number a block. Minima are rounded to their type. `false`, and
     /// nothing done, where blocks have no minimum that stands for itself.
     ///
     /// # Panics
