@@ -167,7 +167,8 @@ fn describe_one(
 
 /// Whether a folder holds an adapter of mlx-lm, and none of PEFT.
 pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(WEIGHTS_FILE).is_file() && !dir.join(crate::peft::WEIGHTS_FILE).exists()
+    let of_peft = [crate::peft::WEIGHTS_FILE, crate::peft::CODES_FILE];
+    dir.join(WEIGHTS_FILE).is_file() && !of_peft.iter().any(|name| dir.join(name).exists())
 }
 
 /// An adapter of mlx-lm, its pairs turned to PEFT's shapes: in a temporary file without a name,
@@ -291,6 +292,6 @@ impl Turned {
 
     fn tensor<'a>(&'a self, turned: &'a MappedFile) -> Tensor<'a> {
         let bytes = &turned.bytes()[self.bytes.clone()];
-        Tensor { shape: &self.shape, format: &F32, bytes, apart: None }
+        Tensor { shape: &self.shape, format: &F32, bytes, apart: None, lines: None }
     }
 }
