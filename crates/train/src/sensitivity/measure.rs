@@ -3,6 +3,7 @@
 use lowtide_adapter::{Config, ParamSpec};
 use lowtide_formats::peft::{LORA_DOWN, LORA_UP};
 use lowtide_model::Site;
+use lowtide_runtime::is_coded;
 
 use super::eigen::eigenvalues;
 
@@ -56,7 +57,7 @@ fn up(site: &Site) -> Option<(usize, &ParamSpec)> {
 /// there are no ranks.
 pub(super) fn numbers(tensors: &[Saved]) -> (usize, usize) {
     let (mut each, mut besides) = (0, 0);
-    for &(_, [rows, cols], axis) in tensors {
+    for &Saved { shape: [rows, cols], axis, .. } in tensors {
         match axis {
             Some(0) => each += cols,
             Some(_) => each += rows,
@@ -80,8 +81,27 @@ fn common_moment(first: &[f32], second: &[f32], rank: usize) -> Vec<f64> {
     moment
 }
 
-/// A tensor in the file of an adapter: its name and shape, and which axis is the rank, if one is.
-pub(crate) type Saved = (&'static str, [usize; 2], Option<usize>);
+/// A tensor in the file of an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Saved {
+    pub(crate) name: &'static str,
+    pub(crate) shape: [usize; 2],
+    /// Which axis is the rank, if one is.
+    pub(crate) axis: Option<usize>,
+    /// Whether it can be coded.
+    pub(crate) coded: bool,
+}
+
+impl Saved {
+    /// Its shape at another rank.
+    pub(crate) fn shape_at(&self, rank: usize) -> [usize; 2] {
+        let mut shape = self.shape;
+        if let Some(axis) = self.axis {
+            shape[axis] = rank;
+        }
+        shape
+    }
+}
 
 /// What is saved of a site, trained or not.
 pub(super) fn tensors(site: &Site) -> Vec<Saved> {
@@ -91,6 +111,13 @@ pub(super) fn tensors(site: &Site) -> Vec<Saved> {
         LORA_UP => Some(1),
         _ => None,
     };
-    let specs = site.params.iter().chain(&site.frozen);
-    specs.map(|spec| (spec.name, spec.shape, axis(spec.name))).collect()
+    let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
+    let specs = trained.chain(site.frozen.iter().map(|spec| (spec, false)));
+    let saved = |(spec, coded): (&ParamSpec, bool)| Saved {
+        name: spec.name,
+        shape: spec.shape,
+        axis: axis(spec.name),
+        coded,
+    };
+    specs.map(saved).collect()
 }
