@@ -93,6 +93,20 @@ pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
     peft::weights_bytes(parameters, r#type.half())
 }
 
+/// The most bytes that this file can have when so many pairs of low rank are left of all `sites`.
+pub(crate) fn adapter_bytes_of_pairs(sites: &[Site], left: usize, r#type: AdapterType) -> u64 {
+    let pairs = |site: &Site| {
+        let specs = || site.params.iter().chain(&site.frozen);
+        let rank = specs().find_map(ParamSpec::rank).unwrap_or(0);
+        let numbers = specs().filter_map(|spec| Some(spec.len() / spec.rank()?.max(1))).sum();
+        std::iter::repeat_n(r#type.bytes(numbers), rank)
+    };
+    let mut each: Vec<u64> = sites.iter().flat_map(pairs).collect();
+    each.sort_unstable();
+    let gone = each.len().saturating_sub(left);
+    adapter_bytes(sites, r#type) - each[..gone].iter().sum::<u64>()
+}
+
 /// Entries of a pattern in a file.
 type Pattern<T> = Vec<(String, T)>;
 

@@ -1,10 +1,10 @@
 //! What a site's gradients promise, from two means of them that share no example.
 
-use lowtide_adapter::{Config, ParamSpec};
-use lowtide_formats::peft::{LORA_DOWN, LORA_UP};
+use lowtide_adapter::Config;
 use lowtide_model::Site;
 
 use super::eigen::eigenvalues;
+use crate::ranks::up;
 
 /// What each further rank of a site promises, most first; one number where a site has no ranks.
 ///
@@ -40,18 +40,6 @@ pub(super) fn gains(site: &Site, config: &Config, first: &[f32], second: &[f32])
     eigenvalues(moment, rank).into_iter().map(gain).collect()
 }
 
-/// Where the `B` of a low-rank pair lies among a site's parameters.
-fn up(site: &Site) -> Option<(usize, &ParamSpec)> {
-    let mut start = 0;
-    for spec in &site.params {
-        if spec.name == LORA_UP {
-            return Some((start, spec));
-        }
-        start += spec.len();
-    }
-    None
-}
-
 /// Numbers that tensors have for each rank, and those they have besides; all are besides where
 /// there are no ranks.
 pub(super) fn numbers(tensors: &[Saved]) -> (usize, usize) {
@@ -85,12 +73,6 @@ pub(crate) type Saved = (&'static str, [usize; 2], Option<usize>);
 
 /// What is saved of a site, trained or not.
 pub(super) fn tensors(site: &Site) -> Vec<Saved> {
-    let ranks = up(site).is_some();
-    let axis = |name: &str| match name {
-        LORA_DOWN if ranks => Some(0),
-        LORA_UP => Some(1),
-        _ => None,
-    };
     let specs = site.params.iter().chain(&site.frozen);
-    specs.map(|spec| (spec.name, spec.shape, axis(spec.name))).collect()
+    specs.map(|spec| (spec.name, spec.shape, spec.rank_axis)).collect()
 }

@@ -16,6 +16,7 @@ mod micro_batch;
 mod mlock;
 mod packing;
 mod plan_is_ledger;
+mod ranks;
 mod refused;
 mod softmax;
 mod streaming;
