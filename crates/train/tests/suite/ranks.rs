@@ -60,7 +60,7 @@ fn what_remains_is_what_was_asked_for_however_memory_is_spent() {
     let base = OpenBase::open(&home.base()).unwrap();
     let data = dataset(&base, &home.path("data.jsonl"));
     for (method, options, optimizer) in METHODS {
-        let run = |threads, policy, apply_and_free| {
+        let run = |threads, policy, apply_and_free: bool| {
             in_pool(threads, |be| {
                 let adaptive = Some(AdaptiveRank::new(14 * 4, 14 * 2, STEPS));
                 let tile = apply_and_free.then_some(64).and_then(std::num::NonZeroUsize::new);
