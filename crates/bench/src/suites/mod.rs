@@ -6,7 +6,6 @@ mod cost;
 mod generate;
 mod gradients;
 mod kernels;
-#[cfg(test)]
 mod lars;
 mod memory;
 mod methods;
@@ -19,6 +18,7 @@ pub use base::{Base, SHAPES};
 pub use generate::generate;
 pub use gradients::gradients;
 pub use kernels::{check_filter, kernels};
+pub use lars::lars;
 pub use memory::memory;
 pub use methods::{MethodTrial, Runner, method_trials, methods};
 pub use papers::papers;

@@ -53,7 +53,7 @@ fn forward(
     let mut runs = reserve(stand, model, &optimizer, needs, Policy::Block)?;
     let name = format!("forward {tokens}");
     let work = cost::forward(base, tokens, tokens - 1);
-    let row = timed(stand, &name, work, tokens, &mut runs, &mut |run| {
+    let row = timed(stand, ("step", &name), work, tokens, &mut runs, &mut |run| {
         Ok(run.trainer.loss_of(data, 0)?.mean())
     });
     runs.into_iter().for_each(Running::release);
@@ -75,22 +75,22 @@ fn train(
     let tile = tile.map_or_else(String::new, |rows| format!(", {rows} rows"));
     let name = format!("train {tokens} {policy}{tile}");
     let work = cost::train(base, tokens, tokens - 1);
-    let row = timed(stand, &name, work, tokens, &mut runs, &mut |run| run.update(data));
+    let row = timed(stand, ("step", &name), work, tokens, &mut runs, &mut |run| run.update(data));
     runs.into_iter().for_each(Running::release);
     row
 }
 
-/// Lets all runs do a pass in turns; a pass gives its loss.
-fn timed<'p, 'w>(
+/// Lets all runs do a pass of a suite in turns, under a name; a pass gives its loss.
+pub(super) fn timed<'p, 'w>(
     stand: &Stand<'_>,
-    name: &str,
+    (suite, name): (&'static str, &str),
     work: crate::Work,
     tokens: usize,
     runs: &mut [Running<'p, 'w>],
     pass: &mut (dyn FnMut(&mut Running<'p, 'w>) -> Result<f64, BenchError> + Send),
 ) -> Result<Row, BenchError> {
     let planned: Vec<_> = runs.iter().map(|run| run.planned).collect();
-    let task = Task { suite: "step", name, work, tokens: Some(tokens as u64), planned: &planned };
+    let task = Task { suite, name, work, tokens: Some(tokens as u64), planned: &planned };
     let mut failed = None;
     let row = stand.time(&task, &mut |index, calls| {
         let (contender, run) = (&stand.contenders[index], &mut runs[index]);

@@ -115,6 +115,7 @@ pub(super) enum Suite {
     Memory,
     Gradients,
     Papers,
+    Lars,
     Tradeoff,
     Methods,
     Tasks,

@@ -136,7 +136,8 @@ fn ceilings(threads: &[usize], effort: &Effort) -> Vec<Ceiling> {
 
 /// The base, if a suite needs one.
 fn base(args: &BenchArgs) -> Result<Option<Base>, Failure> {
-    let without = |suite: &Suite| matches!(suite, Suite::Kernels | Suite::Papers) || suite.trains();
+    let alone = |suite: &Suite| matches!(suite, Suite::Kernels | Suite::Papers | Suite::Lars);
+    let without = |suite: &Suite| alone(suite) || suite.trains();
     if args.suites().iter().all(without) {
         return Ok(None);
     }
@@ -207,6 +208,7 @@ fn timed(
                 (Suite::Gradients, Some(base)) => {
                     gradients.extend(suites::gradients(&stand, base, tokens)?);
                 }
+                (Suite::Lars, _) => rows.extend(suites::lars(&stand, args.tokens)?),
                 (Suite::Papers, _) => papers.extend(suites::papers(&stand, args.quick)?),
                 // It has a base of its own, and trains.
                 (Suite::Tradeoff | Suite::Methods | Suite::Tasks, _) => {}
