@@ -58,7 +58,7 @@ fn a_parameter_counts_its_elements() {
     assert!(ParamSpec { shape: [3, 0], ..spec }.is_empty());
     let pairs = |rank_axis, pair| {
         let spec = ParamSpec { rank_axis, ..spec };
-        let elements: std::vec::Vec<_> = spec.pair(pair).collect();
+        let elements: Vec<_> = spec.pair(pair).collect();
         assert!(elements.iter().all(|&at| spec.pair_of(at) == Some(pair)));
         (spec.rank(), elements)
     };

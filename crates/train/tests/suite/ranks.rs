@@ -1,7 +1,7 @@
 //! Ranks that become smaller on the way: what remains is what was asked for, what is off is zero,
 //! nothing depends on how memory is spent, and what is saved is what was trained.
 
-use lowtide_formats::peft::AdapterFiles;
+use lowtide_formats::peft::{AdapterFiles, LoraPair};
 use lowtide_memory::{Budget, Ledger};
 use lowtide_optim::{AdamW, AdamW8, Optimizer};
 use lowtide_simd::Simd;
@@ -145,7 +145,7 @@ fn what_is_saved_is_what_was_trained() {
         assert_eq!((left.pairs, left.average, left.sites + left.left_out), (28, 2.0, 14));
         let files = AdapterFiles::open(&settings.output).unwrap();
         let (config, pairs) = files.lora().unwrap();
-        let ranks: Vec<usize> = pairs.iter().map(|pair| pair.rank()).collect();
+        let ranks: Vec<usize> = pairs.iter().map(LoraPair::rank).collect();
         assert_eq!(
             RanksLeft::of(&ranks),
             RanksLeft { left_out: 0, average: 28.0 / left.sites as f64, ..left }
