@@ -42,8 +42,8 @@ pub struct ParamSpec {
     /// Which axis runs over the outputs of the layer, if one does: its entries follow the base when
     /// a file format stores the rows of the base in another order.
     pub output_axis: Option<usize>,
-    /// Which axis runs over the ranks of a low-rank update, if one does. With entry `k` of this axis
-    /// zero in every tensor of the adapter that has one, the `k`-th pair adds nothing, has
+    /// Which axis runs over the ranks of a low-rank update, if one does. With entry `k` of this
+    /// axis zero in every tensor of the adapter that has one, the `k`-th pair adds nothing, has
     /// gradients of exactly zero, and can be left out: the same adapter of a smaller rank is left,
     /// at the same scale.
     pub rank_axis: Option<usize>,

@@ -170,8 +170,8 @@ mod tests {
 
     use super::*;
 
-    /// Sites of a rank each, one a layer, each with `B [2, rank]` alone; with a vector besides where
-    /// `more` says so.
+    /// Sites of a rank each, one a layer, each with `B [2, rank]` alone; with a vector besides
+    /// where it is said so.
     fn ranks(each: &[(usize, bool)]) -> Ranks {
         let spec = |shape, rank_axis| ParamSpec {
             name: "b",
