@@ -1,5 +1,7 @@
-//! Adapters between PEFT folders and GGUF files, and from folders of mlx-lm into both.
+//! Adapters between PEFT folders and GGUF files, from folders of mlx-lm into both, and from codes
+//! into the floats that they stand for.
 
+mod from_codes;
 mod from_mlx;
 
 use std::fs;
@@ -22,7 +24,8 @@ use crate::{ConvertError, is_gguf};
 pub struct AdapterSettings {
     /// The adapter: a PEFT folder, a GGUF file, or a folder of mlx-lm.
     pub source: PathBuf,
-    /// Its base: an HF folder or a GGUF file. Its heads say how rows are ordered in GGUF.
+    /// Its base: an HF folder or a GGUF file. Its heads say how rows are ordered in GGUF. Nobody
+    /// looks at it where the adapter [`is_coded`] and the output is a folder.
     pub base: PathBuf,
     /// What the base is called in the output: a path, or a hub id.
     pub base_name: String,
@@ -72,8 +75,19 @@ pub fn named_base(path: &Path) -> Result<Option<String>, ConvertError> {
     Ok(files.config().get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned))
 }
 
+/// Whether the adapter at `path` is a folder with a file of codes.
+///
+/// # Errors
+/// When it is a folder that cannot be read.
+pub fn is_coded(path: &Path) -> Result<bool, ConvertError> {
+    match path.is_dir() && !mlx::is_adapter(path) {
+        true => Ok(AdapterFiles::open(path)?.codes().is_some()),
+        false => Ok(false),
+    }
+}
+
 /// Converts an adapter. Tensors are streamed and written as F32, which keeps every value of an
-/// adapter in floats.
+/// adapter in floats, and every value that codes stand for.
 ///
 /// # Errors
 /// [`ConvertError`]; then nothing was written and what was there before is as it was.
@@ -83,6 +97,10 @@ pub fn convert_adapter(settings: &AdapterSettings) -> Result<AdapterReport, Conv
     if mlx::is_adapter(source) {
         check_output(settings)?;
         return from_mlx::convert(settings, to_gguf);
+    }
+    if !to_gguf && is_coded(source)? {
+        check_output(settings)?;
+        return from_codes::convert(settings);
     }
     if source.is_file() == to_gguf {
         let kind = if to_gguf { "a GGUF file" } else { "a PEFT folder" };

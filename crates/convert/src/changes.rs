@@ -14,6 +14,17 @@ pub trait Changes {
     ///
     /// Rows of a tensor come together, each once, in any order.
     fn change(&mut self, tensor: &str, rows: Range<usize>, values: &mut [f32]);
+
+    /// Length of the groups of neighbours in a row over which the change of a tensor is one number;
+    /// nothing where it is not constant.
+    fn group(&self, _tensor: &str) -> Option<usize> {
+        None
+    }
+
+    /// What the change adds to the values of each group of some rows of such a tensor:
+    /// `out [rows.len(), columns / group]`, overwritten. Where the type that is kept has a minimum
+    /// for each block, this is asked instead of [`change`](Self::change), and the minima are moved.
+    fn shifts(&mut self, _tensor: &str, _rows: Range<usize>, _out: &mut [f32]) {}
 }
 
 /// No change at all.
@@ -92,13 +103,20 @@ pub struct ChangeReport {
     pub error: f64,
     /// As [`Kept::survived`].
     pub survived: f64,
+    /// Whether codes and scales are those of the base, and only minima of blocks moved.
+    pub minima_only: bool,
     /// The sums behind the numbers.
     #[serde(skip)]
     pub kept: Kept,
 }
 
 impl ChangeReport {
-    pub(crate) fn new(name: &str, hf_name: &str, kind: &'static str, kept: Kept) -> Self {
+    pub(crate) fn new(
+        (name, hf_name): (&str, &str),
+        kind: &'static str,
+        kept: Kept,
+        minima_only: bool,
+    ) -> Self {
         Self {
             tensor: name.to_owned(),
             hf_name: hf_name.to_owned(),
@@ -106,6 +124,7 @@ impl ChangeReport {
             update_norm: kept.update_norm(),
             error: kept.error(),
             survived: kept.survived(),
+            minima_only,
             kept,
         }
     }

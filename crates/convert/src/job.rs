@@ -367,7 +367,8 @@ impl<'a, 'f> Run<'a, 'f> {
     fn count(&mut self, job: &Job<'_>, sums: Sums) {
         let name = job.format.name();
         if job.changed {
-            self.changed.push(ChangeReport::new(&job.name, &job.hf_name, name, sums.kept));
+            let names = (job.name.as_str(), job.hf_name.as_str());
+            self.changed.push(ChangeReport::new(names, name, sums.kept, sums.minima_only));
         }
         let place = self.types.iter().position(|found| found.name == name);
         let place = place.unwrap_or_else(|| {

@@ -36,7 +36,7 @@ mod report;
 mod rows;
 mod vocab;
 
-pub use adapter::{AdapterReport, AdapterSettings, convert_adapter, named_base};
+pub use adapter::{AdapterReport, AdapterSettings, convert_adapter, is_coded, named_base};
 pub use changes::{ChangeReport, Changes, Kept};
 pub use error::ConvertError;
 pub use job::{Settings, convert, convert_changed};
@@ -45,6 +45,7 @@ pub use loftq::{LoftqReport, LoftqSettings, MatrixReport, loftq};
 pub use report::{Event, Report, TypeReport};
 
 /// Whether what is written under this name is a GGUF file.
-fn is_gguf(path: &std::path::Path) -> bool {
+#[must_use]
+pub fn is_gguf(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"))
 }

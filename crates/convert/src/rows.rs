@@ -28,6 +28,8 @@ pub(crate) struct Sums {
     pub(crate) errors: f64,
     /// What became of the changes.
     pub(crate) kept: Kept,
+    /// Whether the changes only moved minima of blocks.
+    pub(crate) minima_only: bool,
 }
 
 /// Sums over a row: squares of the values, of their errors and of the changes, and the product of
@@ -113,17 +115,23 @@ impl Tiles {
         ];
         let tile = room.into_iter().min().unwrap_or(0).min(rows);
         assert!(tile > 0, "no room for a row of {cols} values: it was not in the plan");
-        let mut total = Sums::default();
+        let blocks = blocks_of_group(job, changes);
+        let mut total = Sums { minima_only: blocks.is_some(), ..Sums::default() };
         for first in (0..rows).step_by(tile) {
             let count = tile.min(rows - first);
             let packed = &mut self.packed.get_mut::<u8>()[..count * packed_row];
             let sums = &mut self.sums.get_mut::<RowSums>()[..count];
             let mut tile = Tile::of(self.values.get_mut(), count * cols);
             tile.decode(job, first);
-            if job.changed {
-                tile.change(job, first, changes);
+            match blocks {
+                Some(blocks) => tile.shift(job, first, blocks, changes, packed, sums),
+                None => {
+                    if job.changed {
+                        tile.change(job, first, changes);
+                    }
+                    tile.encode(job, packed, sums);
+                }
             }
-            tile.encode(job, packed, sums);
             for (i, [squares, errors, update, held]) in sums.iter().enumerate() {
                 if !errors.is_finite() {
                     return Ok(Err(BadRow(first + i)));
@@ -137,6 +145,17 @@ impl Tiles {
         }
         Ok(Ok(total))
     }
+}
+
+/// How many blocks share one number of a change that is taken up by the minima of the type that a
+/// tensor keeps; nothing where that cannot be.
+fn blocks_of_group(job: &Job<'_>, changes: &dyn Changes) -> Option<usize> {
+    if !job.changed || job.is_vector() || !job.keeps_type() {
+        return None;
+    }
+    let (group, block) = (changes.group(&job.hf_name)?, job.format.block_len());
+    let whole = group.is_multiple_of(block) && job.cols().is_multiple_of(group);
+    (whole && job.format.shift_minima(&mut [], &[])).then(|| group / block)
 }
 
 /// A tile of rows on its way through.
@@ -178,6 +197,44 @@ impl<'a> Tile<'a> {
         for (i, values) in self.values.chunks_exact_mut(width).enumerate() {
             let row = job.order.source_row(first + i);
             changes.change(&job.hf_name, row..row + 1, values);
+        }
+    }
+
+    /// Moves the minima of the rows' blocks, `blocks` of them together, and reads the rows back to
+    /// see what was lost.
+    fn shift(
+        &mut self,
+        job: &Job<'_>,
+        first: usize,
+        blocks: usize,
+        changes: &mut dyn Changes,
+        packed: &mut [u8],
+        sums: &mut [RowSums],
+    ) {
+        let (cols, packed_row) = (job.cols(), job.row_bytes());
+        let group = blocks * job.format.block_len();
+        let (shifts, rest) = self.before.split_at_mut(cols / group);
+        let spread = &mut rest[..cols / job.format.block_len()];
+        let rows = self.values.chunks_exact_mut(cols).zip(self.read.chunks_exact_mut(cols));
+        let rows = rows.zip(packed.chunks_exact_mut(packed_row)).zip(sums);
+        for (i, (((values, read), packed), sums)) in rows.enumerate() {
+            let row = job.order.source_row(first + i);
+            changes.shifts(&job.hf_name, row..row + 1, shifts);
+            for (spread, shift) in spread.chunks_mut(blocks).zip(&*shifts) {
+                spread.fill(*shift);
+            }
+            packed.copy_from_slice(&job.source.bytes[row * packed_row..][..packed_row]);
+            job.format.shift_minima(packed, spread);
+            job.format.decode(packed, read);
+            *sums = [0.0; 4];
+            for (at, (value, read)) in values.iter().zip(&*read).enumerate() {
+                let (value, update) = (f64::from(*value), f64::from(shifts[at / group]));
+                let (meant, read) = (value + update, f64::from(*read));
+                sums[0] += meant * meant;
+                sums[1] += (read - meant) * (read - meant);
+                sums[2] += update * update;
+                sums[3] += update * (read - value);
+            }
         }
     }
 

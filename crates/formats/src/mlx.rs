@@ -162,7 +162,8 @@ fn describe_one(
 
 /// Whether a folder holds an adapter of mlx-lm, and none of PEFT.
 pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(WEIGHTS_FILE).is_file() && !dir.join(crate::peft::WEIGHTS_FILE).exists()
+    let of_peft = [crate::peft::WEIGHTS_FILE, crate::peft::CODES_FILE];
+    dir.join(WEIGHTS_FILE).is_file() && !of_peft.iter().any(|name| dir.join(name).exists())
 }
 
 /// An adapter of mlx-lm, its pairs turned to PEFT's shapes and held as floats.
@@ -262,6 +263,6 @@ impl Turned {
     }
 
     fn tensor(&self) -> Tensor<'_> {
-        Tensor { shape: &self.shape, format: &F32, bytes: &self.bytes, apart: None }
+        Tensor { shape: &self.shape, format: &F32, bytes: &self.bytes, apart: None, lines: None }
     }
 }

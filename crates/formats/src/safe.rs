@@ -18,7 +18,11 @@ use safetensors::{Dtype, SafeTensors};
 
 pub use stream::{SafeData, SafeWriter};
 
+use crate::peft::Coded;
 use crate::{Error, MappedFile, Tensor, rows};
+
+/// What the metadata of a file of floats say, without which transformers and PEFT refuse it.
+const FORMAT: (&str, &str) = ("format", "pt");
 
 /// Longest header that is parsed: room for 50,000 tensors. Parsed, the worst JSON takes some 50
 /// times its length.
@@ -90,10 +94,16 @@ impl SafeContents {
     /// A tensor of the bytes that were parsed.
     pub fn tensor<'a>(&'a self, bytes: &'a [u8], name: &str) -> Option<Tensor<'a>> {
         let RawTensor { shape, dtype, bytes } = self.raw(bytes, name)?;
-        Some(Tensor { shape, format: block_format(dtype)?, bytes, apart: None })
+        Some(Tensor { shape, format: block_format(dtype)?, bytes, apart: None, lines: None })
     }
 
-    fn raw<'a>(&'a self, bytes: &'a [u8], name: &str) -> Option<RawTensor<'a>> {
+    /// Names of all tensors, sorted, with their shapes and dtypes.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = (&str, &[usize], Dtype)> {
+        self.tensors.iter().map(|(name, place)| (name.as_str(), &place.shape[..], place.dtype))
+    }
+
+    /// A tensor of the bytes that were parsed, whatever its dtype.
+    pub(crate) fn raw<'a>(&'a self, bytes: &'a [u8], name: &str) -> Option<RawTensor<'a>> {
         let Place { shape, dtype, range } = self.tensors.get(name)?;
         Some(RawTensor { shape, dtype: *dtype, bytes: &bytes[range.clone()] })
     }
@@ -110,6 +120,16 @@ impl SafeContents {
 /// [`SafeError`], naming the tensor.
 pub fn parse(bytes: &[u8]) -> Result<SafeContents, SafeError> {
     parse_if(bytes, |dtype| block_format(dtype).is_some())
+}
+
+/// As [`parse`], of a file that may also hold bytes, for [`peft::CodedContents`].
+///
+/// # Errors
+/// [`SafeError`], naming the tensor.
+///
+/// [`peft::CodedContents`]: crate::peft::CodedContents
+pub fn parse_with_codes(bytes: &[u8]) -> Result<SafeContents, SafeError> {
+    parse_if(bytes, |dtype| matches!(dtype, Dtype::U8 | Dtype::I8) || block_format(dtype).is_some())
 }
 
 /// Checks the structure of a safetensors file whose tensors all have a dtype that is `read`.
@@ -240,6 +260,11 @@ pub enum Values<'a> {
     Rounded(&'a [f32], Half),
     /// A tensor of another file, written as 32-bit floats; a row at least at a time.
     Stored(Tensor<'a>),
+    /// Numbers of an adapter that are written as codes, in HF order.
+    Codes(&'a Coded<'a>),
+    /// Numbers of an adapter that are written as the 32-bit floats that their codes stand for, in
+    /// HF order.
+    Decoded(&'a Coded<'a>),
 }
 
 /// A type of 16 bits.
@@ -291,12 +316,15 @@ impl Values<'_> {
             Self::F32(values) | Self::Rounded(values, _) => values.len(),
             Self::Bf16(values) => values.len(),
             Self::Stored(tensor) => tensor.len(),
+            Self::Codes(coded) => coded.code_bytes(),
+            Self::Decoded(coded) => coded.shape().iter().product(),
         }
     }
 
     fn dtype(&self) -> Dtype {
         match self {
-            Self::F32(_) | Self::Stored(_) => Dtype::F32,
+            Self::F32(_) | Self::Stored(_) | Self::Decoded(_) => Dtype::F32,
+            Self::Codes(coded) => coded.dtype(),
             Self::Bf16(_) => Dtype::BF16,
             Self::Rounded(_, half) => half.dtype(),
         }
@@ -315,11 +343,20 @@ impl Values<'_> {
 /// If a shape does not match its values, two names are equal, or permuted rows do not match the
 /// first axis.
 pub fn write(out: &mut dyn Write, tensors: &[Outgoing<'_>]) -> io::Result<()> {
+    write_saying(out, tensors, FORMAT)
+}
+
+/// As [`write()`], with metadata of one name and its value.
+pub(crate) fn write_saying(
+    out: &mut dyn Write,
+    tensors: &[Outgoing<'_>],
+    metadata: (&str, &str),
+) -> io::Result<()> {
     let mut order: Vec<&Outgoing<'_>> = tensors.iter().collect();
     order.sort_by(|a, b| b.values.dtype().cmp(&a.values.dtype()).then_with(|| a.name.cmp(&b.name)));
     order.iter().for_each(|tensor| tensor.assert_sound());
     let entries = order.iter().map(|t| (t.name.clone(), t.values.dtype(), t.shape.clone()));
-    let (header, _) = header(entries)?;
+    let (header, _) = header(entries, metadata)?;
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
     order.iter().try_for_each(|tensor| tensor.write_data(out))
@@ -336,16 +373,24 @@ pub fn file_bytes(
     half: Option<Half>,
 ) -> u64 {
     let dtype = half.map_or(Dtype::F32, Half::dtype);
-    let mut tensors: Vec<_> =
-        tensors.into_iter().map(|(name, shape)| (name, dtype, shape)).collect();
-    tensors.sort();
-    let (header, data) = header(tensors.into_iter()).expect("a header is plain values");
+    let tensors = tensors.into_iter().map(|(name, shape)| (name, dtype, shape)).collect();
+    bytes_of(tensors, FORMAT)
+}
+
+/// Bytes of a file of tensors of these names, types and shapes, with its metadata.
+pub(crate) fn bytes_of(
+    mut tensors: Vec<(String, Dtype, Vec<usize>)>,
+    metadata: (&str, &str),
+) -> u64 {
+    tensors.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let (header, data) = header(tensors.into_iter(), metadata).expect("a header is plain values");
     (size_of::<u64>() + header.len() + data) as u64
 }
 
 /// What stands before the data of tensors in their order, and the bytes of the data.
 fn header(
     tensors: impl Iterator<Item = (String, Dtype, Vec<usize>)>,
+    (key, value): (&str, &str),
 ) -> io::Result<(Vec<u8>, usize)> {
     let (mut infos, mut offset) = (Vec::new(), 0);
     for (name, dtype, shape) in tensors {
@@ -353,8 +398,8 @@ fn header(
         infos.push((name, TensorInfo { dtype, shape, data_offsets: (offset, end) }));
         offset = end;
     }
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let header = Metadata::new(Some(format), infos).expect("offsets follow each other");
+    let said = HashMap::from([(key.to_owned(), value.to_owned())]);
+    let header = Metadata::new(Some(said), infos).expect("offsets follow each other");
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
     Ok((header, offset))
@@ -414,6 +459,17 @@ fn write_values(out: &mut dyn Write, values: Values<'_>, range: Range<usize>) ->
             }
         }
         Values::Stored(tensor) => tensor.write_f32(range, &mut |piece| out.write_all(piece))?,
+        Values::Codes(coded) => {
+            assert!(range == (0..values.len()), "codes are written whole");
+            coded.encode(&mut |line| out.write_all(line))?;
+        }
+        Values::Decoded(coded) => {
+            let [_, columns] = coded.shape();
+            for at in range {
+                let value = coded.rounded_at(at / columns, at % columns);
+                out.write_all(&value.to_le_bytes())?;
+            }
+        }
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ use core::fmt;
 use core::ops::Range;
 use std::io;
 
-use lowtide_quant::{Apart, BlockFormat, QMat, QMatError, Scales};
+use half::bf16;
+use lowtide_quant::{Apart, BlockFormat, LineCodes, QMat, QMatError, Scales};
 
 use crate::MappedFile;
 
@@ -21,6 +22,46 @@ pub struct Tensor<'a> {
     pub bytes: &'a [u8],
     /// The scales, where they lie apart from the codes. Such a tensor is a matrix.
     pub apart: Option<Apart<'a>>,
+    /// How its lines are coded, where it is of an adapter in eight or four bits. Such a tensor is
+    /// no packed matrix.
+    pub lines: Option<Lines<'a>>,
+}
+
+/// Lines of codes with their scales, of a coded adapter.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines<'a> {
+    pub(crate) codes: LineCodes,
+    /// Little-endian bf16 of all lines.
+    pub(crate) scales: &'a [u8],
+    /// Whether the lines are columns.
+    pub(crate) turned: bool,
+}
+
+impl Lines<'_> {
+    /// The values of a tensor of this shape, row-major.
+    fn decode(&self, shape: &[usize], bytes: &[u8]) -> Vec<f32> {
+        let (scales, _) = self.scales.as_chunks::<2>();
+        let scales: Vec<bf16> = scales.iter().map(|scale| bf16::from_le_bytes(*scale)).collect();
+        let (first, last) = (shape[0], shape[shape.len() - 1]);
+        let line = if self.turned { first } else { last };
+        let lines = bytes.chunks(self.codes.code_bytes(line));
+        let lines = lines.zip(scales.chunks(self.codes.scales(line)));
+        let mut values = vec![0.0; shape.iter().product()];
+        if !self.turned {
+            for ((bytes, scales), out) in lines.zip(values.chunks_mut(line)) {
+                self.codes.decode(bytes, scales, out);
+            }
+            return values;
+        }
+        let mut column = vec![0.0; line];
+        for (at, (bytes, scales)) in lines.enumerate() {
+            self.codes.decode(bytes, scales, &mut column);
+            for (row, value) in column.iter().enumerate() {
+                values[row * last + at] = *value;
+            }
+        }
+        values
+    }
 }
 
 /// Why a tensor of a file cannot be used.
@@ -132,7 +173,7 @@ impl<'a> Tensor<'a> {
                 nested.codes.len() + size_of_val(nested.magnitudes) + offset
             }
         };
-        self.bytes.len() + scales
+        self.bytes.len() + scales + self.lines.map_or(0, |lines| lines.scales.len())
     }
 
     /// Where in `file` its bytes lie, scales that lie apart included.
@@ -154,6 +195,9 @@ impl<'a> Tensor<'a> {
     pub fn qmat(&self) -> Result<QMat<'a>, TensorError> {
         let not_a_matrix = || TensorError::NotAMatrix { shape: self.shape.to_vec() };
         let &[rows, cols] = self.shape else { return Err(not_a_matrix()) };
+        if self.lines.is_some() {
+            return Err(not_a_matrix());
+        }
         match self.apart {
             Some(Apart { format, scales }) => QMat::apart(format, rows, cols, self.bytes, scales),
             None => QMat::new(self.format, rows, cols, self.bytes),
@@ -163,6 +207,9 @@ impl<'a> Tensor<'a> {
 
     /// All values as f32. Meant for norms, biases and adapters: it allocates all of them.
     pub fn to_f32_vec(&self) -> Vec<f32> {
+        if let Some(lines) = self.lines {
+            return lines.decode(self.shape, self.bytes);
+        }
         let mut values = vec![0.0; self.len()];
         match self.matrix_apart() {
             Some(matrix) => matrix.decode_rows(0..matrix.rows(), &mut values),
@@ -184,6 +231,10 @@ impl<'a> Tensor<'a> {
         put: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         const PIECE: usize = 1024;
+        if let Some(lines) = self.lines {
+            let values = lines.decode(self.shape, self.bytes);
+            return values[range].iter().try_for_each(|value| put(&value.to_le_bytes()));
+        }
         assert!(self.apart.is_none(), "scales of a tensor to be written lie apart");
         let (block_len, block_bytes) = (self.format.block_len(), self.format.block_bytes());
         let whole = |at: usize| at.is_multiple_of(block_len);
@@ -206,6 +257,10 @@ impl<'a> Tensor<'a> {
     /// The first value that is NaN or infinite, with its row-major index.
     pub(crate) fn first_non_finite(&self) -> Option<(usize, f32)> {
         const TILE_BLOCKS: usize = 256;
+        if let Some(lines) = self.lines {
+            let values = lines.decode(self.shape, self.bytes);
+            return values.into_iter().enumerate().find(|(_, value)| !value.is_finite());
+        }
         if let Some(matrix) = self.matrix_apart() {
             let mut row = vec![0.0; matrix.cols()];
             return (0..matrix.rows()).find_map(|i| {

@@ -206,6 +206,7 @@ fn pair<'a>(
         format: &F32,
         bytes,
         apart: None,
+        lines: None,
     };
     LoraPair { module, a: part(a), b: part(b) }
 }

@@ -1,7 +1,7 @@
 //! Any adapter, trained as it will be deployed: in eight or four bits.
 //!
 //! The inner adapter works on the numbers that its parameters become after coding
-//! ([`Codes`](crate::Codes)); the gradient passes straight through the rounding to the parameters
+//! ([`LineCodes`]); the gradient passes straight through the rounding to the parameters
 //! themselves, which stay in f32 while they are trained. Frozen tensors are not coded.
 //!
 //! What the rounding takes away, `coded - p`, is derived once per update; each call adds it to `p`.
@@ -11,45 +11,65 @@
 //! fixed rounding.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use lowtide_adapter::{Adapter, Cx, Facts, Forward, Keeps, Linear, NotMergeable, ParamSpec, Vjp};
 use lowtide_backend::{Backend, Req};
+use lowtide_quant::LineCodes;
 use lowtide_tensor::{Float, MatMut};
 
-use crate::Codes;
+use crate::codes;
 
 /// An adapter whose parameters are those of `inner`, and whose values are coded.
 ///
 /// Derived: those of `inner`, then what the rounding adds to each parameter.
 pub struct FakeQuant<F: Float = f32> {
     inner: Box<dyn Adapter<F>>,
-    codes: Codes,
+    codes: LineCodes,
     len: usize,
     /// Fixed values of `inner`.
     fixed: usize,
+    /// For each output in Hugging Face's order the row it is here, where they differ and the
+    /// groups of a line do not hold all of it.
+    order: Option<Vec<u32>>,
 }
 
 impl<F: Float> FakeQuant<F> {
     /// `inner`, in so many bits.
     #[must_use]
-    pub fn new(inner: Box<dyn Adapter<F>>, codes: Codes) -> Self {
+    pub fn new(inner: Box<dyn Adapter<F>>, codes: LineCodes) -> Self {
         let len = inner.params().iter().map(ParamSpec::len).sum();
         let frozen: usize = inner.frozen().iter().map(ParamSpec::len).sum();
         let fixed = frozen + inner.derived();
-        Self { inner, codes, len, fixed }
+        Self { inner, codes, len, fixed, order: None }
+    }
+
+    /// The same on a base that keeps its outputs in another order: `order` has, for each output of
+    /// the base's linear, the one it is in Hugging Face's order, in which groups are cut.
+    ///
+    /// # Panics
+    /// When `order` is no order.
+    #[must_use]
+    pub fn in_order(mut self, order: &[usize]) -> Self {
+        if self.codes.group() < order.len() {
+            let mut rows = alloc::vec![0; order.len()];
+            (0_u32..).zip(order).for_each(|(row, &hf)| rows[hf] = row);
+            self.order = Some(rows);
+        }
+        self
     }
 
     /// How the parameters are coded.
     #[must_use]
-    pub fn codes(&self) -> Codes {
+    pub fn codes(&self) -> LineCodes {
         self.codes
     }
 
     /// Bytes of the coded parameters.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.inner.params().iter().map(|spec| self.codes.bytes(spec)).sum()
+        self.inner.params().iter().map(|spec| codes::bytes(self.codes, spec)).sum()
     }
 
     /// What the parameters are after coding.
@@ -57,7 +77,8 @@ impl<F: Float> FakeQuant<F> {
         let mut at = 0;
         for spec in self.inner.params() {
             let range = at..at + spec.len();
-            self.codes.round(spec, &p[range.clone()], &mut out[range.clone()]);
+            let order = self.order.as_deref();
+            codes::round(self.codes, spec, order, &p[range.clone()], &mut out[range.clone()]);
             at = range.end;
         }
     }
@@ -101,7 +122,8 @@ impl<F: Float> Adapter<F> for FakeQuant<F> {
     }
 
     fn held(&self) -> usize {
-        self.inner.held()
+        // A row takes the four bytes of a float.
+        self.inner.held() + self.order.as_ref().map_or(0, Vec::len)
     }
 
     fn keeps(&self) -> Keeps {

@@ -62,7 +62,7 @@
 extern crate alloc;
 
 #[cfg(feature = "alloc")]
-mod codes;
+pub mod codes;
 mod dora;
 #[cfg(feature = "alloc")]
 mod fake_quant;
@@ -77,8 +77,6 @@ mod qalora;
 #[cfg(feature = "alloc")]
 mod vera;
 
-#[cfg(feature = "alloc")]
-pub use codes::{BadLength, Codes};
 pub use dora::Dora;
 #[cfg(feature = "alloc")]
 pub use fake_quant::FakeQuant;
@@ -87,7 +85,8 @@ pub use lora_fa::LoraFa;
 pub use low_rank::RANK_MAX;
 #[cfg(feature = "alloc")]
 pub use method::{
-    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraInOrder, VeraMethod,
+    CodedInOrder, DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraInOrder,
+    VeraMethod,
 };
 #[cfg(feature = "alloc")]
 pub use projections::Projections;

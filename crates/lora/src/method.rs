@@ -6,10 +6,11 @@ use alloc::vec::Vec;
 use core::str::FromStr;
 
 use lowtide_adapter::{Adapter, BadValue, BuildError, Config, Method, Place, SiteInfo};
+use lowtide_quant::LineCodes;
 use lowtide_tensor::Float;
 
 use crate::vera::{Seat, sharing};
-use crate::{Codes, Dora, FakeQuant, Lora, LoraFa, QaLora, Vera};
+use crate::{Dora, FakeQuant, Lora, LoraFa, QaLora, Vera};
 
 /// Builds a [`Lora`] for every site; rsLoRA is the same method with
 /// [`Config::use_rslora`](lowtide_adapter::Config::use_rslora).
@@ -49,6 +50,16 @@ pub struct VeraMethod;
 pub struct VeraInOrder<'o> {
     /// For each output of the base's linear the one it is in Hugging Face's order, where they
     /// differ.
+    pub order: &'o (dyn Fn(&SiteInfo) -> Option<Vec<usize>> + Send + Sync),
+}
+
+/// Any method of this crate on such a base: what is coded is coded in groups of Hugging Face's
+/// order ([`FakeQuant::in_order`]).
+#[derive(Clone, Copy)]
+pub struct CodedInOrder<'o, F: Float = f32> {
+    /// The method.
+    pub method: &'o dyn Method<F>,
+    /// As in [`VeraInOrder`].
     pub order: &'o (dyn Fn(&SiteInfo) -> Option<Vec<usize>> + Send + Sync),
 }
 
@@ -197,6 +208,57 @@ impl<F: Float> Method<F> for VeraInOrder<'_> {
     }
 }
 
+impl<F: Float> Method<F> for CodedInOrder<'_, F> {
+    fn kind(&self) -> &'static str {
+        self.method.kind()
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        self.method.options()
+    }
+
+    fn default_targets(&self) -> &'static str {
+        self.method.default_targets()
+    }
+
+    fn needs_prompts(&self, config: &Config) -> bool {
+        self.method.needs_prompts(config)
+    }
+
+    fn build(&self, site: &SiteInfo, config: &Config) -> Built<F> {
+        Ok(self.build_all(&[(site, config)])?.pop().flatten())
+    }
+
+    fn build_all(
+        &self,
+        sites: &[(&SiteInfo, &Config)],
+    ) -> Result<Vec<Option<Box<dyn Adapter<F>>>>, BuildError> {
+        let codes = |config: &Config| LineCodes::named(config.options.get(QUANTIZE)?);
+        let plain = |config: &Config| {
+            let mut plain = config.clone();
+            // Of names that are none the method itself complains.
+            if codes(config).is_some() {
+                plain.options.remove(QUANTIZE);
+            }
+            plain
+        };
+        let configs: Vec<_> = sites.iter().map(|(_, config)| plain(config)).collect();
+        let asked: Vec<_> = sites.iter().zip(&configs).map(|((site, _), c)| (*site, c)).collect();
+        let built = self.method.build_all(&asked)?.into_iter().zip(sites);
+        let coded = built.map(|(adapter, (site, config))| {
+            let adapter = adapter?;
+            let Some(codes) = codes(config) else { return Some(adapter) };
+            let coded = FakeQuant::new(adapter, codes);
+            let coded = match (self.order)(site) {
+                Some(order) => coded.in_order(&order),
+                None => coded,
+            };
+            Some(Box::new(coded) as Box<dyn Adapter<F>>)
+        });
+        Ok(coded.collect())
+    }
+}
+
 /// Option of all methods: the codes of the trained adapter.
 const QUANTIZE: &str = "quantize";
 /// Option of QA-LoRA.
@@ -230,8 +292,8 @@ fn coded<F: Float>(
     config: &Config,
 ) -> Result<Box<dyn Adapter<F>>, BuildError> {
     let Some(name) = config.options.get(QUANTIZE) else { return Ok(adapter) };
-    match Codes::NAMES.iter().find(|(known, _)| known == name) {
-        Some((_, codes)) => Ok(Box::new(FakeQuant::new(adapter, *codes))),
+    match LineCodes::named(name) {
+        Some(codes) => Ok(Box::new(FakeQuant::new(adapter, codes))),
         None => {
             let (option, value, expected) = (QUANTIZE, name.clone(), "`int8` or `int4`");
             Err(BuildError::BadOption { method, option, value, expected })

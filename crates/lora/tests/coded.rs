@@ -5,8 +5,8 @@ use lowtide_adapter::{
     Rows, SiteInfo,
 };
 use lowtide_backend::{DropoutKey, Scalar, Span};
-use lowtide_lora::{BadLength, Codes, DoraMethod, FakeQuant, Lora, LoraMethod};
-use lowtide_quant::{QMat, formats::F32};
+use lowtide_lora::{CodedInOrder, DoraMethod, FakeQuant, Lora, LoraMethod, codes};
+use lowtide_quant::{LineCodes, QMat, formats::F32};
 use lowtide_tensor::{Mat, MatMut};
 use lowtide_testkit::rng::Rng;
 use proptest::prelude::*;
@@ -16,90 +16,86 @@ fn spec(rows: usize, cols: usize) -> ParamSpec {
     ParamSpec { name: "a", shape, init, output_axis: None, rank_axis: None }
 }
 
-fn round(codes: Codes, spec: &ParamSpec, p: &[f32]) -> Vec<f32> {
+fn round(codes: LineCodes, spec: &ParamSpec, p: &[f32]) -> Vec<f32> {
     let mut out = vec![f32::NAN; p.len()];
-    codes.round(spec, p, &mut out);
+    codes::round(codes, spec, None, p, &mut out);
     out
 }
 
 #[test]
-fn bytes_are_scales_then_codes() {
+fn scales_lie_along_the_longer_side() {
     // Two columns, each a line: scales 2 and 1.
     let p = [254.0, 127.0, -3.1, 0.4, 5.0, -0.6];
-    let bytes = Codes::Int8.encode(&spec(3, 2), &p);
-    assert_eq!(bytes, [0x00, 0x40, 0x80, 0x3f, 127, 127, -2_i8 as u8, 0, 2, 255]);
-    assert_eq!(round(Codes::Int8, &spec(3, 2), &p), [254.0, 127.0, -4.0, 0.0, 4.0, -1.0]);
-    // One row: a scale of 1, and the last half byte is empty.
-    let bytes = Codes::Int4.encode(&spec(1, 3), &[7.0, -6.6, 1.4]);
-    assert_eq!(bytes, [0x80, 0x3f, 0x1f, 0x89]);
+    let (tall, wide) = (spec(3, 2), spec(2, 3));
+    assert_eq!(round(LineCodes::Int8, &tall, &p), [254.0, 127.0, -4.0, 0.0, 4.0, -1.0]);
+    let p = [254.0, -3.1, 5.0, 127.0, 0.4, -0.6];
+    assert_eq!(round(LineCodes::Int8, &wide, &p), [254.0, -4.0, 4.0, 127.0, 0.0, -1.0]);
 }
 
 #[test]
 fn bytes_of_a_tensor_are_counted() {
-    assert_eq!(Codes::Int8.bytes(&spec(8, 2048)), 8 * 2048 + 8 * 2);
-    assert_eq!(Codes::Int8.bytes(&spec(2048, 8)), 8 * 2048 + 8 * 2);
-    assert_eq!(Codes::Int4.bytes(&spec(8, 2048)), 8 * 1024 + 8 * 32 * 2);
-    assert_eq!(Codes::Int4.bytes(&spec(1, 65)), 33 + 2 * 2);
+    assert_eq!(codes::bytes(LineCodes::Int8, &spec(8, 2048)), 8 * 2048 + 8 * 2);
+    assert_eq!(codes::bytes(LineCodes::Int8, &spec(2048, 8)), 8 * 2048 + 8 * 2);
+    assert_eq!(codes::bytes(LineCodes::Int4, &spec(8, 2048)), 8 * 1024 + 8 * 32 * 2);
+    assert_eq!(codes::bytes(LineCodes::Int4, &spec(1, 65)), 33 + 2 * 2);
     let kept = ParamSpec { init: Init::Constant(1.0), ..spec(10, 1) };
-    assert_eq!(Codes::Int4.bytes(&kept), 40);
+    assert_eq!(codes::bytes(LineCodes::Int4, &kept), 40);
     let p: Vec<f32> = (0..10).map(|i| 1.0 + i as f32 / 3.0).collect();
-    assert_eq!(round(Codes::Int4, &kept, &p), p);
-    let mut back = vec![0.0; 10];
-    Codes::Int4.decode(&kept, &Codes::Int4.encode(&kept, &p), &mut back).unwrap();
-    assert_eq!(back, p);
+    assert_eq!(round(LineCodes::Int4, &kept, &p), p);
 }
 
 #[test]
 fn damage_stays_visible_and_in_its_line() {
     let p = [f32::INFINITY, 1.0, 2.0, 3.0, 4.0, 5.0];
-    let rounded = round(Codes::Int8, &spec(2, 3), &p);
+    let rounded = round(LineCodes::Int8, &spec(2, 3), &p);
     assert!(rounded[..3].iter().all(|x| x.is_nan()), "{rounded:?}");
     assert!(rounded[3..].iter().all(|x| x.is_finite()), "{rounded:?}");
 }
 
 #[test]
-fn other_lengths_are_refused() {
-    let error = Codes::Int8.decode(&spec(2, 3), &[0; 9], &mut [0.0; 6]).unwrap_err();
-    assert_eq!(error, BadLength { name: "a", found: 9, expected: 10 });
-    assert_eq!(error.to_string(), "the codes of `a` are 9 bytes, expected 10");
+fn groups_are_cut_in_the_order_of_hugging_face() {
+    // Outputs that are kept in reverse: a group is the last 64 rows, then the 16 before them.
+    let tall = ParamSpec { output_axis: Some(0), ..spec(80, 2) };
+    let order: Vec<u32> = (0..80).rev().collect();
+    let p = Rng::new(7).uniform_vec(160, -1.0, 1.0);
+    let turned: Vec<f32> =
+        order.iter().flat_map(|&row| p[2 * row as usize..][..2].to_vec()).collect();
+    let expected = round(LineCodes::Int4, &tall, &turned);
+    let mut out = vec![f32::NAN; 160];
+    codes::round(LineCodes::Int4, &tall, Some(&order), &p, &mut out);
+    let found: Vec<f32> =
+        order.iter().flat_map(|&row| out[2 * row as usize..][..2].to_vec()).collect();
+    assert_eq!(found, expected);
+    assert_ne!(out, round(LineCodes::Int4, &tall, &p));
+    // Other tensors of the site do not follow the outputs.
+    let other = ParamSpec { output_axis: None, ..tall };
+    codes::round(LineCodes::Int4, &other, Some(&order), &p, &mut out);
+    assert_eq!(out, round(LineCodes::Int4, &other, &p));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Whatever the numbers, what training works on, `p` plus what rounding adds, has the bits of
-    /// what is decoded, and lies within half a step of `p`.
+    /// what is coded, lies within half a step of `p`, and is the same when it is coded again.
     #[test]
-    fn what_is_decoded_is_what_was_trained(
+    fn what_is_coded_is_what_was_trained(
         seed in any::<u64>(),
         rows in 1..70_usize,
         cols in 1..70_usize,
         size in -40..30_i32,
         int8 in any::<bool>(),
     ) {
-        let codes = if int8 { Codes::Int8 } else { Codes::Int4 };
+        let codes = if int8 { LineCodes::Int8 } else { LineCodes::Int4 };
         let (spec, bound) = (spec(rows, cols), 2.0_f32.powi(size));
         let p = Rng::new(seed).uniform_vec(rows * cols, -bound, bound);
         let rounded = round(codes, &spec, &p);
-        let bytes = codes.encode(&spec, &p);
-        prop_assert_eq!(bytes.len(), codes.bytes(&spec));
-        let mut decoded = vec![f32::NAN; p.len()];
-        codes.decode(&spec, &bytes, &mut decoded).unwrap();
         let step = bound / if int8 { 127.0 } else { 7.0 } * 1.01;
-        for ((&p, &rounded), &decoded) in p.iter().zip(&rounded).zip(&decoded) {
-            prop_assert_eq!(rounded, decoded);
-            prop_assert_eq!(p + (rounded - p), decoded);
-            prop_assert!((p - decoded).abs() <= 0.5 * step, "{} became {}", p, decoded);
+        for (&p, &rounded) in p.iter().zip(&rounded) {
+            prop_assert_eq!(p + (rounded - p), rounded);
+            prop_assert!((p - rounded).abs() <= 0.5 * step, "{} became {}", p, rounded);
         }
-    }
-
-    /// Decoding takes any bytes.
-    #[test]
-    fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-        for codes in [Codes::Int8, Codes::Int4] {
-            let result = codes.decode(&spec(5, 7), &bytes, &mut [0.0; 35]);
-            prop_assert_eq!(result.is_ok(), bytes.len() == codes.bytes(&spec(5, 7)));
-        }
+        prop_assert_eq!(round(codes, &spec, &rounded), rounded);
     }
 }
 
@@ -132,21 +128,18 @@ fn a_deployed_adapter_gives_the_bits_of_the_trained_one() {
     let lora = Lora::new(40, 3, &config).unwrap();
     let p = Rng::new(3).uniform_vec(2 * 43, -0.7, 0.9);
     let x = Rng::new(4).uniform_vec(40, -1.0, 1.0);
-    for (name, codes) in Codes::NAMES {
+    for (name, codes) in LineCodes::NAMES {
         let trained = FakeQuant::new(Box::new(lora.clone()), codes);
-        let mut deployed = vec![f32::NAN; p.len()];
-        let mut at = 0;
+        let mut deployed = Vec::new();
         for spec in Adapter::<f32>::params(&lora) {
-            let range = at..at + spec.len();
-            let bytes = codes.encode(spec, &p[range.clone()]);
-            codes.decode(spec, &bytes, &mut deployed[range.clone()]).unwrap();
-            at = range.end;
+            deployed.extend(round(codes, spec, &p[deployed.len()..][..spec.len()]));
         }
         assert_eq!(apply(&trained, &p, &x), apply(&lora, &deployed, &x), "{name}");
+        assert_eq!(apply(&trained, &deployed, &x), apply(&lora, &deployed, &x), "{name}");
         assert_ne!(apply(&trained, &p, &x), apply(&lora, &p, &x), "{name}");
         assert_eq!(trained.codes(), codes);
     }
-    let bytes = FakeQuant::<f32>::new(Box::new(lora), Codes::Int8).bytes();
+    let bytes = FakeQuant::<f32>::new(Box::new(lora), LineCodes::Int8).bytes();
     assert_eq!(bytes, 2 * 43 + 4 * 2);
 }
 
@@ -171,4 +164,9 @@ fn an_option_chooses_the_codes() {
     assert!(matches!(error, BuildError::BadOption { option: "quantize", .. }));
     let text = "lora: option `quantize` is `int3`, expected `int8` or `int4`";
     assert_eq!(error.to_string(), text);
+    let order = |_: &SiteInfo| Some(vec![3, 2, 1, 0]);
+    let in_order = CodedInOrder { method: &DoraMethod, order: &order };
+    assert_eq!(build(&in_order, "int4").unwrap().derived(), 4 + 2 * 10 + 4);
+    let error = build(&in_order, "int3").map(|_| ()).unwrap_err();
+    assert!(matches!(error, BuildError::BadOption { option: "quantize", .. }));
 }

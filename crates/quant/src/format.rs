@@ -50,6 +50,16 @@ pub trait BlockFormat: Any + Sync + Debug {
         None
     }
 
+    /// Adds to all values of each block by moving the block's minimum, and leaves scales and codes
+    /// as they are: `shifts` has one number a block. Minima are rounded to their type. `false`, and
+    /// nothing done, where blocks have no minimum that stands for itself.
+    ///
+    /// # Panics
+    /// If there is not one number for each whole block.
+    fn shift_minima(&self, _bytes: &mut [u8], _shifts: &[f32]) -> bool {
+        false
+    }
+
     /// Bytes in a row of `cols` values; `None` when `cols` is not a multiple of the block or the
     /// size does not fit in `usize`.
     fn row_bytes(&self, cols: usize) -> Option<usize> {

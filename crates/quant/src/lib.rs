@@ -5,6 +5,7 @@
 //!   known here are in [`formats::ALL`]; a format defined elsewhere is as good as these.
 //! - [`QMat`] is a checked view of a packed row-major matrix `[rows, cols]`.
 //! - [`Codes`] is a format whose scales may lie apart from its codes, and [`Scales`] is where.
+//! - [`LineCodes`] are adapters in eight or four bits, with scales along lines.
 //! - [`dynamic8`] holds the 8-bit dynamic maps that optimizer states are stored in.
 //!
 //! Everything here is the plain reference: it decides what the bytes mean. Faster kernels live
@@ -43,6 +44,7 @@
 mod absmax;
 mod codes;
 mod format;
+mod lines;
 mod qmat;
 
 pub mod dynamic8;
@@ -52,4 +54,5 @@ pub mod integers;
 pub use codes::{Apart, Codes, Floats, Nested, Scales};
 pub use format::{BlockFormat, block_count};
 pub use integers::Integers;
+pub use lines::LineCodes;
 pub use qmat::{QMat, QMatError};

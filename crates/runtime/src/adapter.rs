@@ -10,7 +10,7 @@ use std::path::Path;
 use lowtide_adapter::{Config, ParamSpec};
 use lowtide_formats::gguf_adapter::{self, GgufAdapter};
 use lowtide_formats::mlx::{self, MlxAdapter};
-use lowtide_formats::peft::{self, AdapterFiles};
+use lowtide_formats::peft::{self, AdapterFiles, QUANTIZE};
 use lowtide_formats::safe::PermutedRows;
 use lowtide_formats::{Hyperparameters, Tensor, rows};
 use lowtide_lora::Projections;
@@ -25,7 +25,7 @@ pub struct LoadedAdapter {
     files: Files,
     /// Name of its method.
     pub kind: String,
-    /// How its adapters are built.
+    /// How its adapters are built to be trained on.
     pub config: Config,
     /// How they are built otherwise at some modules.
     pub patterns: SitePatterns,
@@ -122,6 +122,17 @@ impl LoadedAdapter {
             Files::Gguf(file) => file.path(),
             Files::Mlx(files) => files.dir(),
         }
+    }
+
+    /// How its adapters are built to be used: what was trained in codes holds the numbers that the
+    /// codes stand for, and needs no coding.
+    #[must_use]
+    pub fn config_in_use(&self) -> Config {
+        let mut config = self.config.clone();
+        if kinds::can_be_coded(&self.kind) {
+            config.options.remove(QUANTIZE);
+        }
+        config
     }
 
     /// The error of building a base with this adapter, laid at the door of the adapter where it

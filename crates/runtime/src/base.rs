@@ -9,7 +9,8 @@ use lowtide_formats::{self as formats, Base, rows};
 use lowtide_ia3::Ia3Method;
 use lowtide_lars::LarsMethod;
 use lowtide_lora::{
-    DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, Vera, VeraInOrder, VeraMethod,
+    CodedInOrder, DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, Vera,
+    VeraInOrder, VeraMethod,
 };
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
@@ -18,6 +19,7 @@ use lowtide_model::{
 use lowtide_quant::QMat;
 use lowtide_tensor::Float;
 
+use crate::kinds::can_be_coded;
 use crate::{LoadedAdapter, RuntimeError};
 
 /// The adapter methods that come with Lowtide.
@@ -97,17 +99,16 @@ impl OpenBase {
         &self,
         adaptation: Option<Adaptation<'_, F>>,
     ) -> Result<Model<'_, F>, RuntimeError> {
-        let order = |site: &SiteInfo| self.row_order(site);
-        let vera = VeraInOrder { order: &order };
-        // Of all methods only VeRA has frozen rows that are in no file and follow the outputs.
-        let adaptation = match adaptation {
-            Some(given) if given.method.kind() == Vera::<F>::KIND => {
-                Some(Adaptation { method: &vera, ..given })
-            }
-            other => other,
+        let build = |adaptation: Option<Adaptation<'_, F>>| {
+            build(&self.config, &FileWeights(&self.base), adaptation)
+                .map_err(|error| RuntimeError::model(self.base.path(), error))
         };
-        build(&self.config, &FileWeights(&self.base), adaptation)
-            .map_err(|error| RuntimeError::model(self.base.path(), error))
+        match adaptation {
+            None => build(None),
+            Some(given) => {
+                self.in_order(given.method, &|method| build(Some(Adaptation { method, ..given })))
+            }
+        }
     }
 
     /// The adapters of sites, as [`build`](Self::build) builds them.
@@ -116,11 +117,23 @@ impl OpenBase {
         method: &dyn Method<F>,
         sites: &[(&SiteInfo, &adapter::Config)],
     ) -> Result<Vec<Built<F>>, BuildError> {
-        match method.kind() {
-            kind if kind == Vera::<F>::KIND => {
-                VeraInOrder { order: &|site| self.row_order(site) }.build_all(sites)
-            }
-            _ => method.build_all(sites),
+        self.in_order(method, &|method| method.build_all(sites))
+    }
+
+    /// Hands on a method that knows how the base orders its rows, where it has to: VeRA has frozen
+    /// rows that are in no file and follow the outputs, and the groups of coded adapters of the
+    /// LoRA family are those of Hugging Face's order.
+    fn in_order<F: Float, T>(
+        &self,
+        method: &dyn Method<F>,
+        then: &dyn Fn(&dyn Method<F>) -> T,
+    ) -> T {
+        let order = |site: &SiteInfo| self.row_order(site);
+        let vera = VeraInOrder { order: &order };
+        let method = if method.kind() == Vera::<F>::KIND { &vera } else { method };
+        match can_be_coded(method.kind()) {
+            true => then(&CodedInOrder { method, order: &order }),
+            false => then(method),
         }
     }
 
@@ -143,7 +156,7 @@ impl OpenBase {
     ) -> Result<Model<'_, F>, RuntimeError> {
         let method = methods.get(&adapter.kind)?;
         let targets = TargetModules::List(adapter.modules.clone());
-        let LoadedAdapter { config, patterns, .. } = adapter;
+        let (config, patterns) = (&adapter.config_in_use(), &adapter.patterns);
         let (targets, layers) = (&targets, &Layers::All);
         let adaptation = Adaptation { method, config, patterns, targets, layers };
         self.build(Some(adaptation)).map_err(|error| adapter.blame(error))

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use lowtide_adapter::Config;
 use lowtide_formats::peft::{LoraConfig, LoraVariant, QUANTIZE};
 use lowtide_lora::QaLora;
+use lowtide_quant::LineCodes;
 
 /// QA-LoRA's option.
-const GROUP_SIZE: &str = "group_size";
+pub(crate) const GROUP_SIZE: &str = "group_size";
 
 /// What PEFT's settings say of a method of the LoRA family, or nothing if it is no LoRA in PEFT.
 ///
@@ -64,6 +65,18 @@ pub(crate) fn of_lora(said: &LoraConfig) -> (&'static str, Config) {
         options,
     };
     (kind, config)
+}
+
+/// Whether a method is of the LoRA family, which can be trained in few bits.
+pub(crate) fn can_be_coded(kind: &str) -> bool {
+    matches!(kind, "lora" | "rslora" | "lora-fa" | "dora" | "vera" | "qalora")
+}
+
+/// The codes that an adapter is trained in, if it is: the option `quantize` of the LoRA family.
+#[must_use]
+pub fn codes_in_training(kind: &str, config: &Config) -> Option<LineCodes> {
+    let name = config.options.get(QUANTIZE).filter(|_| can_be_coded(kind))?;
+    LineCodes::named(name)
 }
 
 /// Whether an adapter of the one method can be gone on with as one of the other: their tensors are

@@ -11,12 +11,14 @@ use lowtide_adapter::{Adapter, Config, FrozenLinear, Linear, Registry};
 use lowtide_backend::{Backend, Req};
 use lowtide_convert::{ChangeReport, Changes, ConvertError, Event, Kept, Kind, Report};
 use lowtide_formats::Hyperparameters;
+use lowtide_lora::QaLora;
 use lowtide_memory::{Budget, ByCategory, Category, Ledger, ReserveError, Slab};
 use lowtide_model::Site;
 use lowtide_quant::QMat;
 use lowtide_tensor::{MatMut, QUANTUM};
 use serde::Serialize;
 
+use crate::kinds::GROUP_SIZE;
 use crate::{LoadedAdapter, OpenBase, RuntimeError};
 
 /// Which adapter is to be folded into which base, and what is written.
@@ -69,7 +71,9 @@ pub struct MergeReport {
     pub update_error: f64,
     /// The share of the update that is there after rounding, as [`Kept::survived`].
     pub update_survived: f64,
-    /// The same for every tensor that is adapted.
+    /// Tensors of which only minima of blocks moved, so that codes and scales are the base's.
+    pub minima_only: usize,
+    /// The same as of the update for every tensor that is adapted.
     pub updates: Vec<ChangeReport>,
 }
 
@@ -123,6 +127,7 @@ pub fn merge(
         update_norm: kept.update_norm(),
         update_error: kept.error(),
         update_survived: kept.survived(),
+        minima_only: updates.iter().filter(|update| update.minima_only).count(),
         updates,
     })
 }
@@ -139,6 +144,8 @@ struct Parts<'a> {
 struct SitePart<'a> {
     site: Site,
     adapter: Box<dyn Adapter>,
+    /// The same where its update is one number for each group of a row.
+    grouped: Option<QaLora>,
     weight: QMat<'a>,
 }
 
@@ -162,20 +169,22 @@ impl<'a> Parts<'a> {
         if let Some(site) = model.sites.iter().find(|site| !site.facts.mergeable) {
             return Err(parts.refuse(site));
         }
+        let in_use = loaded.config_in_use();
         let config_of = |site: &Site| {
-            let config = loaded.patterns.config_of(&site.info.name, &loaded.config);
+            let config = loaded.patterns.config_of(&site.info.name, &in_use);
             config.expect("a site that has an adapter")
         };
         let configs: Vec<Config> = model.sites.iter().map(config_of).collect();
         let asked: Vec<_> = model.sites.iter().map(|site| &site.info).zip(&configs).collect();
         let adapters = base.build_adapters(method, &asked)?;
-        for (site, adapter) in model.sites.into_iter().zip(adapters) {
+        for ((site, adapter), config) in model.sites.into_iter().zip(adapters).zip(&configs) {
             let adapter = adapter.expect("a site that its method adapts");
+            let grouped = grouped(loaded, &site, config);
             let name = format!("{}.weight", site.info.name);
             let weight = base.file().tensor(&name).and_then(|tensor| tensor.qmat().ok());
             let weight = weight.expect("a matrix that the model was built on");
             parts.of_tensor.insert(name, parts.sites.len());
-            parts.sites.push(SitePart { site, adapter, weight });
+            parts.sites.push(SitePart { site, adapter, grouped, weight });
         }
         Ok(parts)
     }
@@ -210,6 +219,16 @@ impl<'a> Parts<'a> {
         let _library = ledger.charge(ByCategory::of(Category::Scratch, library as u64))?;
         Ok(Folding { parts: self, be, params, fixed, scratch, held: None })
     }
+}
+
+/// QA-LoRA at a site, which the methods built there too, if it is the adapter's.
+fn grouped(loaded: &LoadedAdapter, site: &Site, config: &Config) -> Option<QaLora> {
+    if loaded.kind != QaLora::KIND {
+        return None;
+    }
+    let given = config.options.get(GROUP_SIZE).and_then(|size| size.parse().ok());
+    let size = given.unwrap_or(QaLora::GROUP_SIZE);
+    QaLora::new(site.info.in_features, site.info.out_features, size, config).ok()
 }
 
 impl SitePart<'_> {
@@ -306,6 +325,26 @@ impl Changes for Folding<'_> {
             part.adapter
                 .merge_rows(self.be, params, fixed, start..start + count, out, scratch)
                 .expect("a method whose facts say that it can be merged");
+        }
+    }
+
+    fn group(&self, tensor: &str) -> Option<usize> {
+        let part = &self.parts.sites[*self.parts.of_tensor.get(tensor)?];
+        part.grouped.as_ref().filter(|_| !tensor.ends_with(".bias")).map(QaLora::group_size)
+    }
+
+    fn shifts(&mut self, tensor: &str, rows: Range<usize>, out: &mut [f32]) {
+        let site = self.parts.of_tensor[tensor];
+        self.load(site).expect("an adapter that was read whole before");
+        let part = &self.parts.sites[site];
+        let grouped = part.grouped.as_ref().expect("a tensor that was said to change in groups");
+        let params = &self.params.get()[..part.site.range.len()];
+        let groups = grouped.groups();
+        for (i, out) in out.chunks_mut(QUANTUM * groups).enumerate() {
+            let (start, count) = (rows.start + i * QUANTUM, out.len() / groups);
+            let out = MatMut::new(out, count, groups);
+            let scratch = self.scratch.get_mut();
+            grouped.group_corrections(self.be, params, start..start + count, out, scratch);
         }
     }
 }

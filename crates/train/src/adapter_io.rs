@@ -2,14 +2,21 @@
 //!
 //! A base that stores the rows of q and k in another order (llama GGUF files) is trained in that
 //! order; rows along a parameter's output axis are brought to Hugging Face order on the way out.
+//!
+//! What was trained in codes is saved as codes or as the floats that they stand for: the numbers of
+//! the file are those that the model computed with.
 
 use std::path::Path;
 
 use lowtide_adapter::{Config, ParamSpec};
 use lowtide_formats::Hyperparameters;
-use lowtide_formats::peft::{self, AdapterTensor, LoraConfig, MethodConfig, TargetModules};
-use lowtide_model::{Site, SitePatterns};
-use lowtide_runtime::{lora_config, permuted_rows};
+use lowtide_formats::peft::{self, AdapterTensor, Coded, LoraConfig, MethodConfig, TargetModules};
+use lowtide_formats::safe::Values;
+use lowtide_model::{Site, SitePatterns, SiteValues};
+use lowtide_quant::LineCodes;
+use lowtide_runtime::{codes_in_training, is_coded, lora_config, permuted_rows};
+
+use serde_json::{Map, Value};
 
 use crate::{AdapterType, TrainError};
 
@@ -27,25 +34,57 @@ pub fn save_adapter(
     r#type: AdapterType,
     (params, fixed): (&[f32], &[f32]),
 ) -> Result<(), TrainError> {
-    let mut tensors = Vec::new();
+    let kind = sites.first().map_or("lora", |site| site.kind);
+    let codes = codes_in_training(kind, config).or(r#type.codes());
+    let coded = |site, spec, values| {
+        let codes = codes.filter(|_| is_coded(spec))?;
+        Some(Coded::new(codes, values, spec.shape, permuted_rows(hyper, site, spec)))
+    };
+    let mut trained = Vec::new();
     for site in sites {
-        let fixed = if site.frozen.is_empty() { &[] } else { &fixed[site.fixed.clone()] };
-        let trained = cut(&site.params, &params[site.range.clone()]);
-        for (spec, values) in trained.chain(cut(&site.frozen, fixed)) {
+        let cut = cut(&site.params, &params[site.range.clone()]);
+        let coded = cut.map(|(spec, values)| (spec, values, coded(site, spec, values)));
+        trained.push((site, coded.collect::<Vec<_>>()));
+    }
+    let mut tensors = Vec::new();
+    for (site, trained) in &trained {
+        let mut add = |spec: &ParamSpec, values, permuted| {
             tensors.push(AdapterTensor {
                 module: site.info.name.clone(),
                 parameter: spec.name.into(),
                 shape: peft::shape_in_file(spec.name, spec.shape),
-                values: r#type.values(values),
-                permuted: permuted_rows(hyper, site, spec),
+                values,
+                permuted,
             });
+        };
+        for (spec, values, coded) in trained {
+            match coded {
+                Some(coded) if r#type.codes().is_some() => add(spec, Values::Codes(coded), None),
+                Some(coded) => add(spec, Values::Decoded(coded), None),
+                None => add(spec, r#type.values(values), permuted_rows(hyper, site, spec)),
+            }
+        }
+        let fixed = if site.frozen.is_empty() { &[] } else { &fixed[site.fixed.clone()] };
+        for (spec, values) in cut(&site.frozen, fixed) {
+            add(spec, r#type.values(values), permuted_rows(hyper, site, spec));
         }
     }
+    let document = document(base, hyper, sites, (config, patterns));
+    Ok(peft::write(dir, &document, &tensors)?)
+}
+
+/// What the settings of the folder say.
+fn document(
+    base: &Path,
+    hyper: &Hyperparameters,
+    sites: &[Site],
+    (config, patterns): (&Config, &SitePatterns),
+) -> Map<String, Value> {
     let kind = sites.first().map_or("lora", |site| site.kind);
     let base = Some(base.display().to_string());
     let targets = Some(TargetModules::List(target_modules(hyper, sites)));
     let (ranks, alphas) = patterns_in_file(sites, config, patterns);
-    let document = if let Some(said) = lora_config(kind, config) {
+    if let Some(said) = lora_config(kind, config) {
         let lora = LoraConfig {
             base_model_name_or_path: base,
             target_modules: targets,
@@ -67,8 +106,7 @@ pub fn save_adapter(
             options: config.options.clone(),
         };
         method.to_document()
-    };
-    Ok(peft::write(dir, &document, &tensors)?)
+    }
 }
 
 /// Each tensor with its piece of the values, which lie one behind the other.
@@ -83,23 +121,63 @@ fn cut<'s>(
     })
 }
 
+/// Makes every number of `sites` what reading it from the file would give.
+pub(crate) fn settle(
+    hyper: &Hyperparameters,
+    sites: &[Site],
+    codes: Option<LineCodes>,
+    r#type: AdapterType,
+    values: &mut SiteValues<'_>,
+) {
+    let codes = codes.or(r#type.codes());
+    for site in sites {
+        let mut start = site.range.start;
+        for spec in &site.params {
+            let own = &mut values.params[start..start + spec.len()];
+            start += spec.len();
+            match codes.filter(|_| is_coded(spec)) {
+                Some(codes) => {
+                    let permuted = permuted_rows(hyper, site, spec);
+                    let coded: Vec<f32> =
+                        Coded::new(codes, own, spec.shape, permuted).rounded().collect();
+                    own.copy_from_slice(&coded);
+                }
+                None => r#type.round(own),
+            }
+        }
+        let frozen: usize = site.frozen.iter().map(ParamSpec::len).sum();
+        if frozen > 0 {
+            r#type.round(&mut values.fixed[site.fixed.start..site.fixed.start + frozen]);
+        }
+    }
+}
+
 /// Bytes of the file of weights that [`save_adapter`] writes of `sites`.
 pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
     let parameters = sites.iter().flat_map(|site| {
-        site.params.iter().chain(&site.frozen).map(|spec| {
-            (site.info.name.as_str(), spec.name, peft::shape_in_file(spec.name, spec.shape))
+        let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
+        trained.chain(site.frozen.iter().map(|spec| (spec, false))).map(|(spec, coded)| {
+            let shape = peft::shape_in_file(spec.name, spec.shape);
+            (site.info.name.as_str(), spec.name, shape, coded)
         })
     });
-    peft::weights_bytes(parameters, r#type.half())
+    r#type.file_bytes(parameters)
 }
 
 /// The most bytes that this file can have when so many pairs of low rank are left of all `sites`.
 pub(crate) fn adapter_bytes_of_pairs(sites: &[Site], left: usize, r#type: AdapterType) -> u64 {
     let pairs = |site: &Site| {
-        let specs = || site.params.iter().chain(&site.frozen);
-        let rank = specs().find_map(ParamSpec::rank).unwrap_or(0);
-        let numbers = specs().filter_map(|spec| Some(spec.len() / spec.rank()?.max(1))).sum();
-        std::iter::repeat_n(r#type.bytes(numbers), rank)
+        let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
+        let specs = trained.chain(site.frozen.iter().map(|spec| (spec, false)));
+        let (mut rank, mut bytes) = (0, 0);
+        for (spec, coded) in specs {
+            if let Some(axis) = spec.rank_axis {
+                let mut one = spec.shape;
+                (rank, one[axis]) = (spec.shape[axis], 1);
+                bytes += r#type.data_bytes(one, coded);
+            }
+        }
+        std::iter::repeat_n(bytes, rank)
     };
     let mut each: Vec<u64> = sites.iter().flat_map(pairs).collect();
     each.sort_unstable();

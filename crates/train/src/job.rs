@@ -11,7 +11,10 @@ use lowtide_backend::Backend;
 use lowtide_formats::peft::QUANTIZE;
 use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
 use lowtide_optim::Optimizer;
-use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, WeightParts, same_tensors};
+use lowtide_quant::LineCodes;
+use lowtide_runtime::{
+    LoadedAdapter, OpenBase, RuntimeError, WeightParts, codes_in_training, same_tensors,
+};
 use lowtide_tape::Checkpointing;
 
 use self::choice::Choice;
@@ -46,6 +49,8 @@ pub(crate) struct Job<'s> {
     targets: TargetModules,
     layers: Layers,
     candidates: Vec<Checkpointing>,
+    /// Whether the method can be trained in codes.
+    can_be_coded: bool,
 }
 
 /// The chosen plan, and what to tell the user of it.
@@ -94,6 +99,7 @@ impl<'s> Job<'s> {
             check_start(adapter, &settings.method, &config, &patterns)?;
             take_options(adapter, &mut config)?;
         }
+        settings.adapter_type()?.check(codes_in_training(&settings.method, &config))?;
         let prepared = Prepared {
             max_seq_len: settings.max_seq_len,
             mask_prompt: settings.mask_prompt,
@@ -118,6 +124,7 @@ impl<'s> Job<'s> {
             targets,
             layers,
             candidates,
+            can_be_coded: method.options().contains(&QUANTIZE),
         };
         Ok(job)
     }
@@ -158,6 +165,11 @@ impl<'s> Job<'s> {
         Ok(())
     }
 
+    /// The codes that the adapter is trained in, if it is.
+    pub(crate) fn codes(&self) -> Option<LineCodes> {
+        codes_in_training(&self.settings.method, &self.config)
+    }
+
     /// Updates of one pass over the data.
     pub(crate) fn steps_per_epoch(&self) -> u64 {
         self.data.train.len().div_ceil(self.settings.per_update()) as u64
@@ -194,6 +206,16 @@ impl<'s> Job<'s> {
         // What the search took would otherwise stay with the allocator and count as held.
         lowtide_memory::release_free_heap();
         Ok(Some(found))
+    }
+
+    fn warnings(&self) -> Result<Vec<Warning>, TrainError> {
+        let (file, held_out) = (self.data.valid_file.as_ref(), self.data.valid.is_some());
+        let mut warnings = Warning::all(self.settings, self.steps(), file, held_out);
+        if let (Some(codes), None) = (self.settings.adapter_type()?.codes(), self.codes()) {
+            let (codes, has_option) = (codes.name(), self.can_be_coded);
+            warnings.push(Warning::RoundedAtTheEnd { codes, has_option });
+        }
+        Ok(warnings)
     }
 
     /// Chooses a plan within the budget.
@@ -273,12 +295,7 @@ impl<'s> Job<'s> {
             sliding_window: settings.sliding_window,
             union: neighbours.zip(words).map(|(n, w)| n.report(w, union.head + union.data)),
             threads,
-            warnings: Warning::all(
-                settings,
-                self.steps(),
-                self.data.valid_file.as_ref(),
-                self.data.valid.is_some(),
-            ),
+            warnings: self.warnings()?,
         };
         Ok(Planned { plan, clip, optimizer, report })
     }

@@ -4,16 +4,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use lowtide_adapter::{ParamSpec, Registry};
+use lowtide_adapter::Registry;
 use lowtide_backend::Backend;
 use lowtide_data::order::permutation;
 use lowtide_formats::atomic;
 use lowtide_memory::{Budget, Ledger};
-use lowtide_model::Site;
 use lowtide_optim::{Schedule, StepHyper};
 use lowtide_runtime::registry;
 
-use crate::adapter_io::adapter_bytes;
+use crate::adapter_io::{adapter_bytes, settle};
 use crate::job::{Job, Planned};
 use crate::log::Log;
 use crate::metrics::{by_name, file};
@@ -24,8 +23,8 @@ use crate::samples;
 use crate::sensitivity::probe;
 use crate::thin::Thinned;
 use crate::{
-    AdapterType, DataReport, Evaluation, Event, Phase, PlanReport, RanksLeft, SensitivityReport,
-    Settings, SettingsError, StepReport, Summary, TrainError, Trainer, memory_now, save_adapter,
+    DataReport, Evaluation, Event, Phase, PlanReport, RanksLeft, SensitivityReport, Settings,
+    SettingsError, StepReport, Summary, TrainError, Trainer, memory_now, save_adapter,
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.
@@ -261,20 +260,6 @@ fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.trainable_parameters = plan.trainable_parameters;
 }
 
-/// Makes all that is saved what reading it from the file would give.
-fn round(trainer: &mut Trainer<'_, '_>, r#type: AdapterType) {
-    let frozen = |site: &Site| {
-        let len: usize = site.frozen.iter().map(ParamSpec::len).sum();
-        site.fixed.start..site.fixed.start + len
-    };
-    let frozen: Vec<_> = trainer.model().sites.iter().map(frozen).collect();
-    let values = trainer.values_mut();
-    r#type.round(values.params);
-    for range in frozen.into_iter().filter(|range| !range.is_empty()) {
-        r#type.round(&mut values.fixed[range]);
-    }
-}
-
 /// What only the plan knows.
 fn notes(plan: &PlanReport, summary: &Summary) -> Notes {
     let ended = SystemTime::now().duration_since(UNIX_EPOCH).ok();
@@ -365,7 +350,9 @@ impl Run<'_> {
             }
         }
         // What is measured is what is saved.
-        round(trainer, settings.adapter_type()?);
+        let (hyper, sites) = (self.job.base.file().hyper(), &trainer.model().sites);
+        let (codes, r#type) = (self.job.codes(), settings.adapter_type()?);
+        settle(hyper, sites, codes, r#type, &mut trainer.values_mut());
         self.summary.eval_loss_after = self.evaluate(trainer, steps)?;
         if self.job.data.valid.is_none() {
             // Nobody else looks at the model after its last update.

@@ -138,7 +138,7 @@ pub struct Settings {
     pub adaptive_rank: Option<usize>,
     /// Batches whose gradients are taken to choose ranks, and for the sensitivity of sites.
     pub probes: usize,
-    /// Type that the adapter is saved in: `f32`, `bf16` or `f16`.
+    /// Type that the adapter is saved in: `f32`, `bf16`, `f16`, `int8` or `int4`.
     pub adapter_type: String,
     /// What only some methods know, by name: `pool` of LARS, for instance.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

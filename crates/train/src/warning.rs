@@ -43,6 +43,13 @@ pub enum Warning {
         /// Updates of the run.
         steps: u64,
     },
+    /// The adapter is saved in codes and not trained in them.
+    RoundedAtTheEnd {
+        /// The codes.
+        codes: &'static str,
+        /// Whether the method can be trained in them.
+        has_option: bool,
+    },
 }
 
 impl Warning {
@@ -105,6 +112,17 @@ impl fmt::Display for Warning {
                 f,
                 "`{field}` is {every} and the run has {steps} updates: it happens at the end only"
             ),
+            Self::RoundedAtTheEnd { codes, has_option } => {
+                write!(
+                    f,
+                    "`adapter-type` is {codes} and the adapter is trained in floats: it is rounded \
+                     once, before the last evaluation"
+                )?;
+                match has_option {
+                    true => write!(f, "; `method-option` quantize={codes} trains what is saved"),
+                    false => Ok(()),
+                }
+            }
         }
     }
 }

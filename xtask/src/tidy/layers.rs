@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lowtide-quant", &["lowtide-tensor"]),
     ("lowtide-backend", &["lowtide-tensor", "lowtide-quant"]),
     ("lowtide-adapter", &["lowtide-tensor", "lowtide-quant", "lowtide-backend"]),
-    ("lowtide-lora", &["lowtide-tensor", "lowtide-backend", "lowtide-adapter"]),
+    ("lowtide-lora", &["lowtide-tensor", "lowtide-quant", "lowtide-backend", "lowtide-adapter"]),
     ("lowtide-ia3", &["lowtide-tensor", "lowtide-backend", "lowtide-adapter"]),
     ("lowtide-lars", &["lowtide-tensor", "lowtide-backend", "lowtide-adapter"]),
     ("lowtide-bottleneck", &["lowtide-tensor", "lowtide-backend", "lowtide-adapter"]),

@@ -1,8 +1,6 @@
 //! Adapter methods beside each other: the same base, examples and number of tokens, one method
 //! after the other.
 
-use std::path::Path;
-
 use lowtide_train::{PlanReport, Settings, Summary, TrainError};
 
 use crate::{BenchError, MethodRow};
@@ -51,7 +49,10 @@ pub fn method_trials(base: &Settings, names: &[String]) -> Vec<MethodTrial> {
     };
     let trial = |&(name, method, options, rank, factor): &Chosen| {
         let option = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        // What is trained in codes is saved in them.
+        let codes = options.iter().find(|(name, _)| *name == "quantize");
         let settings = Settings {
+            adapter_type: codes.map_or(base.adapter_type.clone(), |codes| codes.1.into()),
             method: method.into(),
             method_option: options.iter().map(option).collect(),
             rank: rank.unwrap_or(base.rank),
@@ -95,12 +96,11 @@ pub fn methods(
         let planned = (runner.plan)(&store).map_err(failed)?.planned_peak_bytes;
         let leanest = (runner.plan)(&lean).map_err(failed)?.smallest_budget;
         let summary = (runner.train)(&store).map_err(failed)?;
-        let weights = settings.output.join("adapter_model.safetensors");
         let row = MethodRow {
             name: name.clone(),
             lr: settings.lr,
             trainable_parameters: summary.trainable_parameters,
-            adapter_bytes: size(&weights),
+            adapter_bytes: summary.adapter_bytes,
             store_bytes: planned,
             leanest_bytes: leanest,
             loss_before: summary.eval_loss_before,
@@ -113,10 +113,6 @@ pub fn methods(
         rows.push(row);
     }
     Ok(rows)
-}
-
-fn size(path: &Path) -> u64 {
-    path.metadata().map_or(0, |file| file.len())
 }
 
 #[cfg(test)]

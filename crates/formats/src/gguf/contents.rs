@@ -53,6 +53,6 @@ impl Contents {
     pub fn tensor<'a>(&'a self, bytes: &'a [u8], name: &str) -> Option<Tensor<'a>> {
         let info = self.tensors.get(name)?;
         let bytes = &bytes[info.range.clone()];
-        Some(Tensor { shape: &info.shape, format: info.format, bytes, apart: None })
+        Some(Tensor { shape: &info.shape, format: info.format, bytes, apart: None, lines: None })
     }
 }

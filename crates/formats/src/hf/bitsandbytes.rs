@@ -119,7 +119,13 @@ impl Packed {
     pub(super) fn tensor<'a>(&'a self, weights: &'a Weights, name: &str) -> Option<Tensor<'a>> {
         let apart = self.apart(weights, name).ok()?;
         let bytes = weights.raw(name)?.bytes;
-        Some(Tensor { shape: &self.shape, format: apart.format, bytes, apart: Some(apart) })
+        Some(Tensor {
+            shape: &self.shape,
+            format: apart.format,
+            bytes,
+            apart: Some(apart),
+            lines: None,
+        })
     }
 
     fn apart<'a>(&self, weights: &'a Weights, name: &str) -> Result<Apart<'a>, TensorError> {

@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Number, Value};
 
 use super::variant::{LoraVariant, MAGNITUDE, USE_DORA, refuse_unknown};
-use super::{AdapterError, PREFIX, patterns, tensor_name};
+use super::{AdapterError, PREFIX, Weights, patterns, tensor_name};
 use crate::document::shown;
 use crate::json::{Object, parse_object, required, shown_value};
-use crate::safe::SafeFile;
 use crate::{DocumentError, Tensor};
 
 /// The parameter `A` `[rank, inputs]`, below its module.
@@ -285,7 +284,7 @@ impl LoraPair<'_> {
 
 /// All pairs of a file, sorted by module, with what the variant has beside them.
 pub(super) fn pairs(
-    file: &SafeFile,
+    file: &Weights,
     variant: LoraVariant,
 ) -> Result<Vec<LoraPair<'_>>, AdapterError> {
     let dora = variant == LoraVariant::Dora;
@@ -318,7 +317,7 @@ pub(super) fn pairs(
     modules.into_iter().map(whole).collect()
 }
 
-fn pair<'a>(file: &'a SafeFile, module: &'a str) -> Result<LoraPair<'a>, AdapterError> {
+fn pair<'a>(file: &'a Weights, module: &'a str) -> Result<LoraPair<'a>, AdapterError> {
     let (a_name, b_name) = (tensor_name(module, DOWN), tensor_name(module, UP));
     let (a, b) = match (file.tensor(&a_name), file.tensor(&b_name)) {
         (Some(a), Some(b)) => (a, b),
@@ -339,7 +338,7 @@ fn pair<'a>(file: &'a SafeFile, module: &'a str) -> Result<LoraPair<'a>, Adapter
 }
 
 /// Refuses a pair of DoRA without a length for every output.
-fn check_magnitude(file: &SafeFile, pair: &LoraPair<'_>) -> Result<(), AdapterError> {
+fn check_magnitude(file: &Weights, pair: &LoraPair<'_>) -> Result<(), AdapterError> {
     let (name, outputs) = (tensor_name(pair.module, MAGNITUDE), pair.b.shape[0]);
     match file.tensor(&name) {
         Some(tensor) if tensor.shape == [outputs] => Ok(()),

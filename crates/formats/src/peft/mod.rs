@@ -4,7 +4,11 @@
 //! the tensors under `base_model.model.<module>.<parameter>`. Reading and writing is the same for
 //! every method; [`LoraConfig`] and [`AdapterFiles::lora`] add what LoRA promises, [`MethodConfig`]
 //! and [`AdapterFiles::method`] what others do.
+//!
+//! An adapter in eight or four bits has PEFT's settings and a file of codes of its own, which
+//! [`CodedContents`] describes.
 
+mod coded;
 mod lora;
 mod method;
 mod patterns;
@@ -14,8 +18,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use half::bf16;
+use lowtide_quant::LineCodes;
 use serde_json::{Map, Value};
 
+pub use coded::{CODES_FILE, Coded, CodedContents, can_code};
 pub(crate) use lora::RANK_MAX;
 pub use lora::{
     DOWN as LORA_DOWN, LoraConfig, LoraPair, TargetModules, UP as LORA_UP, parse_lora_config,
@@ -27,7 +33,7 @@ pub use variant::{LoraVariant, MAGNITUDE as LORA_MAGNITUDE};
 use crate::atomic::FileSet;
 use crate::json::{CONFIG_BYTES_MAX, Object, read_object, required};
 use crate::safe::{Outgoing, PermutedRows, SafeFile, Values};
-use crate::{DocumentError, Error, Tensor, safe};
+use crate::{DocumentError, Error, MappedFile, Tensor, safe};
 
 /// File name of the settings.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -78,6 +84,36 @@ pub enum AdapterError {
         missing: String,
         /// Its counterpart.
         present: String,
+    },
+    /// A file of codes that says of no known kind to be.
+    #[error("the metadata say `codes` {found}; expected int8 or int4")]
+    Codes {
+        /// What they say.
+        found: String,
+    },
+    /// A file of codes with more or fewer scales than its codes have lines and groups.
+    #[error("there are {found} scales; the codes need {expected}")]
+    Scales {
+        /// How many there are.
+        found: usize,
+        /// How many there must be.
+        expected: usize,
+    },
+    /// A tensor in a file of codes that holds no such codes and no 32-bit floats.
+    #[error("tensor `{name}` has dtype {dtype}; expected codes of {expected}, or F32")]
+    Dtype {
+        /// The tensor.
+        name: String,
+        /// Its dtype.
+        dtype: String,
+        /// What the codes are.
+        expected: &'static str,
+    },
+    /// Two tensors of a file of codes that are the same parameter.
+    #[error("tensor `{name}` is there twice")]
+    Twice {
+        /// The parameter.
+        name: String,
     },
     /// A shape that does not fit the method or the config.
     #[error("tensor `{name}` has shape {shape:?}; expected {expected}")]
@@ -133,7 +169,41 @@ pub struct AdapterFiles {
     dir: PathBuf,
     config: Map<String, Value>,
     peft_type: String,
-    weights: SafeFile,
+    weights: Weights,
+}
+
+/// The file of tensors.
+#[derive(Clone, Debug)]
+enum Weights {
+    /// Floats, as PEFT has them.
+    Floats(SafeFile),
+    /// Codes.
+    Codes { file: MappedFile, contents: CodedContents },
+}
+
+impl Weights {
+    fn open_codes(path: &Path) -> Result<Self, Error> {
+        let file = MappedFile::open(path)?;
+        let contents = safe::parse_with_codes(file.bytes())
+            .map_err(|reason| Error::Safe { path: path.to_owned(), reason })?;
+        let contents = CodedContents::new(contents)
+            .map_err(|reason| Error::Adapter { path: path.to_owned(), reason })?;
+        Ok(Self::Codes { file, contents })
+    }
+
+    fn tensor_names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Floats(file) => Box::new(file.tensor_names()),
+            Self::Codes { contents, .. } => Box::new(contents.tensor_names()),
+        }
+    }
+
+    fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        match self {
+            Self::Floats(file) => file.tensor(name),
+            Self::Codes { file, contents } => contents.tensor(file.bytes(), name),
+        }
+    }
 }
 
 impl AdapterFiles {
@@ -153,7 +223,11 @@ impl AdapterFiles {
             .and_then(|kind| required(kind, "peft_type", "the name of a method"))
             .map_err(|reason| Error::document(&config_path, reason))?
             .to_owned();
-        let weights = SafeFile::open(&dir.join(WEIGHTS_FILE))?;
+        let weights = match Object::root(&config).str(coded::ADAPTER_TYPE) {
+            Ok(Some(_)) => Weights::open_codes(&dir.join(CODES_FILE))?,
+            Ok(None) => Weights::Floats(SafeFile::open(&dir.join(WEIGHTS_FILE))?),
+            Err(reason) => return Err(Error::document(&config_path, reason)),
+        };
         let files = Self { dir: dir.to_path_buf(), config, peft_type, weights };
         files.check_tensors().map_err(|reason| files.error(reason))?;
         Ok(files)
@@ -162,6 +236,29 @@ impl AdapterFiles {
     /// The folder.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The file of tensors.
+    pub fn weights_path(&self) -> PathBuf {
+        self.dir.join(match self.weights {
+            Weights::Floats(_) => WEIGHTS_FILE,
+            Weights::Codes { .. } => CODES_FILE,
+        })
+    }
+
+    /// How the tensors are coded, if they are.
+    pub fn codes(&self) -> Option<LineCodes> {
+        match &self.weights {
+            Weights::Floats(_) => None,
+            Weights::Codes { contents, .. } => Some(contents.codes()),
+        }
+    }
+
+    /// All settings but those of a file of codes.
+    pub fn config_of_floats(&self) -> Map<String, Value> {
+        let mut config = self.config.clone();
+        config.remove(coded::ADAPTER_TYPE);
+        config
     }
 
     /// The method, such as `LORA`.
@@ -182,6 +279,21 @@ impl AdapterFiles {
     /// The tensor that the file calls `name`.
     pub fn named(&self, name: &str) -> Option<Tensor<'_>> {
         self.weights.tensor(name)
+    }
+
+    /// All parameters of modules: the module, the name below it, the values.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str, Tensor<'_>)> {
+        self.tensor_names().filter_map(|name| {
+            let module = module_of(name);
+            let parameter = name.strip_prefix(PREFIX)?.strip_prefix(module)?.strip_prefix('.')?;
+            Some((module, parameter, self.named(name)?))
+        })
+    }
+
+    /// How many modules are adapted.
+    pub fn modules(&self) -> usize {
+        let modules: BTreeSet<&str> = self.parameters().map(|(module, ..)| module).collect();
+        modules.len()
     }
 
     /// A parameter of a module of the base, such as `lora_A.weight` of
@@ -257,7 +369,7 @@ impl AdapterFiles {
     }
 
     fn error(&self, reason: AdapterError) -> Error {
-        Error::Adapter { path: self.dir.join(WEIGHTS_FILE), reason }
+        Error::Adapter { path: self.weights_path(), reason }
     }
 }
 
@@ -279,7 +391,8 @@ pub struct AdapterTensor<'a> {
 /// Writes an adapter folder, whole or not at all.
 ///
 /// Settings are written with sorted keys, as PEFT does. Tensors are streamed; nothing of their
-/// size is allocated.
+/// size is allocated. Where one of them is codes, the file of tensors is one of codes and the
+/// settings say so.
 ///
 /// # Errors
 /// [`Error::Adapter`] if a value is NaN or infinite, or there is no tensor; [`Error::Io`]. Then
@@ -293,27 +406,53 @@ pub fn write(
     tensors: &[AdapterTensor<'_>],
 ) -> Result<(), Error> {
     let mut names = BTreeSet::new();
-    let mut outgoing = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         let name = tensor_name(&tensor.module, &tensor.parameter);
         assert!(names.insert(name.clone()), "`{name}` is there twice");
-        outgoing.push(Outgoing {
-            name,
-            shape: tensor.shape.clone(),
-            values: tensor.values,
-            permuted: tensor.permuted,
-        });
     }
-    if let Some(reason) = first_unsound(&outgoing) {
-        return Err(Error::Adapter { path: dir.join(WEIGHTS_FILE), reason });
+    let codes = tensors.iter().find_map(|tensor| match tensor.values {
+        Values::Codes(coded) => Some(coded.codes()),
+        _ => None,
+    });
+    let (file, other) = match codes {
+        Some(_) => (CODES_FILE, WEIGHTS_FILE),
+        None => (WEIGHTS_FILE, CODES_FILE),
+    };
+    if let Some(reason) = first_unsound(tensors) {
+        return Err(Error::Adapter { path: dir.join(file), reason });
     }
+    let mut config = config.clone();
+    config.remove(coded::ADAPTER_TYPE);
     let mut files = FileSet::new(dir)?;
-    files.add(WEIGHTS_FILE, |out| safe::write(out, &outgoing))?;
+    if let Some(codes) = codes {
+        config.insert(coded::ADAPTER_TYPE.to_owned(), codes.name().into());
+        let mut scales = Vec::new();
+        let outgoing = coded::outgoing(tensors, &mut scales);
+        files.add(file, |out| safe::write_saying(out, &outgoing, coded::metadata(codes)))?;
+    } else {
+        let outgoing: Vec<_> = tensors.iter().map(AdapterTensor::outgoing).collect();
+        files.add(file, |out| safe::write(out, &outgoing))?;
+    }
     files.add(CONFIG_FILE, |out| {
-        serde_json::to_writer_pretty(&mut *out, &sorted(config))?;
+        serde_json::to_writer_pretty(&mut *out, &sorted(&config))?;
         Ok(())
     })?;
-    files.commit()
+    files.commit()?;
+    // What an earlier run left would be taken for this adapter by who reads no settings; what
+    // cannot be taken away is told by nobody who does.
+    let _ = std::fs::remove_file(dir.join(other));
+    Ok(())
+}
+
+impl<'a> AdapterTensor<'a> {
+    fn outgoing(&self) -> Outgoing<'a> {
+        Outgoing {
+            name: tensor_name(&self.module, &self.parameter),
+            shape: self.shape.clone(),
+            values: self.values,
+            permuted: self.permuted,
+        }
+    }
 }
 
 /// Bytes of the file of tensors that [`write()`] makes of parameters of these modules, names and
@@ -327,7 +466,17 @@ pub fn weights_bytes<'a>(
     safe::file_bytes(parameters.into_iter().map(named), half)
 }
 
-fn first_unsound(tensors: &[Outgoing<'_>]) -> Option<AdapterError> {
+/// The same of an adapter whose file of tensors is one of codes, where `true` says which
+/// parameters are coded.
+#[must_use]
+pub fn coded_bytes<'a>(
+    parameters: impl IntoIterator<Item = (&'a str, &'a str, Vec<usize>, bool)>,
+    codes: LineCodes,
+) -> u64 {
+    coded::file_bytes(codes, parameters)
+}
+
+fn first_unsound(tensors: &[AdapterTensor<'_>]) -> Option<AdapterError> {
     if tensors.is_empty() {
         return Some(AdapterError::Empty);
     }
@@ -339,8 +488,10 @@ fn first_unsound(tensors: &[Outgoing<'_>]) -> Option<AdapterError> {
                 first_non_finite(values.iter().map(|value| half.round(*value)))
             }
             Values::Stored(tensor) => tensor.first_non_finite(),
+            Values::Codes(coded) | Values::Decoded(coded) => first_non_finite(coded.rounded()),
         };
-        bad.map(|(index, value)| not_finite(&tensor.name, index, value))
+        let name = || tensor_name(&tensor.module, &tensor.parameter);
+        bad.map(|(index, value)| not_finite(&name(), index, value))
     })
 }
 

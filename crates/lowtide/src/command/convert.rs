@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use lowtide::convert::{AdapterSettings, ConvertError, Event, Kind, LoftqSettings, Settings};
+use lowtide::convert::{
+    AdapterSettings, ConvertError, Event, Kind, LoftqSettings, Settings, is_coded, is_gguf,
+};
 use lowtide::hub::{self, ModelId};
 use lowtide::train::{SettingsError, parse_bytes};
 
@@ -128,13 +130,16 @@ fn run_base(args: &ConvertArgs, model: &Path) -> Result<(), Failure> {
 
 fn run_adapter(args: &ConvertArgs, adapter: &Path) -> Result<(), Failure> {
     inputs::check_adapter("adapter", adapter)?;
+    // To decode takes no base.
+    let decodes = !is_gguf(&args.output) && is_coded(adapter).map_err(conversion)?;
     let model = match &args.model {
         Some(model) => model.clone(),
+        None if decodes => PathBuf::new(),
         None => named_base(adapter)?,
     };
     let settings = AdapterSettings {
         source: adapter.to_owned(),
-        base: base(&model, args.voice)?,
+        base: if decodes { PathBuf::new() } else { base(&model, args.voice)? },
         base_name: model.display().to_string(),
         output: args.output.clone(),
         overwrite: args.overwrite,

@@ -94,7 +94,8 @@ struct AdapterFlags {
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     probes: Option<usize>,
-    /// Type that the adapter is saved in: f32, bf16 or f16 [default: f32]
+    /// Type that the adapter is saved in: f32, bf16 or f16, or int8 or int4, a file of Lowtide's
+    /// own; --method-option quantize=int8 trains what int8 saves [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = AdapterType::NAMES)]
     adapter_type: Option<String>,
     /// An option that only some methods know, such as `pool=chunk` of lars; may be given several

@@ -213,3 +213,42 @@ fn sparse_updates_hold_states_for_what_they_update() {
     let error = place.on_model("plan --sparse-updates top:0%").failed(2);
     assert!(error.contains("--sparse-updates is top:0%"), "{error}");
 }
+
+#[test]
+fn an_adapter_is_trained_and_saved_in_eight_bits() {
+    let place = Place::new();
+    let trains = "--rank 4 --max-steps 2 --val-split 0.2 --method-option quantize=int8";
+    let loss = |adapter: &str| {
+        let out = place.on_model(&format!("eval --json --adapter {adapter}")).done();
+        serde_json::from_str::<Value>(&out).unwrap()["loss"].clone()
+    };
+    place.on_model(&format!("finetune {trains} --output floats")).done();
+    place.on_model(&format!("finetune {trains} --adapter-type int8 --output codes")).done();
+    let there = |file: &str| place.path("codes").join(file).exists();
+    assert!(there("adapter_codes.safetensors") && !there("adapter_model.safetensors"));
+    let config = place.json("codes/adapter_config.json");
+    assert_eq!((&config["adapter_type"], &config["quantize"]), (&"int8".into(), &"int8".into()));
+    assert_eq!(loss("codes"), loss("floats"));
+    let out = place.lowtide("inspect codes").done();
+    assert!(out.contains("of int8\n"), "{out}");
+    // Decoded for PEFT without a base, into the very file of the run that saved floats.
+    let out = place.lowtide("convert --adapter codes --output decoded").done();
+    assert!(out.contains("the numbers are those that the codes of int8 stand for"), "{out}");
+    let read = |dir: &str| fs::read(place.path(dir).join("adapter_model.safetensors")).unwrap();
+    assert!(read("decoded") == read("floats"));
+    assert_eq!(place.json("decoded/adapter_config.json"), place.json("floats/adapter_config.json"));
+    // As GGUF and merged it is the same function.
+    place.lowtide("convert --adapter codes --output codes.gguf").done();
+    place.lowtide("convert --adapter floats --output floats.gguf").done();
+    assert_eq!((loss("codes.gguf"), loss("floats.gguf")), (loss("codes"), loss("codes")));
+    // Bytes are counted as they are saved.
+    let flags = "--rank 4 --max-steps 1 --probes 2 --adapter-budget 4KiB --adapter-type int8";
+    let plan = place.on_model(&format!("plan {flags} --json")).done();
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    assert!(plan["warnings"][0].as_str().unwrap().contains("quantize=int8"), "{plan}");
+    place.on_model(&format!("finetune {flags} --output small")).done();
+    let bytes = fs::metadata(place.path("small/adapter_codes.safetensors")).unwrap().len();
+    assert_eq!((&plan["adapter_bytes"], bytes <= 4 << 10), (&bytes.into(), true));
+    let error = place.on_model(&format!("plan {trains} --adapter-type f16")).failed(2);
+    assert!(error.contains("--adapter-type is f16, expected int8 or f32"), "{error}");
+}

@@ -145,3 +145,32 @@ fn q8_0_reads_the_code_that_encoding_never_writes() {
     block[2] = 0x80;
     assert_eq!(decode(&Q8_0, &block)[0], -128.0);
 }
+
+#[test]
+fn minima_move_alone() {
+    use lowtide_quant::BlockFormat;
+    use lowtide_quant::formats::{Q4_K, Q5_1};
+    let x: [f32; 64] = core::array::from_fn(|i| (i as f32 * 0.37).sin());
+    for format in [&Q4_1 as &dyn BlockFormat, &Q5_1] {
+        let bytes = encode(format, &x);
+        let mut moved = bytes.clone();
+        assert!(format.shift_minima(&mut moved, &[0.5, -2.0]));
+        for (block, shift) in [(0, 0.5), (1, -2.0)] {
+            let of = |bytes: &[u8]| {
+                bytes[block * format.block_bytes()..][..format.block_bytes()].to_vec()
+            };
+            let (old, new) = (of(&bytes), of(&moved));
+            assert_eq!((&old[..2], &old[4..]), (&new[..2], &new[4..]));
+            for (a, b) in decode(format, &old).into_iter().zip(decode(format, &new)) {
+                assert!((a + shift - b).abs() <= 1e-3, "{a} and {shift} became {b}");
+            }
+        }
+    }
+    // Where there is none, or where it is a part of another number, nothing moves.
+    for format in [&Q8_0 as &dyn BlockFormat, &Q4_0, &Q4_K, &F32] {
+        let mut bytes = encode(format, &[x, x, x, x].concat());
+        let before = bytes.clone();
+        assert!(!format.shift_minima(&mut bytes, &[1.0]));
+        assert_eq!(bytes, before);
+    }
+}

@@ -3,6 +3,7 @@
 mod blocks;
 mod dynamic8;
 mod integers;
+mod lines;
 mod lookups;
 mod properties;
 mod qmat;

@@ -4,6 +4,7 @@ use lowtide_formats::peft;
 use serde::Serialize;
 
 use super::SiteSensitivity;
+use super::measure::Saved;
 use crate::ranks::grouped;
 use crate::{AdapterType, TrainError};
 
@@ -46,16 +47,22 @@ pub(crate) fn within(
     rank: usize,
 ) -> Result<Chosen, TrainError> {
     let mut ranks = vec![0; sites.len()];
-    // The header is longer than what its entries add up to by no more than this.
-    const HEAD: u64 = 64;
-    let mut left = budget.saturating_sub(HEAD);
-    while let Some((site, rank, cost)) = best(sites, &ranks, left, r#type) {
-        ranks[site] = rank;
-        left -= cost;
+    let mut bytes = r#type.head_bytes();
+    // Costs are a little too high: what they leave over is spent as well.
+    loop {
+        let (mut left, mut more) = (budget.saturating_sub(bytes), ranks.clone());
+        while let Some((site, rank, cost)) = best(sites, &more, left, r#type) {
+            more[site] = rank;
+            left -= cost;
+        }
+        let spent = file_bytes(sites, &more, r#type);
+        if more == ranks || spent > budget {
+            break;
+        }
+        (ranks, bytes) = (more, spent);
     }
-    let bytes = file_bytes(sites, &ranks, r#type);
     if ranks.iter().all(|rank| *rank == 0) {
-        let cost = |site: &SiteSensitivity| HEAD + cost(site, 0, 1, r#type);
+        let cost = |site: &SiteSensitivity| bytes + cost(site, 0, 1, r#type);
         let smallest = sites.iter().map(cost).min().unwrap_or(0);
         return Err(TrainError::AdapterBudget { budget, smallest });
     }
@@ -111,32 +118,28 @@ fn best(
 
 /// Bytes that a site adds to the file when its rank grows from `from` to `to`, at most.
 fn cost(site: &SiteSensitivity, from: usize, to: usize, r#type: AdapterType) -> u64 {
-    // Type, shape, offsets, quotes and braces of a tensor's entry in the header.
-    const ENTRY: usize = 120;
-    let entry = |(name, ..): &(&str, [usize; 2], Option<usize>)| {
-        ENTRY + peft::tensor_name(&site.name, name).len()
+    // Type, shape, offsets, quotes and braces of a tensor's entry in the header, and as much as
+    // digits can come to in the entries of others.
+    const ENTRY: usize = 88;
+    const DIGITS: u64 = 8;
+    let entry = |saved: &Saved| ENTRY + peft::tensor_name(&site.name, saved.name).len();
+    let data = |rank: usize| -> u64 {
+        let bytes = |saved: &Saved| r#type.data_bytes(saved.shape_at(rank), saved.coded);
+        if rank == 0 { 0 } else { site.tensors.iter().map(bytes).sum() }
     };
-    let once = || {
-        let header: usize = site.tensors.iter().map(entry).sum();
-        header as u64 + r#type.bytes(site.besides)
-    };
-    let first = if from == 0 { once() } else { 0 };
-    first + r#type.bytes((to - from) * site.each)
+    let header: usize = if from == 0 { site.tensors.iter().map(entry).sum() } else { 0 };
+    header as u64 + DIGITS + data(to) - data(from)
 }
 
 /// Bytes of the file of weights with these ranks.
 fn file_bytes(sites: &[SiteSensitivity], ranks: &[usize], r#type: AdapterType) -> u64 {
-    let tensors =
-        sites.iter().zip(ranks).filter(|(_, rank)| **rank > 0).flat_map(|(site, rank)| {
-            site.tensors.iter().map(|(name, shape, axis)| {
-                let mut shape = shape.to_vec();
-                if let Some(axis) = axis {
-                    shape[*axis] = *rank;
-                }
-                (site.name.as_str(), *name, shape)
-            })
-        });
-    peft::weights_bytes(tensors, r#type.half())
+    let adapted = sites.iter().zip(ranks).filter(|(_, rank)| **rank > 0);
+    r#type.file_bytes(adapted.flat_map(|(site, rank)| {
+        site.tensors.iter().map(|saved| {
+            let shape = peft::shape_in_file(saved.name, saved.shape_at(*rank));
+            (site.name.as_str(), saved.name, shape, saved.coded)
+        })
+    }))
 }
 
 #[cfg(test)]
@@ -155,10 +158,14 @@ mod tests {
             besides: 0,
             trained: (20, 0),
             tensors: vec![
-                ("lora_A.weight", [rank, 12], Some(0)),
-                ("lora_B.weight", [8, rank], Some(1)),
+                saved("lora_A.weight", [rank, 12], Some(0)),
+                saved("lora_B.weight", [8, rank], Some(1)),
             ],
         }
+    }
+
+    fn saved(name: &'static str, shape: [usize; 2], axis: Option<usize>) -> Saved {
+        Saved { name, shape, axis, coded: true }
     }
 
     #[test]
@@ -167,7 +174,7 @@ mod tests {
             each: 0,
             besides: 200,
             trained: (0, 200),
-            tensors: vec![("lars_A.weight", [10, 20], None)],
+            tensors: vec![saved("lars_A.weight", [10, 20], None)],
             ..site(layer, "mlp.up_proj", &[share])
         };
         let sites = [whole(0, 0.25), whole(1, 0.75)];

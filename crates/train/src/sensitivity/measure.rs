@@ -1,7 +1,8 @@
 //! What a site's gradients promise, from two means of them that share no example.
 
-use lowtide_adapter::Config;
+use lowtide_adapter::{Config, ParamSpec};
 use lowtide_model::Site;
+use lowtide_runtime::is_coded;
 
 use super::eigen::eigenvalues;
 use crate::ranks::up;
@@ -44,7 +45,7 @@ pub(super) fn gains(site: &Site, config: &Config, first: &[f32], second: &[f32])
 /// there are no ranks.
 pub(super) fn numbers(tensors: &[Saved]) -> (usize, usize) {
     let (mut each, mut besides) = (0, 0);
-    for &(_, [rows, cols], axis) in tensors {
+    for &Saved { shape: [rows, cols], axis, .. } in tensors {
         match axis {
             Some(0) => each += cols,
             Some(_) => each += rows,
@@ -68,11 +69,37 @@ fn common_moment(first: &[f32], second: &[f32], rank: usize) -> Vec<f64> {
     moment
 }
 
-/// A tensor in the file of an adapter: its name and shape, and which axis is the rank, if one is.
-pub(crate) type Saved = (&'static str, [usize; 2], Option<usize>);
+/// A tensor in the file of an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Saved {
+    pub(crate) name: &'static str,
+    pub(crate) shape: [usize; 2],
+    /// Which axis is the rank, if one is.
+    pub(crate) axis: Option<usize>,
+    /// Whether it can be coded.
+    pub(crate) coded: bool,
+}
+
+impl Saved {
+    /// Its shape at another rank.
+    pub(crate) fn shape_at(&self, rank: usize) -> [usize; 2] {
+        let mut shape = self.shape;
+        if let Some(axis) = self.axis {
+            shape[axis] = rank;
+        }
+        shape
+    }
+}
 
 /// What is saved of a site, trained or not.
 pub(super) fn tensors(site: &Site) -> Vec<Saved> {
-    let specs = site.params.iter().chain(&site.frozen);
-    specs.map(|spec| (spec.name, spec.shape, spec.rank_axis)).collect()
+    let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
+    let specs = trained.chain(site.frozen.iter().map(|spec| (spec, false)));
+    let saved = |(spec, coded): (&ParamSpec, bool)| Saved {
+        name: spec.name,
+        shape: spec.shape,
+        axis: spec.rank_axis,
+        coded,
+    };
+    specs.map(saved).collect()
 }

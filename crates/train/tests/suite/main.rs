@@ -5,6 +5,7 @@ mod approximate;
 mod bad_files;
 mod bad_settings;
 mod clipping;
+mod coded_files;
 mod determinism;
 mod evaluating;
 mod families;

@@ -7,7 +7,7 @@ use lowtide::TrainError;
 use lowtide::formats::Tensor;
 use lowtide::formats::gguf_adapter::GgufAdapter;
 use lowtide::formats::mlx::{self, MlxAdapter};
-use lowtide::formats::peft::{AdapterFiles, LORA_DOWN, LORA_UP, WEIGHTS_FILE};
+use lowtide::formats::peft::{AdapterFiles, LORA_DOWN, LORA_UP};
 use lowtide::runtime::LoadedAdapter;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -157,7 +157,7 @@ fn of_folder(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
     let (method, settings) = settings_of(&files, &LoadedAdapter::open(path)?);
     let rows = files.tensor_names().filter_map(|name| Some(row(name, files.named(name)?)));
     let base = files.config().get("base_model_name_or_path").and_then(Value::as_str);
-    let file_bytes = path.join(WEIGHTS_FILE).metadata().map_or(0, |data| data.len());
+    let file_bytes = files.weights_path().metadata().map_or(0, |data| data.len());
     let report = AdapterReport {
         kind: "adapter",
         format: "peft",
@@ -229,7 +229,7 @@ fn settings_of(files: &AdapterFiles, adapter: &LoadedAdapter) -> (String, Settin
 
 fn row(name: &str, tensor: Tensor<'_>) -> Row {
     let (shape, r#type) = (tensor.shape.to_vec(), tensor.format.name());
-    Row { name: name.to_owned(), r#type, shape, bytes: tensor.bytes.len() }
+    Row { name: name.to_owned(), r#type, shape, bytes: tensor.stored_bytes() }
 }
 
 impl Row {

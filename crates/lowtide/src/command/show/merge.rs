@@ -13,6 +13,10 @@ const LITTLE: f64 = 0.9;
 /// The result of `lowtide merge`; with `every`, each tensor by itself.
 pub(crate) fn report(report: &MergeReport, every: bool) -> String {
     let mut facts = conversion::facts(&report.conversion);
+    if report.minima_only > 0 {
+        let tensors = counted(report.minima_only as u64, "tensor");
+        facts.add("minima", format!("moved in {tensors}; codes and scales are the base's"));
+    }
     if report.update_survived < LITTLE {
         let note = "the weights written are too coarse for a part of the update; a --type of more \
                     bits holds more of it, and so does the adapter beside its base";
