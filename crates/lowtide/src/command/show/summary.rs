@@ -58,7 +58,13 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
     text.push_str("\nNext, measure it\n  ");
     text.push_str(&eval_command(settings, next));
     text.push('\n');
-    if settings.method == "lora" {
+    if ["int8", "int4"].contains(&settings.adapter_type.as_str()) {
+        let decoded = settings.output.with_extension("peft");
+        text.push_str("or decode it for Hugging Face PEFT\n  ");
+        let words = [quoted(Path::new(next.program)), quoted(&settings.output), quoted(&decoded)];
+        let [program, output, decoded] = words;
+        text.push_str(&format!("{program} convert --adapter {output} --output {decoded}\n"));
+    } else if settings.method == "lora" {
         text.push_str("or load it with Hugging Face PEFT\n  ");
         text.push_str(&format!("PeftModel.from_pretrained(model, {output:?})\n"));
     }
@@ -180,6 +186,15 @@ or load it with Hugging Face PEFT
         let stopped = Summary { interrupted: true, ..done() };
         let expected = expected.replacen("Done", "Stopped", 1);
         assert_eq!(summary(&stopped, &settings(), next()), expected);
+    }
+
+    #[test]
+    fn an_adapter_in_codes_is_decoded_for_others() {
+        let coded = Settings { adapter_type: "int8".into(), ..settings() };
+        let text = summary(&done(), &coded, next());
+        let expected = "or decode it for Hugging Face PEFT\n  target/release/lowtide convert \
+                        --adapter adapter --output adapter.peft\n";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]
