@@ -105,6 +105,20 @@ impl<O: Optimizer> Optimizer for SparseTop<O> {
             },
         );
     }
+
+    fn forget(&self, n: usize, state: &mut [f32], which: &dyn Fn(usize) -> bool) {
+        let (indices, mut states) = state.split_at_mut(self.chosen(n));
+        if indices.first().is_some_and(|index| index.to_bits() == NONE) {
+            return;
+        }
+        for piece in pieces(indices.len()) {
+            let words = self.inner.state_words(&[piece.len()]);
+            let (own, after) = states.split_at_mut(words);
+            states = after;
+            let indices = &indices[piece];
+            self.inner.forget(indices.len(), own, &|i| which(indices[i].to_bits() as usize));
+        }
+    }
 }
 
 /// Another rule, on those entries only whose scaled gradients are at least a threshold. The states
@@ -188,6 +202,16 @@ impl<O: Optimizer> Optimizer for SparseThreshold<O> {
             },
         );
     }
+
+    fn forget(&self, n: usize, state: &mut [f32], which: &dyn Fn(usize) -> bool) {
+        let each = self.inner.state_words(&[1]);
+        for i in (0..n).filter(|&i| which(i)) {
+            self.inner.forget(1, &mut state[i * each..][..each], &|_| true);
+            if each > 0 {
+                forget_count(&mut state[n * each..], i);
+            }
+        }
+    }
 }
 
 /// Counts one more update of entry `i`; answers how many there were.
@@ -197,6 +221,12 @@ fn count(counts: &mut [f32], i: usize) -> u64 {
     let count = ((bits >> shift) as u16).saturating_add(1);
     *word = f32::from_bits(bits & !(0xffff << shift) | u32::from(count) << shift);
     u64::from(count)
+}
+
+/// Counts the updates of entry `i` from the beginning again.
+fn forget_count(counts: &mut [f32], i: usize) {
+    let (word, shift) = (&mut counts[i / 2], i % 2 * 16);
+    *word = f32::from_bits(word.to_bits() & !(0xffff << shift));
 }
 
 /// Ranges of at most [`CHUNK`] of `k` entries.

@@ -1,12 +1,12 @@
 //! What a site's gradients promise, from two means of them that share no example.
 
 use lowtide_adapter::{Config, ParamSpec};
-use lowtide_formats::peft::{LORA_DOWN, LORA_UP};
 use lowtide_model::Site;
 use lowtide_runtime::is_coded;
 
 use super::eigen::eigenvalues;
 use crate::SettingsError;
+use crate::ranks::up;
 
 /// What each further rank of a site promises, most first; one number where a site has no ranks.
 ///
@@ -62,18 +62,6 @@ pub(super) fn check_ranks(sites: &[Site]) -> Result<(), SettingsError> {
     }
 }
 
-/// Where the `B` of a low-rank pair lies among a site's parameters.
-fn up(site: &Site) -> Option<(usize, &ParamSpec)> {
-    let mut start = 0;
-    for spec in &site.params {
-        if spec.name == LORA_UP {
-            return Some((start, spec));
-        }
-        start += spec.len();
-    }
-    None
-}
-
 /// Numbers that tensors have for each rank, and those they have besides; all are besides where
 /// there are no ranks.
 pub(super) fn numbers(tensors: &[Saved]) -> (usize, usize) {
@@ -126,18 +114,12 @@ impl Saved {
 
 /// What is saved of a site, trained or not.
 pub(super) fn tensors(site: &Site) -> Vec<Saved> {
-    let ranks = up(site).is_some();
-    let axis = |name: &str| match name {
-        LORA_DOWN if ranks => Some(0),
-        LORA_UP => Some(1),
-        _ => None,
-    };
     let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
     let specs = trained.chain(site.frozen.iter().map(|spec| (spec, false)));
     let saved = |(spec, coded): (&ParamSpec, bool)| Saved {
         name: spec.name,
         shape: spec.shape,
-        axis: axis(spec.name),
+        axis: spec.rank_axis,
         coded,
     };
     specs.map(saved).collect()

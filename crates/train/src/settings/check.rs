@@ -26,6 +26,7 @@ impl Settings {
         self.check_adapter()?;
         self.check_rates()?;
         self.check_adapter_budget()?;
+        self.check_adaptive_rank()?;
         self.sparse_updates()?;
         self.check_gradient()?;
         self.schedule_kind()?;
