@@ -42,6 +42,11 @@ pub struct ParamSpec {
     /// Which axis runs over the outputs of the layer, if one does: its entries follow the base when
     /// a file format stores the rows of the base in another order.
     pub output_axis: Option<usize>,
+    /// Which axis runs over the ranks of a low-rank update, if one does. With entry `k` of this
+    /// axis zero in every tensor of the adapter that has one, the `k`-th pair adds nothing, has
+    /// gradients of exactly zero, and can be left out: the same adapter of a smaller rank is left,
+    /// at the same scale.
+    pub rank_axis: Option<usize>,
 }
 
 impl ParamSpec {
@@ -55,6 +60,31 @@ impl ParamSpec {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The number of pairs that its elements belong to, where they belong to pairs of low rank.
+    #[must_use]
+    pub fn rank(&self) -> Option<usize> {
+        Some(self.shape[self.rank_axis?])
+    }
+
+    /// The pair that an element belongs to, if it belongs to one.
+    #[must_use]
+    pub fn pair_of(&self, element: usize) -> Option<usize> {
+        let columns = self.shape[1];
+        let of = |axis| if axis == 0 { element / columns } else { element % columns };
+        self.rank_axis.map(of)
+    }
+
+    /// The elements of pair `pair`, in order; none where there are no pairs.
+    pub fn pair(&self, pair: usize) -> impl Iterator<Item = usize> + use<> {
+        let columns = self.shape[1];
+        let (elements, step) = match self.rank_axis {
+            None => (0..0, 1),
+            Some(0) => (pair * columns..(pair + 1) * columns, 1),
+            Some(_) => (pair..self.len(), columns),
+        };
+        elements.step_by(step.max(1))
     }
 }
 

@@ -24,8 +24,9 @@
 //!
 //! impl Shift {
 //!     fn new(out_features: usize) -> Self {
-//!         let shape = [out_features, 1];
-//!         Self([ParamSpec { name: "shift", shape, init: Init::Zeros, output_axis: Some(0) }])
+//!         let (shape, init) = ([out_features, 1], Init::Zeros);
+//!         let (output_axis, rank_axis) = (Some(0), None);
+//!         Self([ParamSpec { name: "shift", shape, init, output_axis, rank_axis }])
 //!     }
 //! }
 //!

@@ -52,9 +52,19 @@ fn a_bias_of_another_width_is_refused() {
 
 #[test]
 fn a_parameter_counts_its_elements() {
-    let spec = ParamSpec { name: "v", shape: [3, 4], init: crate::Init::Zeros, output_axis: None };
+    let (shape, init) = ([3, 4], crate::Init::Zeros);
+    let spec = ParamSpec { name: "v", shape, init, output_axis: None, rank_axis: None };
     assert_eq!((spec.len(), spec.is_empty()), (12, false));
     assert!(ParamSpec { shape: [3, 0], ..spec }.is_empty());
+    let pairs = |rank_axis, pair| {
+        let spec = ParamSpec { rank_axis, ..spec };
+        let elements: Vec<_> = spec.pair(pair).collect();
+        assert!(elements.iter().all(|&at| spec.pair_of(at) == Some(pair)));
+        (spec.rank(), elements)
+    };
+    assert_eq!(pairs(Some(0), 2), (Some(3), [8, 9, 10, 11].into()));
+    assert_eq!(pairs(Some(1), 2), (Some(4), [2, 6, 10].into()));
+    assert_eq!((spec.rank(), spec.pair_of(0), spec.pair(0).count()), (None, None, 0));
 }
 
 #[test]

@@ -70,7 +70,15 @@ impl Bottleneck {
             return Err(bad("dropout", config.dropout, "0: this method drops nothing"));
         }
         let bound = 1.0 / Float::sqrt(width as f32);
-        let spec = |name, shape, init, output_axis| ParamSpec { name, shape, init, output_axis };
+        // The rank is the width of a layer with a non-linearity, not of a product.
+        let rank_axis = None;
+        let spec = |name, shape, init, output_axis| ParamSpec {
+            name,
+            shape,
+            init,
+            output_axis,
+            rank_axis,
+        };
         let params = [
             spec("adapter_down.weight", [width, rank], Init::Uniform { bound }, Some(0)),
             spec("adapter_down.bias", [rank, 1], Init::Zeros, None),

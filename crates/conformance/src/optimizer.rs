@@ -28,6 +28,8 @@ const UPDATES: u64 = 4;
 ///   multiplied by it.
 /// - *Direction*: the first update moves against the gradient, and a learning rate of zero moves
 ///   nothing, so that decay is scaled by it too.
+/// - *Forgetting*: entries whose state is forgotten stay zero while they and their gradients are;
+///   forgetting none changes nothing.
 ///
 /// ```
 /// use lowtide_optim::AdamW;
@@ -44,6 +46,7 @@ pub fn optimizer(optimizer: &dyn Optimizer) {
     check_segments(optimizer);
     check_scale(optimizer);
     check_direction(optimizer);
+    check_forgetting(optimizer);
 }
 
 /// For an optimizer without decay: gradients of zero leave the parameters as they are, from the
@@ -124,6 +127,31 @@ fn check_direction(optimizer: &dyn Optimizer) {
     assert!(along < 0.0, "{name}: the first update moves {along} along the gradient");
 }
 
+fn check_forgetting(optimizer: &dyn Optimizer) {
+    let name = optimizer.name();
+    let third = |i: usize| i.is_multiple_of(3);
+    for &n in &TENSORS {
+        let tensors = [n];
+        let mut run = Run::at(optimizer, &tensors, Draw::new(6).vec(n, 0.5));
+        let gradient = |step| gradient(step)[..n].to_vec();
+        (1..=UPDATES).for_each(|step| run.update(&gradient(step), hyper(0.01, step)));
+        let before = run.state.clone();
+        run.forget(&|_| false);
+        assert!(bits(&run.state) == bits(&before), "{name}: forgetting none changes the state");
+        run.forget(&third);
+        let zero = |i: usize, value: &mut f32| *value = if third(i) { 0.0 } else { *value };
+        run.p.iter_mut().enumerate().for_each(|(i, p)| zero(i, p));
+        for step in UPDATES + 1..=2 * UPDATES {
+            let mut g = gradient(step);
+            g.iter_mut().enumerate().for_each(|(i, g)| zero(i, g));
+            run.update(&g, hyper(0.01, step));
+        }
+        for (i, p) in run.p.iter().enumerate().filter(|(i, _)| third(*i)) {
+            assert!(*p == 0.0, "{name}: element {i} of {n} is {p} after it was forgotten at 0");
+        }
+    }
+}
+
 /// States may hold any bit pattern, so they are compared as such.
 fn bits(words: &[f32]) -> Vec<u32> {
     words.iter().map(|word| word.to_bits()).collect()
@@ -168,6 +196,13 @@ impl<'a> Run<'a> {
         let name = self.optimizer.name();
         self.p = p.take(&format!("{name}: parameters"));
         self.state = state.take(&format!("{name}: the state"));
+    }
+
+    /// For a run with one tensor.
+    fn forget(&mut self, which: &dyn Fn(usize) -> bool) {
+        let mut state = Guarded::copy(&self.state, 1, self.state.len());
+        self.optimizer.forget(self.p.len(), state.slice(), which);
+        self.state = state.take(&format!("{}: the forgotten state", self.optimizer.name()));
     }
 }
 

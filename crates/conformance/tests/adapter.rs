@@ -12,6 +12,7 @@ use lowtide_tensor::Float;
 enum Flaw {
     Nothing,
     Axis,
+    RankAxis,
     NotZero,
     HalfGradient,
     OverwritesGradient,
@@ -107,7 +108,8 @@ impl<F: Float> Method<F> for ShiftMethod {
         let init = if flaw == NotZero { Init::Constant(0.5) } else { Init::Zeros };
         let output_axis = Some(usize::from(flaw == Axis));
         let shape = [site.out_features, 1];
-        let params = [ParamSpec { name: "shift", shape, init, output_axis }];
+        let rank_axis = (flaw == RankAxis).then_some(0);
+        let params = [ParamSpec { name: "shift", shape, init, output_axis, rank_axis }];
         Ok(Some(Box::new(Shift { flaw, params })))
     }
 }
@@ -126,6 +128,12 @@ fn a_sound_method_passes() {
 #[should_panic(expected = "output axis 1 of shift [7, 1] does not run over 7 outputs")]
 fn a_wrong_output_axis_is_caught() {
     run(Axis);
+}
+
+#[test]
+#[should_panic(expected = "shift [7, 1] has a gradient of")]
+fn a_wrong_rank_axis_is_caught() {
+    run(RankAxis);
 }
 
 #[test]

@@ -14,6 +14,7 @@ enum Flaw {
     IgnoresScale,
     IgnoresRate,
     Climbs,
+    Remembers,
 }
 
 use Flaw::*;
@@ -57,6 +58,12 @@ impl Optimizer for Memory {
             *last = g;
         }
     }
+
+    fn forget(&self, n: usize, state: &mut [f32], which: &dyn Fn(usize) -> bool) {
+        if self.0 != Remembers {
+            (0..n).filter(|&i| which(i)).for_each(|i| state[i] = 0.0);
+        }
+    }
 }
 
 #[test]
@@ -93,6 +100,12 @@ fn an_ignored_scale_is_caught() {
 #[should_panic(expected = "memory: parameters at learning rate 0: element 0")]
 fn an_ignored_rate_is_caught() {
     optimizer(&Memory(IgnoresRate));
+}
+
+#[test]
+#[should_panic(expected = "memory: element 0 of 1 is")]
+fn a_rule_that_cannot_forget_is_caught() {
+    optimizer(&Memory(Remembers));
 }
 
 #[test]

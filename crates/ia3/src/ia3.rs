@@ -58,7 +58,8 @@ impl Ia3 {
             Scales::Outputs => ([out_features, 1], Some(0)),
             Scales::Inputs => ([1, in_features], None),
         };
-        let l = ParamSpec { name: "ia3_l", shape, init: Init::Constant(1.0), output_axis };
+        let (init, rank_axis) = (Init::Constant(1.0), None);
+        let l = ParamSpec { name: "ia3_l", shape, init, output_axis, rank_axis };
         Self { in_features, out_features, scales, params: [l] }
     }
 

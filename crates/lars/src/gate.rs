@@ -72,7 +72,8 @@ impl Gate {
             return Ok(None);
         }
         let rank = config.rank;
-        let spec = |name, shape, init| ParamSpec { name, shape, init, output_axis: None };
+        let (output_axis, rank_axis) = (None, None);
+        let spec = |name, shape, init| ParamSpec { name, shape, init, output_axis, rank_axis };
         let bound = 1.0 / Float::sqrt(in_features as f32);
         let params = [
             spec("lars_U.weight", [rank, in_features], Init::Uniform { bound }),

@@ -18,7 +18,8 @@ impl Widths {
     /// The tensors; the last is of learned pooling alone.
     pub(crate) fn specs(self) -> [ParamSpec; 15] {
         let Self { inputs: i, outputs: o, rank: r } = self;
-        let spec = |name, shape, init| ParamSpec { name, shape, init, output_axis: None };
+        let (output_axis, rank_axis) = (None, None);
+        let spec = |name, shape, init| ParamSpec { name, shape, init, output_axis, rank_axis };
         let linear = |width: usize| Init::Uniform { bound: 1.0 / Float::sqrt(width as f32) };
         let (ones, zeros) = (Init::Constant(1.0), Init::Zeros);
         [

@@ -80,6 +80,7 @@ impl Dora {
             shape: [out_features, 1],
             init: Init::Constant(1.0),
             output_axis: Some(0),
+            rank_axis: None,
         };
         let params = [low.a(in_features), low.b(out_features), m];
         Ok(Self { in_features, out_features, low, params })

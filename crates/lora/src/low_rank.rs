@@ -45,6 +45,7 @@ impl LowRank {
             shape: [self.rank, in_features],
             init: Init::Uniform { bound },
             output_axis: None,
+            rank_axis: Some(0),
         }
     }
 
@@ -55,6 +56,7 @@ impl LowRank {
             shape: [out_features, self.rank],
             init: Init::Zeros,
             output_axis: Some(0),
+            rank_axis: Some(1),
         }
     }
 

@@ -78,8 +78,15 @@ impl<F: Float> Vera<F> {
             let (value, expected) = (f64::from(d_initial), "a finite number");
             return Err(BadValue { method, field: "d_initial", value, expected });
         }
-        let vector =
-            |name, len, init, output_axis| ParamSpec { name, shape: [len, 1], init, output_axis };
+        // The ranks are those of the shared matrices: no site can do without one.
+        let rank_axis = None;
+        let vector = |name, len, init, output_axis| ParamSpec {
+            name,
+            shape: [len, 1],
+            init,
+            output_axis,
+            rank_axis,
+        };
         let params = [
             vector("vera_lambda_d", low.rank, Init::Constant(d_initial), None),
             vector("vera_lambda_b", out_features, Init::Zeros, Some(0)),

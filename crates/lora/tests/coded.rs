@@ -12,7 +12,8 @@ use lowtide_testkit::rng::Rng;
 use proptest::prelude::*;
 
 fn spec(rows: usize, cols: usize) -> ParamSpec {
-    ParamSpec { name: "a", shape: [rows, cols], init: Init::Zeros, output_axis: None }
+    let (shape, init) = ([rows, cols], Init::Zeros);
+    ParamSpec { name: "a", shape, init, output_axis: None, rank_axis: None }
 }
 
 fn round(codes: LineCodes, spec: &ParamSpec, p: &[f32]) -> Vec<f32> {

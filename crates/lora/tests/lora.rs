@@ -47,6 +47,7 @@ fn parameters_are_those_of_peft() {
     let lora = Lora::new(64, 48, &config(4, 8.0)).unwrap();
     let [a, b] = Adapter::<f32>::params(&lora) else { panic!("two parameters") };
     assert_eq!((a.name, a.shape, a.output_axis), ("lora_A.weight", [4, 64], None));
+    assert_eq!((a.rank_axis, b.rank_axis), (Some(0), Some(1)));
     assert_eq!(a.init, Init::Uniform { bound: 0.125 });
     assert_eq!((b.name, b.shape, b.output_axis), ("lora_B.weight", [48, 4], Some(0)));
     assert_eq!(b.init, Init::Zeros);

@@ -71,6 +71,13 @@ impl Optimizer for AdamW {
             be.adamw(p, g, m, v, &hyper);
         });
     }
+
+    fn forget(&self, n: usize, state: &mut [f32], which: &dyn Fn(usize) -> bool) {
+        let (m, v) = state.split_at_mut(n);
+        for i in (0..n).filter(|&i| which(i)) {
+            (m[i], v[i]) = (0.0, 0.0);
+        }
+    }
 }
 
 /// AdamW with 8-bit moments in blocks of 256: 2 bytes a parameter and 8 bytes a block.
@@ -114,7 +121,19 @@ impl Optimizer for AdamW8 {
             be.adamw8(p, g, moments8(p.len(), state), &hyper);
         });
     }
+
+    fn forget(&self, n: usize, state: &mut [f32], which: &dyn Fn(usize) -> bool) {
+        let Moments8 { m, v, .. } = moments8(n, state);
+        for i in (0..n).filter(|&i| which(i)) {
+            (m[i], v[i]) = (ZERO_SIGNED, ZERO_UNSIGNED);
+        }
+    }
 }
+
+/// The code of zero in the map of the first moment.
+const ZERO_SIGNED: u8 = 127;
+/// The code of zero in the map of the second.
+const ZERO_UNSIGNED: u8 = 0;
 
 /// State of one tensor with f32 moments.
 fn words(n: usize) -> usize {

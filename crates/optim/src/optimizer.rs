@@ -54,4 +54,11 @@ pub trait Optimizer: Send + Sync {
         state: &mut [f32],
         step: &StepHyper,
     );
+
+    /// Makes the state of some entries of one tensor of `n` parameters, those that `which` names,
+    /// what it is of entries whose gradients were always zero. An entry that is zero and whose
+    /// gradients are zero from then on stays zero. All other entries go on as they would have.
+    ///
+    /// There is nothing to do for a rule without state.
+    fn forget(&self, _n: usize, _state: &mut [f32], _which: &dyn Fn(usize) -> bool) {}
 }

@@ -105,6 +105,20 @@ impl<O: Optimizer> Optimizer for SparseTop<O> {
             },
         );
     }
+
+    fn forget(&self, n: usize, state: &mut [f32], which: &dyn Fn(usize) -> bool) {
+        let (indices, mut states) = state.split_at_mut(self.chosen(n));
+        if indices.first().is_some_and(|index| index.to_bits() == NONE) {
+            return;
+        }
+        for piece in pieces(indices.len()) {
+            let words = self.inner.state_words(&[piece.len()]);
+            let (own, after) = states.split_at_mut(words);
+            states = after;
+            let indices = &indices[piece];
+            self.inner.forget(indices.len(), own, &|i| which(indices[i].to_bits() as usize));
+        }
+    }
 }
 
 /// Another rule, on those entries only whose scaled gradients are at least a threshold. The states
@@ -161,6 +175,13 @@ impl<O: Optimizer> Optimizer for SparseThreshold<O> {
                 }
             },
         );
+    }
+
+    fn forget(&self, n: usize, state: &mut [f32], which: &dyn Fn(usize) -> bool) {
+        let each = self.inner.state_words(&[1]);
+        for i in (0..n).filter(|&i| which(i)) {
+            self.inner.forget(1, &mut state[i * each..][..each], &|_| true);
+        }
     }
 }
 

@@ -290,7 +290,8 @@ impl Method for ShiftMethod {
         site: &SiteInfo,
         config: &Config,
     ) -> Result<Option<Box<dyn Adapter>>, BuildError> {
-        let spec = |name, shape| ParamSpec { name, shape, init: Init::Zeros, output_axis: None };
+        let (init, output_axis, rank_axis) = (Init::Zeros, None, None);
+        let spec = |name, shape| ParamSpec { name, shape, init, output_axis, rank_axis };
         let a = spec("lora_A.weight", [config.rank, site.in_features]);
         let b = spec("lora_B.weight", [site.out_features, config.rank]);
         Ok(Some(Box::new(Shift([a, b]))))

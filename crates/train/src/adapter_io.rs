@@ -164,6 +164,27 @@ pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
     r#type.file_bytes(parameters)
 }
 
+/// The most bytes that this file can have when so many pairs of low rank are left of all `sites`.
+pub(crate) fn adapter_bytes_of_pairs(sites: &[Site], left: usize, r#type: AdapterType) -> u64 {
+    let pairs = |site: &Site| {
+        let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
+        let specs = trained.chain(site.frozen.iter().map(|spec| (spec, false)));
+        let (mut rank, mut bytes) = (0, 0);
+        for (spec, coded) in specs {
+            if let Some(axis) = spec.rank_axis {
+                let mut one = spec.shape;
+                (rank, one[axis]) = (spec.shape[axis], 1);
+                bytes += r#type.data_bytes(one, coded);
+            }
+        }
+        std::iter::repeat_n(bytes, rank)
+    };
+    let mut each: Vec<u64> = sites.iter().flat_map(pairs).collect();
+    each.sort_unstable();
+    let gone = each.len().saturating_sub(left);
+    adapter_bytes(sites, r#type) - each[..gone].iter().sum::<u64>()
+}
+
 /// Entries of a pattern in a file.
 type Pattern<T> = Vec<(String, T)>;
 

@@ -64,7 +64,8 @@ mod tests {
     use lowtide_adapter::{Init, ParamSpec};
 
     fn drawn(init: Init, stream: u64) -> Vec<f32> {
-        let spec = ParamSpec { name: "a", shape: [100, 200], init, output_axis: None };
+        let (shape, output_axis, rank_axis) = ([100, 200], None, None);
+        let spec = ParamSpec { name: "a", shape, init, output_axis, rank_axis };
         let mut out = vec![f32::NAN; spec.len()];
         fill(&spec, stream, &mut out);
         out

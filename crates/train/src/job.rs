@@ -18,15 +18,15 @@ use lowtide_runtime::{
 use lowtide_tape::Checkpointing;
 
 use self::choice::Choice;
-use crate::adapter_io::adapter_bytes;
+use crate::adapter_io::{adapter_bytes, adapter_bytes_of_pairs};
 use crate::metrics::by_name;
 use crate::pace;
 use crate::room::{Allowed, Room, cache_bytes};
 use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
 use crate::{
-    Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings, Softmax,
-    StreamWeights, TrainError, Warning, WorstCase,
+    AdaptiveRank, Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings,
+    SettingsError, Softmax, StreamWeights, TrainError, Warning, WorstCase,
 };
 
 /// The inputs of a run, opened and understood.
@@ -181,6 +181,14 @@ impl<'s> Job<'s> {
         self.settings.max_steps.unwrap_or(epochs.saturating_mul(self.steps_per_epoch()))
     }
 
+    /// How many pairs of low rank are trained, where that changes on the way.
+    pub(crate) fn adaptive_rank(
+        &self,
+        model: &Model<'_, f32>,
+    ) -> Result<Option<AdaptiveRank>, SettingsError> {
+        AdaptiveRank::of(self.settings, &model.sites, self.steps())
+    }
+
     /// Finds the neighbours of all targets, where the softmax of training runs over those only;
     /// `tell` hears how many targets are done, of how many.
     pub(crate) fn neighbours(
@@ -232,13 +240,18 @@ impl<'s> Job<'s> {
         let seconds = plan.exec.work() as f64 / pace::work_per_second(be);
         let (clip, checkpointing) =
             (way.clipping.clip(settings.max_grad_norm), plan.exec.checkpointing());
+        let (adaptive_rank, r#type) = (self.adaptive_rank(model)?, settings.adapter_type()?);
         let report = PlanReport {
             model: settings.model.clone(),
             architecture: self.base.file().hyper().architecture.clone(),
             method: settings.method.clone(),
             sites: model.sites.len(),
             trainable_parameters: plan.parameters,
-            adapter_bytes: adapter_bytes(&model.sites, settings.adapter_type()?),
+            adapter_bytes: match adaptive_rank {
+                Some(course) => adapter_bytes_of_pairs(&model.sites, course.target, r#type),
+                None => adapter_bytes(&model.sites, r#type),
+            },
+            adaptive_rank,
             adapter_type: settings.adapter_type.clone(),
             sensitivity: self.sensitivity.clone(),
             optimizer: optimizer.name().into(),

@@ -27,6 +27,7 @@ mod pace;
 mod planner;
 mod precision;
 mod prepare;
+mod ranks;
 pub mod report;
 mod room;
 mod rss;
@@ -56,6 +57,7 @@ pub use metrics::{
 pub use planner::{Needs, RunPlan};
 pub use precision::Precision;
 pub use prepare::{Prepared, PreparedData};
+pub use ranks::{AdaptiveRank, RanksLeft};
 pub use room::{BudgetSource, GroupLimit};
 pub use rss::{Memory, Watch, memory_now};
 pub use run::{finetune, finetune_until, finetune_with, plan, sensitivity};

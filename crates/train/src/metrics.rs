@@ -7,7 +7,10 @@ use lowtide_data::{Packing, Stats};
 use lowtide_memory::{ByCategory, Category};
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetSource, Evaluation, SensitivityReport, SoftmaxError, UnionReport, Warning};
+use crate::{
+    AdaptiveRank, BudgetSource, Evaluation, RanksLeft, SensitivityReport, SoftmaxError,
+    UnionReport, Warning,
+};
 
 /// What takes long and is no update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -176,6 +179,10 @@ pub struct PlanReport {
     pub adapter_bytes: u64,
     /// Type of its numbers.
     pub adapter_type: String,
+    /// How its ranks become smaller on the way, where they do; then its bytes are the most that it
+    /// can have at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive_rank: Option<AdaptiveRank>,
     /// How its ranks were chosen, where they were chosen for its budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensitivity: Option<SensitivityReport>,
@@ -282,6 +289,9 @@ pub struct StepReport {
     pub seconds: f64,
     /// Bytes held.
     pub held_bytes: u64,
+    /// Pairs of low rank that are trained after it, where some are switched off on the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<usize>,
     /// How its gradient was come by: `backprop`, or approximately by `mezo` or `partial`.
     pub gradient: &'static str,
     /// Whether `report-every` asks for this one.
@@ -313,6 +323,8 @@ pub struct Summary {
     pub tokens_per_second: Option<f64>,
     /// Bytes of the saved adapter's file of weights.
     pub adapter_bytes: u64,
+    /// The ranks at the end, where they became smaller on the way.
+    pub ranks: Option<RanksLeft>,
     /// Peak as planned.
     pub planned_peak_bytes: u64,
     /// Peak as charged.

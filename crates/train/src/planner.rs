@@ -13,6 +13,7 @@ use lowtide_tape::{Checkpointing, Limits, Plan, Policy};
 
 use crate::checkpoint_file::BUFFERS;
 use crate::clipping::Clipping;
+use crate::ranks::Score;
 use crate::{BatchBuffers, Gradient, PlanRow, UnionBytes};
 
 /// What does not depend on the policy.
@@ -49,6 +50,8 @@ pub struct RunPlan {
     pub resident_bytes: u64,
     /// What a softmax over some words takes; nothing for the exact one.
     pub union: UnionBytes,
+    /// Pairs of low rank whose scores are held, where some are switched off on the way; else none.
+    pub pairs: usize,
 }
 
 impl RunPlan {
@@ -84,7 +87,8 @@ impl RunPlan {
         };
         let resident_bytes = model.resident_bytes;
         let union = UnionBytes::default();
-        Self { exec, needs, parameters, gradients, state_words, resident_bytes, union }
+        let pairs = 0;
+        Self { exec, needs, parameters, gradients, state_words, resident_bytes, union, pairs }
     }
 
     /// What is kept between forward and backward: a policy's name, or `none`.
@@ -106,10 +110,16 @@ impl RunPlan {
             .with(Category::Checkpoint, self.file_bytes())
             .with(Category::Adapter, words(self.parameters))
             .with(Category::Gradient, words(self.gradients))
-            .with(Category::Optimizer, words(self.state_words))
+            .with(Category::Optimizer, words(self.state_words + self.score_words()))
             .with(Category::Workspace, self.resident_bytes)
             .with(Category::Data, self.batch_bytes() + self.union.data)
             .with(Category::Head, self.union.head)
+    }
+
+    /// Words of the scores of pairs.
+    #[must_use]
+    pub fn score_words(&self) -> usize {
+        self.pairs * size_of::<Score>() / size_of::<f32>()
     }
 
     /// Bytes of the buffers between the executor and its checkpoint file.

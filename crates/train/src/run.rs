@@ -12,18 +12,19 @@ use lowtide_memory::{Budget, Ledger};
 use lowtide_optim::{Schedule, StepHyper};
 use lowtide_runtime::registry;
 
-use crate::adapter_io::settle;
+use crate::adapter_io::{adapter_bytes, settle};
 use crate::job::{Job, Planned};
 use crate::log::Log;
 use crate::metrics::{by_name, file};
+use crate::ranks;
 use crate::report::{self, HeldOut, Notes};
 use crate::rss::{Watch, storage_read};
 use crate::samples;
 use crate::sensitivity::probe;
 use crate::thin::Thinned;
 use crate::{
-    DataReport, Evaluation, Event, Phase, PlanReport, SensitivityReport, Settings, SettingsError,
-    StepReport, Summary, TrainError, Trainer, memory_now, save_adapter,
+    DataReport, Evaluation, Event, Phase, PlanReport, RanksLeft, SensitivityReport, Settings,
+    SettingsError, StepReport, Summary, TrainError, Trainer, memory_now, save_adapter,
 };
 
 /// Everything of a run but the run: what the data is, and which plan was chosen.
@@ -138,6 +139,9 @@ pub fn finetune_with(
         trainer.set_neighbours(neighbours, union.words_max, &mut ledger)?;
     }
     check_ratio(settings, trainer.set_lora_plus(settings.lora_plus_ratio))?;
+    if let Some(course) = report.adaptive_rank {
+        trainer.set_adaptive_rank(course);
+    }
     let room = report.streamed_bytes;
     let streams = room.is_some_and(|room| trainer.stream_weights(job.parts.clone(), room));
     match &job.init_adapter {
@@ -166,7 +170,7 @@ pub fn finetune_with(
         gradient: report.gradient,
     };
     run.train(&mut trainer, report.steps)?;
-    run.finish(&trainer)?;
+    run.finish(&mut trainer)?;
     let Run { resolved, mut summary, log, evaluations, .. } = run;
     trainer.release(&mut ledger);
 
@@ -240,7 +244,6 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
 /// Takes over what the plan settled.
 fn as_planned(summary: &mut Summary, plan: &PlanReport) {
     summary.planned_peak_bytes = plan.planned_peak_bytes;
-    summary.adapter_bytes = plan.adapter_bytes;
     summary.backend.clone_from(&plan.backend);
     summary.precision = plan.precision.into();
     summary.compute = plan.compute.into();
@@ -290,6 +293,18 @@ fn tell(
     let (summary, notes) = (summary.clone(), notes.clone());
     let run = report::Run { folder, settings, summary, updates, notes };
     Ok(report::write(&file(output, report::FILE), &report::page(&run))?)
+}
+
+/// Writes the adapter, without pairs that are switched off; the bytes of its file of weights.
+fn save_compacted(job: &Job<'_>, trainer: &mut Trainer<'_, '_>) -> Result<u64, TrainError> {
+    let (output, hyper) = (&job.settings.output, job.base.file().hyper());
+    let (r#type, adaptive) = (job.settings.adapter_type()?, trainer.pairs_left().is_some());
+    trainer.compacted(|sites, values| {
+        let made = adaptive.then(|| ranks::patterns(sites, (&job.config, &job.patterns)));
+        let told = (&job.config, made.as_ref().unwrap_or(&job.patterns));
+        save_adapter(output, job.base.name(), hyper, sites, told, r#type, values)?;
+        Ok(adapter_bytes(sites, r#type))
+    })
 }
 
 /// A run under way.
@@ -394,6 +409,7 @@ impl Run<'_> {
             tokens,
             seconds,
             held_bytes,
+            ranks: trainer.pairs_left(),
             gradient,
             report,
         };
@@ -453,17 +469,15 @@ impl Run<'_> {
         Ok(Some(result.loss))
     }
 
-    fn save(&mut self, trainer: &Trainer<'_, '_>, step: u64) -> Result<(), TrainError> {
+    fn save(&mut self, trainer: &mut Trainer<'_, '_>, step: u64) -> Result<(), TrainError> {
         let job = self.job;
         let output = &job.settings.output;
         if !trainer.is_finite() {
             let loss = self.summary.loss_last.unwrap_or(f64::NAN);
             return Err(TrainError::Diverged { step, loss, lr: job.settings.lr });
         }
-        let (hyper, sites) = (job.base.file().hyper(), &trainer.model().sites);
-        let told = (&job.config, &job.patterns);
-        let (r#type, values) = (job.settings.adapter_type()?, (trainer.params(), trainer.fixed()));
-        save_adapter(output, job.base.name(), hyper, sites, told, r#type, values)?;
+        self.summary.adapter_bytes = save_compacted(job, trainer)?;
+        self.summary.ranks = trainer.ranks_left().map(|ranks| RanksLeft::of(&ranks));
         let config = self.resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         atomic::write_file(&file(output, "metrics.jsonl"), |out| self.log.copy_to(out))?;
@@ -473,7 +487,7 @@ impl Run<'_> {
     }
 
     /// Saves, and sums the run up but for what the plan and the ledger know.
-    fn finish(&mut self, trainer: &Trainer<'_, '_>) -> Result<(), TrainError> {
+    fn finish(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
         if self.summary.steps > 0 {
             self.save(trainer, self.summary.steps)?;
         }

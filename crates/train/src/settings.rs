@@ -132,6 +132,10 @@ pub struct Settings {
     /// chosen for each site before training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter_budget: Option<String>,
+    /// Rank that sites have on average at the end: pairs that earn least are switched off on the
+    /// way, over all sites, starting from `rank`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive_rank: Option<usize>,
     /// Batches whose gradients are taken to choose ranks, and for the sensitivity of sites.
     pub probes: usize,
     /// Type that the adapter is saved in: `f32`, `bf16`, `f16`, `int8` or `int4`.
@@ -202,6 +206,7 @@ impl Default for Settings {
             report_every: 10,
             samples: 3,
             adapter_budget: None,
+            adaptive_rank: None,
             probes: 4,
             adapter_type: "f32".into(),
             method_option: BTreeMap::new(),
@@ -347,6 +352,7 @@ impl Settings {
             return bad("probes", self.probes.to_string(), "a whole number from 2 to 1000");
         }
         self.check_adapter_budget()?;
+        self.check_adaptive_rank()?;
         self.sparse_updates()?;
         self.check_gradient()?;
         self.schedule_kind()?;

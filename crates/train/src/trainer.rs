@@ -2,6 +2,7 @@
 
 mod drawn;
 mod mezo;
+mod pruning;
 mod rates;
 mod update;
 
@@ -19,6 +20,7 @@ use self::drawn::Drawn;
 use self::rates::Rates;
 use crate::checkpoint_file::ScratchCheckpoints;
 use crate::init::initialise;
+use crate::ranks::Ranks;
 use crate::softmax::{Neighbours, Union};
 use crate::{BatchBuffers, Clip, Gradient, Needs, RunPlan, SoftmaxError, TrainError};
 
@@ -58,6 +60,8 @@ pub struct Trainer<'p, 'w> {
     gradient: Gradient,
     /// Which blocks an update goes through, where it does not go through all.
     drawn: Option<Drawn>,
+    /// Which pairs of low rank are trained, where some are switched off on the way.
+    ranks: Option<Ranks>,
     seed: u64,
     /// Which words the softmax of training runs over, where that is not all.
     union: Option<Union<'p, 'w>>,
@@ -115,6 +119,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
             micro_batches: 0,
             gradient,
             drawn,
+            ranks: None,
             seed,
             union: None,
         })
@@ -139,8 +144,8 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// # Errors
     /// [`LockError`] when the system refuses, as it does beyond `RLIMIT_MEMLOCK`, or cannot.
     pub fn lock(&self) -> Result<(), LockError> {
-        let Held { params, grads, state, .. } = &self.held;
-        [params, grads, state].into_iter().try_for_each(Slab::lock)?;
+        let Held { params, grads, state, scores, .. } = &self.held;
+        [params, grads, state, scores].into_iter().try_for_each(Slab::lock)?;
         self.union.iter().try_for_each(Union::lock)?;
         self.executor.lock()
     }
@@ -301,6 +306,8 @@ struct Held {
     params: Slab,
     grads: Slab,
     state: Slab,
+    /// What pairs of low rank earn, where some are switched off on the way.
+    scores: Slab,
     /// Batches, and what the model and the datasets hold by themselves.
     others: Charge,
 }
@@ -316,6 +323,7 @@ impl Held {
             (Category::Adapter, plan.parameters),
             (Category::Gradient, plan.gradients),
             (Category::Optimizer, plan.state_words),
+            (Category::Optimizer, plan.score_words()),
         ] {
             let bytes = ByCategory::of(category, (words * size_of::<f32>()) as u64);
             match Slab::reserve(ledger, bytes) {
@@ -327,14 +335,15 @@ impl Held {
                 }
             }
         }
-        let [params, grads, state] = slabs.try_into().expect("one slab a category");
-        Ok(Self { params, grads, state, others })
+        let [params, grads, state, scores] = slabs.try_into().expect("one slab each");
+        Ok(Self { params, grads, state, scores, others })
     }
 
     fn release(self, ledger: &mut Ledger) {
         self.params.release(ledger);
         self.grads.release(ledger);
         self.state.release(ledger);
+        self.scores.release(ledger);
         ledger.release(self.others);
     }
 }

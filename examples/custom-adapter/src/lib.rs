@@ -64,7 +64,8 @@ impl<F: Float> Method<F> for ShiftMethod {
             return Ok(None);
         }
         let shape = [site.out_features, 1];
-        let shift = ParamSpec { name: "shift", shape, init: Init::Zeros, output_axis: Some(0) };
+        let (init, output_axis, rank_axis) = (Init::Zeros, Some(0), None);
+        let shift = ParamSpec { name: "shift", shape, init, output_axis, rank_axis };
         Ok(Some(Box::new(Shift([shift]))))
     }
 }

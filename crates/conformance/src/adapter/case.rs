@@ -108,7 +108,7 @@ pub(super) struct Case<F: Float> {
     /// Initial values, moved.
     pub(super) p: Vec<F>,
     /// Values of the frozen tensors.
-    frozen: Vec<F>,
+    pub(super) frozen: Vec<F>,
     place: Place,
     format: &'static dyn BlockFormat,
     weight: Vec<u8>,

@@ -3,6 +3,7 @@
 mod bits;
 mod case;
 mod gradients;
+mod ranks;
 mod specs;
 
 use lowtide_adapter::{BuildError, Config, Method};
@@ -28,6 +29,8 @@ pub enum AtInit {
 ///
 /// - *specs*: parameters and frozen tensors have unique names, elements, finite initial values and
 ///   an output axis of the output's length; f32 and f64 agree on them, on facts and on results;
+/// - *ranks*: tensors with a rank axis have one rank, and a pair that is zero has gradients of
+///   exactly zero;
 /// - *gradients*, in f64 over sequences of two spans in training, dropout included: of every
 ///   parameter and of the input, against central differences. Values that `prepare` derives are
 ///   held fixed, as backward treats them;
@@ -82,9 +85,10 @@ pub fn adapter_on<M>(
         match Pair::build(method, config, &site) {
             Ok(None) => refusals.push(format!("{}: left alone", site.info.name)),
             Err(error) => refusals.push(format!("{}: {error}", site.info.name)),
-            Ok(Some(pair)) => {
+            Ok(Some(mut pair)) => {
                 built += 1;
                 pair.check(single, double, at_init);
+                ranks::check(&mut pair.single, single);
             }
         }
     }

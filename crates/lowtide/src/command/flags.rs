@@ -85,7 +85,12 @@ struct AdapterFlags {
     /// site by what its gradients promise, and sites that do not earn their bytes get no adapter
     #[arg(long, value_name = "SIZE", value_parser = size)]
     adapter_budget: Option<String>,
-    /// Batches whose gradients are taken for that, and for plan --sensitivity [default: 4]
+    /// Rank that sites have on average at the end, below --rank, at which they start: the pairs of
+    /// rank one that earn least, of all sites, are switched off on the way and not saved
+    #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
+    adaptive_rank: Option<usize>,
+    /// Batches whose gradients are taken for --adapter-budget and plan --sensitivity [default: 4]
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     probes: Option<usize>,
@@ -282,6 +287,7 @@ impl RunFlags {
         set(&mut s.dropout, &adapter.dropout);
         set(&mut s.use_rslora, &adapter.use_rslora);
         set_option(&mut s.adapter_budget, &adapter.adapter_budget);
+        set_option(&mut s.adaptive_rank, &adapter.adaptive_rank);
         set(&mut s.probes, &adapter.probes);
         set(&mut s.adapter_type, &adapter.adapter_type);
         s.method_option.extend(adapter.method_option.iter().cloned());

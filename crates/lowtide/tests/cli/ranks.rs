@@ -141,6 +141,54 @@ fn what_sites_promise_is_shown_and_frozen() {
 }
 
 #[test]
+fn ranks_become_smaller_on_the_way() {
+    let place = Place::new();
+    let flags = "--rank 4 --adaptive-rank 2 --max-steps 10 --val-split 0.2 --lr 0.01 \
+                 --report-every 1";
+    let plan = place.on_model(&format!("plan {flags} --json")).done();
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    let course = r#"{"start":56,"target":28,"from":1,"until":7}"#;
+    assert_eq!(plan["adaptive_rank"], serde_json::from_str::<Value>(course).unwrap());
+    let out = place.on_model(&format!("finetune {flags} --output a")).done();
+    assert!(out.contains("\n  ranks         4.00 on average, 2.00 at the end: they fall"), "{out}");
+    let summary = place.json("a/summary.json");
+    let left = &summary["ranks"];
+    assert_eq!((&left["pairs"], &left["average"]), (&28.into(), &2.0.into()));
+    let told = format!("\n  ranks         2.00 on average, {} to", left["smallest"]);
+    assert!(out.contains(&told), "{told}: {out}");
+    let bytes = fs::metadata(place.path("a/adapter_model.safetensors")).unwrap().len();
+    assert_eq!(summary["adapter_bytes"], bytes);
+    assert!(bytes <= plan["adapter_bytes"].as_u64().unwrap());
+    let metrics = fs::read_to_string(place.path("a/metrics.jsonl")).unwrap();
+    let pairs = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let pairs: Vec<u64> = pairs.map(|line| line["ranks"].as_u64().unwrap()).collect();
+    assert_eq!((pairs[0], pairs[6], pairs[9]), (56, 28, 28));
+    let page = fs::read_to_string(place.path("a/report.html")).unwrap();
+    assert!(page.contains("Rank at the end"));
+    // What is saved is an adapter like any other.
+    place.on_model("merge --adapter a --output merged --type f32").done();
+    place.on_model("plan --init-adapter a --rank 4").done();
+    let config = place.json("a/adapter_config.json");
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&4.into(), &16.into()));
+    let text = fs::read_to_string(place.path("a/config.toml")).unwrap();
+    assert!(text.contains("\nadaptive-rank = 2\n") && !text.contains("pattern"), "{text}");
+}
+
+#[test]
+fn adaptive_ranks_that_cannot_be_are_told() {
+    let place = Place::new();
+    let plan = |flags: &str| place.on_model(&format!("plan {flags}")).failed(2);
+    let error = plan("--adaptive-rank 8");
+    assert!(error.contains("--adaptive-rank is 8 with `rank` 8, expected a whole"), "{error}");
+    let error = plan("--adaptive-rank 2 --rank 4 --rank-pattern .*=2");
+    assert!(error.contains("2 where the ranks of all sites are 2.00 on average"), "{error}");
+    let error = plan("--adaptive-rank 2 --method ia3");
+    assert!(error.contains("2 with method ia3, expected a method of low rank: lora"), "{error}");
+    let error = plan("--adaptive-rank 2 --adapter-budget 1MB");
+    assert!(error.contains("no adapter-budget beside it"), "{error}");
+}
+
+#[test]
 fn sparse_updates_hold_states_for_what_they_update() {
     let place = Place::new();
     let run = |flags: &str, output: &str| {

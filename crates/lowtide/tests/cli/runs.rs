@@ -174,6 +174,7 @@ fn the_summary_has_every_promised_field() {
         "seconds_per_step_median",
         "tokens_per_second",
         "adapter_bytes",
+        "ranks",
         "planned_peak_bytes",
         "peak_bytes",
         "peak_by_category",

@@ -12,7 +12,8 @@ pub(crate) struct Gain {
 impl Gain {
     pub(crate) fn new(out_features: usize) -> Self {
         let (shape, init) = ([out_features, 1], Init::Constant(1.0));
-        Self { params: [ParamSpec { name: "gain", shape, init, output_axis: Some(0) }] }
+        let (output_axis, rank_axis) = (Some(0), None);
+        Self { params: [ParamSpec { name: "gain", shape, init, output_axis, rank_axis }] }
     }
 }
 

@@ -47,6 +47,7 @@ impl Job<'_> {
         neighbours: Option<&Neighbours>,
     ) -> Result<(Choice<'_>, u64), TrainError> {
         let (sizes, ways) = (self.sizes(model, neighbours)?, self.ways()?);
+        let pairs = self.adaptive_rank(model)?.map_or(0, |course| course.start);
         let size = |way: Candidate| {
             let size = sizes.iter().find(|size| size.micro_batch == way.micro_batch);
             size.expect("every size is among them")
@@ -60,7 +61,8 @@ impl Job<'_> {
                 let apply_and_free = way.clipping.frees(parts);
                 let &Size { needs, union, .. } = size(way);
                 let needs = Needs { apply_and_free, ..needs };
-                RunPlan { union, ..RunPlan::new(model, be, optimizer, needs, way.checkpointing) }
+                let plan = RunPlan::new(model, be, optimizer, needs, way.checkpointing);
+                RunPlan { union, pairs, ..plan }
             });
             let least = rows.iter().min_by_key(|row| row.peak_bytes);
             if let Some(row) = least.filter(|row| row.peak_bytes < smallest) {

@@ -108,6 +108,14 @@ fn tiles(run: &Run) -> Markup {
         (tile("Time in updates", &total.map_or(NONE.into(), time), &each.unwrap_or_default()))
         (tile("Speed", &speed, &computing))
         (tile("Trained", &whole(s.trainable_parameters as u64), "numbers in the adapter"))
+        @if let Some(left) = &s.ranks {
+            @let none = match left.left_out {
+                0 => String::new(),
+                some => format!(", {} linears left out", whole(some as u64)),
+            };
+            @let range = format!("{} to {}{none}", left.smallest, left.largest);
+            (tile("Rank at the end", &format!("{:.2} on average", left.average), &range))
+        }
         (tile("Learned from", &format!("{} tokens", whole(s.tokens)),
             &format!("{} of them labelled", whole(s.labelled_tokens))))
     }

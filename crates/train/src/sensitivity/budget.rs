@@ -1,12 +1,11 @@
 //! Ranks that fit a saved adapter into a number of bytes.
 
-use std::collections::BTreeMap;
-
 use lowtide_formats::peft;
 use serde::Serialize;
 
 use super::SiteSensitivity;
 use super::measure::Saved;
+use crate::ranks::grouped;
 use crate::{AdapterType, TrainError};
 
 /// What a budget of an adapter's bytes was spent on.
@@ -80,7 +79,8 @@ pub(crate) fn within(
         chosen => chosen,
     };
     let told: Vec<usize> = sites.iter().zip(&ranks).map(told).collect();
-    let patterns = patterns(sites, &told);
+    let sites_told = sites.iter().zip(&told);
+    let patterns = grouped(sites_told.map(|(site, rank)| (&*site.name, site.layer, *rank)));
     let report = BudgetReport {
         budget,
         bytes,
@@ -140,33 +140,6 @@ fn file_bytes(sites: &[SiteSensitivity], ranks: &[usize], r#type: AdapterType) -
             (site.name.as_str(), saved.name, shape, saved.coded)
         })
     }))
-}
-
-/// Patterns that give each site its rank: an entry for each kind of linear and each rank, with the
-/// layers that have it.
-fn patterns(sites: &[SiteSensitivity], ranks: &[usize]) -> Vec<(String, usize)> {
-    let mut groups: BTreeMap<(&str, &str), BTreeMap<usize, Vec<usize>>> = BTreeMap::new();
-    for (site, &rank) in sites.iter().zip(ranks) {
-        let number = format!("layers.{}.", site.layer);
-        let (before, kind) = site.name.split_once(&number).unwrap_or(("", &site.name));
-        groups.entry((kind, before)).or_default().entry(rank).or_default().push(site.layer);
-    }
-    let mut patterns = Vec::new();
-    for ((kind, _), by_rank) in groups {
-        let plain = kind.replace('.', r"\.");
-        for (rank, layers) in &by_rank {
-            let key = match &layers[..] {
-                _ if by_rank.len() == 1 => kind.to_owned(),
-                [layer] => format!("layers.{layer}.{kind}"),
-                layers => {
-                    let layers: Vec<_> = layers.iter().map(ToString::to_string).collect();
-                    format!(r"layers\.(?:{})\.{plain}", layers.join("|"))
-                }
-            };
-            patterns.push((key, *rank));
-        }
-    }
-    patterns
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! What a site's gradients promise, from two means of them that share no example.
 
 use lowtide_adapter::{Config, ParamSpec};
-use lowtide_formats::peft::{LORA_DOWN, LORA_UP};
 use lowtide_model::Site;
 use lowtide_runtime::is_coded;
 
 use super::eigen::eigenvalues;
+use crate::ranks::up;
 
 /// What each further rank of a site promises, most first; one number where a site has no ranks.
 ///
@@ -39,18 +39,6 @@ pub(super) fn gains(site: &Site, config: &Config, first: &[f32], second: &[f32])
         (outputs as f64 * inputs).sqrt() * sigma
     };
     eigenvalues(moment, rank).into_iter().map(gain).collect()
-}
-
-/// Where the `B` of a low-rank pair lies among a site's parameters.
-fn up(site: &Site) -> Option<(usize, &ParamSpec)> {
-    let mut start = 0;
-    for spec in &site.params {
-        if spec.name == LORA_UP {
-            return Some((start, spec));
-        }
-        start += spec.len();
-    }
-    None
 }
 
 /// Numbers that tensors have for each rank, and those they have besides; all are besides where
@@ -105,18 +93,12 @@ impl Saved {
 
 /// What is saved of a site, trained or not.
 pub(super) fn tensors(site: &Site) -> Vec<Saved> {
-    let ranks = up(site).is_some();
-    let axis = |name: &str| match name {
-        LORA_DOWN if ranks => Some(0),
-        LORA_UP => Some(1),
-        _ => None,
-    };
     let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
     let specs = trained.chain(site.frozen.iter().map(|spec| (spec, false)));
     let saved = |(spec, coded): (&ParamSpec, bool)| Saved {
         name: spec.name,
         shape: spec.shape,
-        axis: axis(spec.name),
+        axis: spec.rank_axis,
         coded,
     };
     specs.map(saved).collect()

@@ -10,6 +10,7 @@ use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum};
 use super::drawn::Drawn;
 use super::rates::Rates;
 use super::{Trainer, Update};
+use crate::ranks::{Ranks, Score};
 use crate::softmax::Union;
 use crate::{BatchBuffers, Clip, Gradient, TrainError};
 
@@ -43,12 +44,16 @@ impl Trainer<'_, '_> {
             self.executor.choose(drawn.chosen());
         }
         let scale = 1.0 / labelled as f32;
-        if self.apply_and_free {
+        let update = if self.apply_and_free {
             assert!(examples.len() <= sequences, "apply-and-free takes one micro-batch an update");
-            self.update_and_free(data, examples, scale, hyper)
+            self.update_and_free(data, examples, scale, hyper)?
         } else {
-            self.update_at_once(data, examples, sequences, scale, hyper)
+            self.update_at_once(data, examples, sequences, scale, hyper)?
+        };
+        if update.non_finite == 0 {
+            self.prune(hyper.step);
         }
+        Ok(update)
     }
 
     /// Adds up the gradients of all micro-batches, then applies them.
@@ -88,6 +93,7 @@ impl Trainer<'_, '_> {
                 segments: &self.segments,
                 state: self.held.state.get_mut(),
                 drawn: self.drawn.as_ref(),
+                ranks: self.ranks.as_ref().map(|ranks| (ranks, self.held.scores.get_mut())),
                 block_norm,
             };
             for (segment, range) in ranges.iter().enumerate().filter(|(_, r)| !r.is_empty()) {
@@ -135,6 +141,7 @@ impl Trainer<'_, '_> {
             segments: &self.segments,
             state: self.held.state.get_mut(),
             drawn: self.drawn.as_ref(),
+            ranks: self.ranks.as_ref().map(|ranks| (ranks, self.held.scores.get_mut())),
             block_norm: block_norm(
                 self.clip,
                 self.drawn.as_ref().map_or(&self.ranges[..], Drawn::ranges),
@@ -209,12 +216,17 @@ struct Blocks<'a> {
     state: &'a mut [f32],
     /// Which they are, where they are not all.
     drawn: Option<&'a Drawn>,
+    /// Pairs of low rank with their scores, where some are switched off on the way.
+    ranks: Option<(&'a Ranks, &'a mut [Score])>,
     /// Norm that the gradients of each are scaled down to.
     block_norm: Option<f64>,
 }
 
 impl Blocks<'_> {
     fn apply(&mut self, segment: usize, p: &mut [f32], g: &[f32], squares: f64, hyper: StepHyper) {
+        if let Some((ranks, scores)) = &mut self.ranks {
+            ranks.observe(segment, p, g, scores);
+        }
         let factor = self.block_norm.map_or(1.0, |most| clip_factor(squares, most));
         let step = self.drawn.map_or(hyper.step, |drawn| drawn.update_of(segment));
         let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, step, ..hyper };

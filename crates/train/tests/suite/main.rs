@@ -17,6 +17,7 @@ mod micro_batch;
 mod mlock;
 mod packing;
 mod plan_is_ledger;
+mod ranks;
 mod refused;
 mod softmax;
 mod streaming;

@@ -18,7 +18,8 @@ use lowtide_tape::{Checkpointing, Limits, Policy, Store};
 use lowtide_testkit::rng::Rng;
 use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
 use lowtide_train::{
-    Clip, Gradient, Needs, OpenBase, Prepared, RunPlan, Settings, Trainer, Update, registry,
+    AdaptiveRank, Clip, Gradient, Needs, OpenBase, Prepared, RunPlan, Settings, Trainer, Update,
+    registry,
 };
 
 /// Tokens that every tiny base here knows.
@@ -128,6 +129,7 @@ pub(crate) struct Setup<'s> {
     pub(crate) clip: Clip,
     pub(crate) seed: u64,
     pub(crate) gradient: Gradient,
+    pub(crate) adaptive: Option<AdaptiveRank>,
 }
 
 /// AdamW with the decay of the reference runs.
@@ -154,6 +156,7 @@ impl<'s> Setup<'s> {
             clip: Clip::Off,
             seed: 0,
             gradient: Gradient::Backprop,
+            adaptive: None,
         }
     }
 
@@ -191,7 +194,9 @@ impl<'s> Setup<'s> {
         };
         let Self { policy, store, tile, .. } = *self;
         let checkpointing = Checkpointing { policy, store, tile };
-        RunPlan::new(model, self.be, self.optimizer, needs, checkpointing)
+        let pairs = self.adaptive.map_or(0, |course| course.start);
+        let plan = RunPlan::new(model, self.be, self.optimizer, needs, checkpointing);
+        RunPlan { pairs, ..plan }
     }
 
     /// Reserves a trainer whose parameters are initialised.
@@ -207,6 +212,9 @@ impl<'s> Setup<'s> {
             Trainer::reserve(model, be, optimizer, plan, clip, self.seed, ledger).unwrap();
         trainer.open_scratch(&std::env::temp_dir(), ledger).unwrap();
         trainer.initialise(self.seed);
+        if let Some(course) = self.adaptive {
+            trainer.set_adaptive_rank(course);
+        }
         trainer
     }
 

@@ -67,6 +67,7 @@ fn optional_settings_have_flags_too() {
         "--partial-blocks=3",
         "--rank-pattern=layers.0.*=2",
         "--adapter-budget=96KiB",
+        "--adaptive-rank=5",
         "--rank-pattern=q=k=0",
         "--alpha-pattern=q_proj=0.5",
     ]);
@@ -80,6 +81,7 @@ fn optional_settings_have_flags_too() {
         mezo_eps: Some(0.5),
         partial_blocks: Some(3),
         adapter_budget: Some("96KiB".into()),
+        adaptive_rank: Some(5),
         rank_pattern: PatternTable(vec![("layers.0.*".into(), 2), ("q=k".into(), 0)]),
         alpha_pattern: PatternTable(vec![("q_proj".into(), 0.5)]),
         ..Settings::default()

@@ -1,6 +1,6 @@
 //! What a run would hold, as tables.
 
-use lowtide::train::{BudgetSource, PlanReport, WorstCase};
+use lowtide::train::{AdaptiveRank, BudgetSource, PlanReport, WorstCase};
 
 use super::number::{bytes, count, counted};
 use super::{Facts, amounts};
@@ -25,7 +25,11 @@ fn run(report: &PlanReport) -> String {
         .add("base", format!("{} ({})", report.model.display(), report.architecture))
         .add("", kept(report))
         .add("adapter", format!("{} on {sites}, {numbers}", report.method))
-        .add("", format!("{} when saved as {}", bytes(report.adapter_bytes), report.adapter_type))
+        .add("", saved(report));
+    if let Some(course) = &report.adaptive_rank {
+        facts.add("ranks", ranks(course, report.sites));
+    }
+    facts
         .add("training", training(report))
         .add("micro-batch", micro_batch(report))
         .add("", worst_case(report))
@@ -46,6 +50,22 @@ fn run(report: &PlanReport) -> String {
         facts.add("budget", source);
     }
     facts.under("Plan")
+}
+
+/// What the adapter takes as a file.
+fn saved(report: &PlanReport) -> String {
+    let most = if report.adaptive_rank.is_some() { "at most " } else { "" };
+    format!("{most}{} when saved as {}", bytes(report.adapter_bytes), report.adapter_type)
+}
+
+/// How they become smaller.
+fn ranks(course: &AdaptiveRank, sites: usize) -> String {
+    let average = |pairs: usize| pairs as f64 / sites.max(1) as f64;
+    let (start, target) = (average(course.start), average(course.target));
+    let (from, until) = (count(course.from), count(course.until));
+    format!(
+        "{start:.2} on average, {target:.2} at the end: they fall from update {from} to {until}"
+    )
 }
 
 /// How many updates, and of what.
@@ -243,6 +263,7 @@ mod tests {
             trainable_parameters: 2_442_240,
             adapter_bytes: 9_826_840,
             adapter_type: "f32".into(),
+            adaptive_rank: None,
             sensitivity: None,
             optimizer: "adamw8bit".into(),
             sparse_updates: "off".into(),
@@ -330,6 +351,15 @@ Ways to run it: what each would hold, and the predicted time of an update
         let row = "  store                    210.00 MiB  1.00 x the time\n";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("applied and freed at once"), "{text}");
+    }
+
+    #[test]
+    fn ranks_that_become_smaller_are_told() {
+        let adaptive_rank = Some(AdaptiveRank::new(2520, 1680, 120));
+        let text = plan(&PlanReport { adaptive_rank, ..report() });
+        let lines = "                at most 9.37 MiB when saved as f32\n  ranks         12.00 on \
+                     average, 8.00 at the end: they fall from update 12 to 84\n";
+        assert!(text.contains(lines), "{text}");
     }
 
     #[test]

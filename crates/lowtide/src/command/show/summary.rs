@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use lowtide::train::RanksLeft;
 use lowtide::train::report::FILE;
 use lowtide::{Settings, Summary};
 
@@ -48,6 +49,9 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
         let cosine = error.gradient_cosine;
         facts.add("softmax", format!("{name}, approximate: gradient cosine {cosine:.6} at first"));
     }
+    if let Some(left) = &summary.ranks {
+        facts.add("ranks", ranks(left, summary.adapter_bytes));
+    }
     facts.add("adapter", &output);
     facts.add("report", settings.output.join(FILE).display().to_string());
     let mut text = facts.under(if summary.interrupted { "Stopped" } else { "Done" });
@@ -71,6 +75,16 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
 pub(crate) fn change(before: Option<f64>, after: Option<f64>, when: &str) -> String {
     let number = |loss: Option<f64>| loss.map_or("not measured".into(), |n| format!("{n:.4}"));
     format!("{} → {} ({when})", number(before), number(after))
+}
+
+/// Which ranks remain, where they became smaller.
+fn ranks(left: &RanksLeft, saved: u64) -> String {
+    let RanksLeft { average, smallest, largest, left_out, .. } = left;
+    let none = match left_out {
+        0 => String::new(),
+        some => format!(", {} left out", counted(*some as u64, "linear")),
+    };
+    format!("{average:.2} on average, {smallest} to {largest}{none}; {} saved", bytes(saved))
 }
 
 fn speed(summary: &Summary) -> String {
@@ -203,6 +217,15 @@ or load it with Hugging Face PEFT
         assert!(text.contains("  gradient      mezo, which is approximate\n"), "{text}");
         let exact = Summary { gradient: "backprop".into(), ..done() };
         assert_eq!(summary(&exact, &settings(), next()), summary(&done(), &settings(), next()));
+    }
+
+    #[test]
+    fn ranks_that_are_left_are_told() {
+        let ranks = RanksLeft::of(&[3, 0, 1, 4]);
+        let left = Summary { ranks: Some(ranks), adapter_bytes: 3 << 20, ..done() };
+        let text = summary(&left, &settings(), next());
+        let line = "  ranks         2.00 on average, 1 to 4, 1 linear left out; 3.00 MiB saved\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]
