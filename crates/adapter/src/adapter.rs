@@ -296,6 +296,12 @@ pub trait Adapter<F: Float = f32>: Send + Sync {
         2 * rows as u64 * self.params().iter().map(|spec| spec.len() as u64).sum::<u64>()
     }
 
+    /// Roughly the multiply-adds of [`prepare`](Self::prepare), in the same measure. To decode an
+    /// element of the base takes as long as 16.
+    fn prepare_work(&self) -> u64 {
+        0
+    }
+
     /// Scratch that any one method needs for at most `rows` rows, the base's own included.
     /// [`start`](Self::start) and [`prepare`](Self::prepare) are lent what one row needs.
     fn req(&self, be: &dyn Backend<F>, base: &dyn Linear<F>, rows: usize) -> Req;

@@ -51,6 +51,19 @@ pub enum BuildError {
         /// What it may be.
         expected: &'static str,
     },
+    /// What sites share is larger than may be held; nothing of it was made.
+    #[error(
+        "{method} needs {bytes} bytes for what its sites share, and {most} may be held: a lower \
+         rank takes less"
+    )]
+    TooLarge {
+        /// The method.
+        method: &'static str,
+        /// What it takes.
+        bytes: u64,
+        /// What there is.
+        most: u64,
+    },
     /// A site that the method cannot adapt.
     #[error("{method} cannot adapt `{site}`: {reason}")]
     BadSite {
@@ -93,6 +106,11 @@ pub trait Method<F: Float = f32>: Send + Sync {
     /// `all-linear`.
     fn default_targets(&self) -> &'static str {
         "all-linear"
+    }
+
+    /// The rank that a command gives it when nobody says; methods that have none read past it.
+    fn default_rank(&self) -> usize {
+        8
     }
 
     /// Whether what it adds is made from the prompt of each sequence, so that data without prompts

@@ -44,6 +44,14 @@ impl MappedFile {
                 message: "not a regular file".to_owned(),
             });
         }
+        Self::of(path, file)
+    }
+
+    /// Maps a file that is open, by the name that errors call it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be mapped.
+    pub(crate) fn of(path: &Path, file: File) -> Result<Self, Error> {
         // SAFETY: the mapping is private and read-only and is only ever seen as `&[u8]`, for which
         // every bit pattern is valid. That the file stays as it is while mapped is asked of the
         // user above; no code of ours writes to a file it has mapped.

@@ -10,12 +10,16 @@
 //! and alpha, which over the rank is the scale.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lowtide_quant::formats::F32;
 
 use crate::document::shown;
 use crate::json::{CONFIG_BYTES_MAX, Object, parse_object, read_text, required};
+use crate::map::MappedFile;
 use crate::peft::{AdapterError, CONFIG_FILE, LORA_DOWN, LORA_UP, LoraPair, RANK_MAX};
 use crate::safe::{SafeContents, SafeFile};
 use crate::{DocumentError, Error, Tensor};
@@ -68,7 +72,8 @@ pub fn parse_config(text: &str) -> Result<MlxConfig, DocumentError> {
     let config = Object::root(&document);
     let method = config.str(METHOD)?.unwrap_or("lora");
     if method != "lora" {
-        return Err(DocumentError::unsupported(METHOD, shown(method), "\"lora\""));
+        let supported = "\"lora\": of the adapters of mlx-lm, only those of LoRA are read";
+        return Err(DocumentError::unsupported(METHOD, shown(method), supported));
     }
     let parameters = required(config.object(PARAMETERS)?, PARAMETERS, "rank, scale and dropout")?;
     let of = |key| parameters.path(key);
@@ -166,12 +171,14 @@ pub fn is_adapter(dir: &Path) -> bool {
     dir.join(WEIGHTS_FILE).is_file() && !of_peft.iter().any(|name| dir.join(name).exists())
 }
 
-/// An adapter of mlx-lm, its pairs turned to PEFT's shapes and held as floats.
+/// An adapter of mlx-lm, its pairs turned to PEFT's shapes: in a temporary file without a name,
+/// which is mapped. Of the heap, reading takes what one matrix does, and nothing once it is done.
 #[derive(Clone, Debug)]
 pub struct MlxAdapter {
     dir: PathBuf,
     config: MlxConfig,
     file_bytes: u64,
+    turned: MappedFile,
     pairs: Vec<Pair>,
 }
 
@@ -182,11 +189,11 @@ struct Pair {
     b: Turned,
 }
 
-/// A matrix as little-endian F32, transposed against its file.
+/// Where a matrix lies as little-endian F32, transposed against its file.
 #[derive(Clone, Debug)]
 struct Turned {
     shape: [usize; 2],
-    bytes: Vec<u8>,
+    bytes: Range<usize>,
 }
 
 impl MlxAdapter {
@@ -197,7 +204,7 @@ impl MlxAdapter {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let config_path = dir.join(CONFIG_FILE);
         let missing = || {
-            let none = std::io::Error::from(std::io::ErrorKind::NotFound);
+            let none = io::Error::from(io::ErrorKind::NotFound);
             Error::io(&config_path, "read", &none)
         };
         let text = read_text(&config_path, CONFIG_BYTES_MAX)?.ok_or_else(missing)?;
@@ -205,16 +212,12 @@ impl MlxAdapter {
         let path = dir.join(WEIGHTS_FILE);
         let file = SafeFile::open(&path)?;
         let modules = describe(file.contents(), file.mapped().bytes(), &config)
-            .map_err(|reason| Error::Adapter { path, reason })?;
-        // Both parts are there: they have been looked at.
-        let turned =
-            |module: &str, end: &str| file.tensor(&format!("{module}{end}")).map(Turned::of);
-        let pairs = modules.into_iter().filter_map(|MlxModule { module, .. }| {
-            let (a, b) = (turned(&module, DOWN)?, turned(&module, UP)?);
-            Some(Pair { module, a, b })
-        });
-        let pairs = pairs.collect();
-        Ok(Self { dir: dir.to_path_buf(), config, file_bytes: file.file_bytes(), pairs })
+            .map_err(|reason| Error::Adapter { path: path.clone(), reason })?;
+        let (turned, pairs) =
+            turn(&file, modules).map_err(|error| Error::io(&path, "copy", &error))?;
+        let turned = MappedFile::of(&path, turned)?;
+        let (dir, file_bytes) = (dir.to_path_buf(), file.file_bytes());
+        Ok(Self { dir, config, file_bytes, turned, pairs })
     }
 
     /// The folder.
@@ -236,8 +239,8 @@ impl MlxAdapter {
     pub fn pairs(&self) -> impl Iterator<Item = LoraPair<'_>> {
         self.pairs.iter().map(|Pair { module, a, b }| LoraPair {
             module,
-            a: a.tensor(),
-            b: b.tensor(),
+            a: a.tensor(&self.turned),
+            b: b.tensor(&self.turned),
         })
     }
 
@@ -246,23 +249,49 @@ impl MlxAdapter {
     pub fn tensor(&self, module: &str, parameter: &str) -> Option<Tensor<'_>> {
         let place = self.pairs.binary_search_by(|pair| pair.module.as_str().cmp(module)).ok()?;
         match parameter {
-            LORA_DOWN => Some(self.pairs[place].a.tensor()),
-            LORA_UP => Some(self.pairs[place].b.tensor()),
+            LORA_DOWN => Some(self.pairs[place].a.tensor(&self.turned)),
+            LORA_UP => Some(self.pairs[place].b.tensor(&self.turned)),
             _ => None,
         }
     }
 }
 
+/// Writes the pairs of these modules, turned, into a temporary file; says where each lies.
+fn turn(file: &SafeFile, modules: Vec<MlxModule>) -> io::Result<(File, Vec<Pair>)> {
+    let mut out = BufWriter::new(tempfile::tempfile()?);
+    let mut end = 0;
+    let mut part = |module: &str, name: &str| {
+        let tensor = file.tensor(&format!("{module}{name}"));
+        Turned::write(tensor.expect("a part that was looked at"), &mut out, &mut end)
+    };
+    let pairs: io::Result<Vec<Pair>> = modules
+        .into_iter()
+        .map(|MlxModule { module, .. }| {
+            let (a, b) = (part(&module, DOWN)?, part(&module, UP)?);
+            Ok(Pair { module, a, b })
+        })
+        .collect();
+    let pairs = pairs?;
+    Ok((out.into_inner().map_err(io::IntoInnerError::into_error)?, pairs))
+}
+
 impl Turned {
-    fn of(tensor: Tensor<'_>) -> Self {
+    /// Writes a matrix behind the `end` of what was written so far.
+    fn write(tensor: Tensor<'_>, out: &mut impl Write, end: &mut usize) -> io::Result<Self> {
         let &[rows, cols] = tensor.shape else { unreachable!("a matrix that was looked at") };
         let values = tensor.to_f32_vec();
-        let columns = (0..cols).flat_map(|col| (0..rows).map(move |row| (row, col)));
-        let bytes = columns.flat_map(|(row, col)| values[row * cols + col].to_le_bytes());
-        Self { shape: [cols, rows], bytes: bytes.collect() }
+        for col in 0..cols {
+            for row in 0..rows {
+                out.write_all(&values[row * cols + col].to_le_bytes())?;
+            }
+        }
+        let start = *end;
+        *end += size_of_val(&values[..]);
+        Ok(Self { shape: [cols, rows], bytes: start..*end })
     }
 
-    fn tensor(&self) -> Tensor<'_> {
-        Tensor { shape: &self.shape, format: &F32, bytes: &self.bytes, apart: None, lines: None }
+    fn tensor<'a>(&'a self, turned: &'a MappedFile) -> Tensor<'a> {
+        let bytes = &turned.bytes()[self.bytes.clone()];
+        Tensor { shape: &self.shape, format: &F32, bytes, apart: None, lines: None }
     }
 }

@@ -2,13 +2,17 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lowtide_formats::gguf::{GgufError, parse};
+use lowtide_formats::mlx::{self, MlxAdapter};
 use lowtide_formats::peft::{CONFIG_FILE, WEIGHTS_FILE};
 use lowtide_formats::{Base, describe_gguf, hf, peft, safe};
 use lowtide_testkit::alloc::TestAlloc;
+use lowtide_testkit::golden::Array;
+use lowtide_testkit::tiny::write_safetensors;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{TestRng, TestRunner};
@@ -161,12 +165,15 @@ fn any_text_as_a_config() {
     check(&".{0,200}", |text| {
         let _ = bounded(text.len(), || hf::parse_config(&text));
         let _ = bounded(text.len(), || peft::parse_lora_config(&text));
+        let _ = bounded(text.len(), || peft::parse_method_config(&text, &BTreeSet::new()));
     });
 }
 
-/// Configs with all fields there are: of an adapter, of families, in both styles.
-const CONFIGS: [&str; 4] = [
+/// Configs with all fields there are: of adapters, of families, in both styles.
+const CONFIGS: [&str; 6] = [
     "llama_tied/lora/adapter_config.json",
+    "llama_tied/ia3/adapter_config.json",
+    "formats/vera/adapter_config.json",
     "qwen3/config.json",
     "gemma3/config.json",
     "gemma3/config.legacy.json",
@@ -181,6 +188,8 @@ fn any_value_in_a_config() {
         constant("[]"),
         constant("{}"),
         constant("\"x\""),
+        constant("\".*_proj\""),
+        constant("\"(\""),
         constant("1e999"),
         constant("[1, [2, {\"a\": 3}]]"),
         any::<i64>().prop_map(|n| n.to_string()),
@@ -198,6 +207,11 @@ fn any_value_in_a_config() {
             let changed = [&lines[..at], &[line.as_str()], &lines[at + 1..]].concat().join("\n");
             let _ = hf::parse_config(&changed);
             let _ = peft::parse_lora_config(&changed);
+            let modules = BTreeSet::from(["model.layers.0.mlp.down_proj", "k_proj"]);
+            if let Ok(config) = peft::parse_method_config(&changed, &modules) {
+                let again = peft::MethodConfig::from_document(&config.to_document(), &modules);
+                assert_eq!(again.map(|again| again.peft_type), Ok(config.peft_type));
+            }
         }
     });
 }
@@ -223,6 +237,7 @@ fn configs_cut_anywhere() {
         for len in (0..end).filter(|&len| text.is_char_boundary(len)) {
             bounded(len, || hf::parse_config(&text[..len])).unwrap_err();
             bounded(len, || peft::parse_lora_config(&text[..len])).unwrap_err();
+            bounded(len, || peft::parse_method_config(&text[..len], &BTreeSet::new())).unwrap_err();
         }
     }
 }
@@ -248,6 +263,24 @@ fn an_adapter_folder_with_files_cut_or_changed() {
         bytes[at] ^= 0x11;
         let _ = open(&bytes);
     }
+}
+
+#[test]
+fn an_adapter_of_mlx_is_read_a_matrix_at_a_time() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let parameters = r#"{"lora_parameters": {"rank": 4, "scale": 2.0}}"#;
+    fs::write(dir.path().join(CONFIG_FILE), parameters).unwrap();
+    let ones = |shape: [usize; 2]| Array { shape: shape.to_vec(), data: vec![1.0; 4 * 4096] };
+    let pair = |layer: usize| {
+        let name = |end: &str| format!("model.layers.{layer}.mlp.up_proj.{end}");
+        [(name("lora_a"), ones([4096, 4])), (name("lora_b"), ones([4, 4096]))]
+    };
+    write_safetensors(&dir.path().join(mlx::WEIGHTS_FILE), &(0..32).flat_map(pair).collect());
+    // Of 64 matrices of 64 KiB, the one that is turned, and what it is written through.
+    let (adapter, counts) = ALLOC.counting(usize::MAX, || MlxAdapter::open(dir.path()).unwrap());
+    assert!(counts.live_peak < 256 << 10, "{} bytes held", counts.live_peak);
+    assert_eq!(adapter.pairs().map(|pair| pair.a.len() + pair.b.len()).sum::<usize>(), 1 << 20);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -440,9 +441,36 @@ fn ia3_is_read_and_written_as_peft_has_it() {
     assert_eq!(some(&[one, other]).to_document()["feedforward_modules"], json!([one]));
     let without = some(&["k_proj"]).to_document();
     assert_eq!(without["feedforward_modules"], json!([]));
-    let read = MethodConfig::from_document(&without).unwrap();
+    let read = MethodConfig::from_document(&without, &modules).unwrap();
     assert_eq!(read.options["feedforward_modules"], "none");
-    assert_eq!(MethodConfig::from_document(&ours).unwrap(), config);
+    assert_eq!(MethodConfig::from_document(&ours, &modules).unwrap(), config);
+}
+
+#[test]
+fn feed_forward_modules_of_ia3_as_a_regular_expression() {
+    let theirs = AdapterFiles::open(&golden("llama_tied/ia3")).unwrap();
+    let (_, modules) = theirs.method().unwrap();
+    let chosen = |value: Value| {
+        let mut config = theirs.config().clone();
+        config.insert("target_modules".into(), json!(r".*\.(k_proj|v_proj|down_proj)"));
+        config.insert("feedforward_modules".into(), value);
+        let read = MethodConfig::from_document(&config, &modules);
+        read.map(|read| read.options["feedforward_modules"].clone()).map_err(|e| e.to_string())
+    };
+    let ok = |names: &str| Ok(names.to_owned());
+    assert_eq!(chosen(json!(r".*\.mlp\..*")), ok("down_proj"));
+    assert_eq!(chosen(json!(r".*\.1\.mlp\.down_proj")), ok("model.layers.1.mlp.down_proj"));
+    assert_eq!(chosen(json!(".*(down|v)_proj")), ok("down_proj,v_proj"));
+    // A regular expression is for whole names, also where it has letters only.
+    assert_eq!(chosen(json!("down_proj")), ok("none"));
+    for (bad, words) in [
+        (json!(7), "`feedforward_modules` is a number; expected a list of module names, or a"),
+        (json!("(?=x)"), "`feedforward_modules` is \"(?=x)\", which is not supported"),
+        (json!("down)|(up"), "`feedforward_modules` is \"down)|(up\", which is not supported"),
+    ] {
+        let told = chosen(bad).unwrap_err();
+        assert!(told.contains(words), "{told}");
+    }
 }
 
 #[test]
@@ -454,13 +482,13 @@ fn methods_that_peft_has_not_keep_their_settings() {
         "target_modules": ["q_proj", "v_proj"], "options": {"pool": "chunk", "chunk": "32"},
         "base_model_name_or_path": "base", "inference_mode": true, "task_type": "CAUSAL_LM",
     }));
-    let config = MethodConfig::from_document(&told).unwrap();
+    let config = MethodConfig::from_document(&told, &BTreeSet::new()).unwrap();
     assert_eq!((config.r, config.dropout, config.options["chunk"].as_str()), (4, 0.1, "32"));
     assert_eq!(config.to_document(), told);
     let refused = |field: &str, value: Value| {
         let mut changed = told.clone();
         changed.insert(field.into(), value);
-        MethodConfig::from_document(&changed).unwrap_err().to_string()
+        MethodConfig::from_document(&changed, &BTreeSet::new()).unwrap_err().to_string()
     };
     assert!(refused("r", json!(0)).contains("`r`"));
     assert!(refused("dropout", json!(1)).contains("`dropout`"));

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -112,7 +113,7 @@ fn vera_as_peft_has_it() {
     let shapes = files.projections().map(|(_, tensor)| tensor.unwrap().shape.to_vec());
     assert_eq!(shapes, [vec![3, 64], vec![32, 3]]);
     let written = config.to_document();
-    assert_eq!(MethodConfig::from_document(&written).unwrap(), config);
+    assert_eq!(MethodConfig::from_document(&written, &modules).unwrap(), config);
     let theirs = document(files.dir());
     for (key, value) in &written {
         if key == "save_projection" {
@@ -130,7 +131,7 @@ fn settings_of_vera_that_are_refused() {
     let refused = |key: &str, value: Value| {
         let mut config = document(&golden("formats/vera"));
         config.insert(key.to_owned(), value);
-        MethodConfig::from_document(&config).unwrap_err().to_string()
+        MethodConfig::from_document(&config, &BTreeSet::new()).unwrap_err().to_string()
     };
     let words = "`projection_prng_key` is -1; expected a whole number from 0";
     assert_eq!(refused("projection_prng_key", json!(-1)), words);

@@ -294,6 +294,11 @@ impl<F: Float> Adapter<F> for Dora {
         (rows * (2 * (r * (i + o) + o) + base)) as u64
     }
 
+    fn prepare_work(&self) -> u64 {
+        // Every element is decoded, added to and squared.
+        (self.in_features * self.out_features * (16 + 2 * self.low.rank + 1)) as u64
+    }
+
     fn req(&self, be: &dyn Backend<F>, base: &dyn Linear<F>, rows: usize) -> Req {
         let (i, o, r) = (self.in_features, self.out_features, self.low.rank);
         let tile = rows.min(QUANTUM);

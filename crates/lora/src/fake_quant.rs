@@ -166,6 +166,10 @@ impl<F: Float> Adapter<F> for FakeQuant<F> {
         self.inner.work(rows) + self.len as u64
     }
 
+    fn prepare_work(&self) -> u64 {
+        self.inner.prepare_work() + self.len as u64
+    }
+
     fn req(&self, be: &dyn Backend<F>, base: &dyn Linear<F>, rows: usize) -> Req {
         self.inner.req(be, base, rows).plus(self.len)
     }

@@ -85,11 +85,11 @@ pub use lora_fa::LoraFa;
 pub use low_rank::RANK_MAX;
 #[cfg(feature = "alloc")]
 pub use method::{
-    CodedInOrder, DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, VeraInOrder,
-    VeraMethod,
+    CodedInOrder, DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod,
+    SHARED_BYTES_MAX, VeraInOrder, VeraMethod,
 };
 #[cfg(feature = "alloc")]
-pub use projections::Projections;
+pub use projections::{Draws, Projections};
 pub use qalora::QaLora;
 #[cfg(feature = "alloc")]
 pub use vera::Vera;

@@ -9,7 +9,7 @@ use lowtide_adapter::{Adapter, BadValue, BuildError, Config, Method, Place, Site
 use lowtide_quant::LineCodes;
 use lowtide_tensor::Float;
 
-use crate::vera::{Seat, sharing};
+use crate::vera::{Seat, shared_bytes, sharing};
 use crate::{Dora, FakeQuant, Lora, LoraFa, QaLora, Vera};
 
 /// Builds a [`Lora`] for every site; rsLoRA is the same method with
@@ -44,10 +44,13 @@ pub struct QaLoraMethod;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VeraMethod;
 
-/// [`VeraMethod`] on a base that keeps the outputs of some linears in another order than Hugging
-/// Face. The shared matrices are in Hugging Face's order, and have to follow.
+/// [`VeraMethod`] with a bound on what sites share, on a base that keeps the outputs of some
+/// linears in another order than Hugging Face. The shared matrices are in Hugging Face's order, and
+/// have to follow.
 #[derive(Clone, Copy)]
 pub struct VeraInOrder<'o> {
+    /// Bytes that the shared matrices may take.
+    pub bytes_max: u64,
     /// For each output of the base's linear the one it is in Hugging Face's order, where they
     /// differ.
     pub order: &'o (dyn Fn(&SiteInfo) -> Option<Vec<usize>> + Send + Sync),
@@ -150,6 +153,10 @@ impl<F: Float> Method<F> for VeraMethod {
         &[PROJECTION_PRNG_KEY, D_INITIAL, QUANTIZE]
     }
 
+    fn default_rank(&self) -> usize {
+        Vera::<F>::DEFAULT_RANK
+    }
+
     fn build(&self, site: &SiteInfo, config: &Config) -> Built<F> {
         Ok(self.build_all(&[(site, config)])?.pop().flatten())
     }
@@ -158,7 +165,7 @@ impl<F: Float> Method<F> for VeraMethod {
         &self,
         sites: &[(&SiteInfo, &Config)],
     ) -> Result<Vec<Option<Box<dyn Adapter<F>>>>, BuildError> {
-        VeraInOrder { order: &|_| None }.build_all(sites)
+        VeraInOrder { bytes_max: SHARED_BYTES_MAX, order: &|_| None }.build_all(sites)
     }
 }
 
@@ -169,6 +176,10 @@ impl<F: Float> Method<F> for VeraInOrder<'_> {
 
     fn options(&self) -> &'static [&'static str] {
         &[PROJECTION_PRNG_KEY, D_INITIAL, QUANTIZE]
+    }
+
+    fn default_rank(&self) -> usize {
+        Vera::<F>::DEFAULT_RANK
     }
 
     fn build(&self, site: &SiteInfo, config: &Config) -> Built<F> {
@@ -199,6 +210,10 @@ impl<F: Float> Method<F> for VeraInOrder<'_> {
                 order: (self.order)(site),
             })
             .collect();
+        let (bytes, most) = (shared_bytes::<F>(&seats), self.bytes_max);
+        if bytes > most {
+            return Err(BuildError::TooLarge { method: kind, bytes, most });
+        }
         let mut built = sharing(&seats, key.unwrap_or_default(), start)?.into_iter();
         let adapters = sites.iter().map(|(site, config)| {
             let vera = if is_linear(site) { built.next() } else { None };
@@ -219,6 +234,10 @@ impl<F: Float> Method<F> for CodedInOrder<'_, F> {
 
     fn default_targets(&self) -> &'static str {
         self.method.default_targets()
+    }
+
+    fn default_rank(&self) -> usize {
+        self.method.default_rank()
     }
 
     fn needs_prompts(&self, config: &Config) -> bool {
@@ -258,6 +277,10 @@ impl<F: Float> Method<F> for CodedInOrder<'_, F> {
         Ok(coded.collect())
     }
 }
+
+/// What the matrices that all sites of VeRA share may take where nobody sets another bound: ten
+/// times what any model here has with PEFT's rank.
+pub const SHARED_BYTES_MAX: u64 = 1 << 30;
 
 /// Option of all methods: the codes of the trained adapter.
 const QUANTIZE: &str = "quantize";

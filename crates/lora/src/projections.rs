@@ -25,14 +25,9 @@ impl<F: Float> Projections<F> {
     /// `out_features`. Only the lower 32 bits of the key count.
     #[must_use]
     pub fn new(rank: usize, in_features: usize, out_features: usize, key: u64) -> Self {
-        let mut twister = Twister::new(key as u32);
-        let mut draw = |len: usize, fan_in: usize| {
-            let deviation = Float::sqrt(2.0_f64) / Float::sqrt(fan_in as f64);
-            let bound = (Float::sqrt(3.0_f64) * deviation) as f32;
-            (0..len).map(|_| F::from_f32(uniform(&mut twister, bound))).collect()
-        };
-        let a = draw(rank * in_features, in_features);
-        let b = draw(out_features * rank, rank);
+        let mut draws = Draws::new(key);
+        let a = draws.matrix([rank, in_features]).map(F::from_f32).collect();
+        let b = draws.matrix([out_features, rank]).map(F::from_f32).collect();
         Self { rank, in_features, out_features, a, b }
     }
 
@@ -91,6 +86,28 @@ impl<F: Float> Projections<F> {
     }
 }
 
+/// The numbers of matrices, one after another, without holding any: to compare with.
+#[derive(Debug)]
+pub struct Draws {
+    twister: Twister,
+}
+
+impl Draws {
+    /// Those of `key`, of which only the lower 32 bits count: first come those of `vera_A`.
+    #[must_use]
+    pub fn new(key: u64) -> Self {
+        Self { twister: Twister::new(key as u32) }
+    }
+
+    /// The numbers of the next matrix, of so many rows and columns, row by row. All must be taken
+    /// before those of another.
+    pub fn matrix(&mut self, [rows, cols]: [usize; 2]) -> impl Iterator<Item = f32> {
+        let deviation = Float::sqrt(2.0_f64) / Float::sqrt(cols as f64);
+        let bound = (Float::sqrt(3.0_f64) * deviation) as f32;
+        (0..rows * cols).map(move |_| uniform(&mut self.twister, bound))
+    }
+}
+
 /// Uniform in `±bound`. PyTorch computes `u · 2 bound - bound` in one rounding, with `u` a multiple
 /// of `2⁻²⁴`: the same as one multiplication by `2 u - 1`, which is exact.
 fn uniform(twister: &mut Twister, bound: f32) -> f32 {
@@ -103,6 +120,7 @@ fn uniform(twister: &mut Twister, bound: f32) -> f32 {
 const WORDS: usize = 624;
 
 /// MT19937.
+#[derive(Debug)]
 struct Twister {
     state: [u32; WORDS],
     at: usize,

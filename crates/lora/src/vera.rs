@@ -52,6 +52,9 @@ impl<F: Float> Vera<F> {
     /// Name of the method in configurations.
     pub const KIND: &'static str = "vera";
 
+    /// The rank when nobody says otherwise, as in PEFT: one costs a number a linear.
+    pub const DEFAULT_RANK: usize = 256;
+
     /// Where `d` starts when nobody says otherwise.
     pub const D_INITIAL: f32 = 0.1;
 
@@ -238,6 +241,21 @@ pub(crate) struct Seat<'c> {
     pub(crate) dims: [usize; 2],
     pub(crate) config: &'c Config,
     pub(crate) order: Option<Vec<usize>>,
+}
+
+/// Bytes of what [`sharing`] makes of these sites, so far as a number can say it.
+pub(crate) fn shared_bytes<F>(sites: &[Seat<'_>]) -> u64 {
+    let Some(first) = sites.first() else { return 0 };
+    let mut widest = [0, 0];
+    let mut ordered: Vec<&[usize]> = Vec::new();
+    for Seat { dims, order, .. } in sites {
+        widest = [widest[0].max(dims[0]), widest[1].max(dims[1])];
+        if let Some(order) = order.as_deref().filter(|order| !ordered.contains(order)) {
+            ordered.push(order);
+        }
+    }
+    let rows = ordered.iter().map(|order| order.len()).sum::<usize>() + widest[0] + widest[1];
+    (rows as u64).saturating_mul(first.config.rank as u64).saturating_mul(size_of::<F>() as u64)
 }
 
 /// The adapters for sites that share one pair of matrices, as wide as the widest of them, and each

@@ -169,9 +169,9 @@ fn adapters<F: Float>(
         chosen.iter().map(|(site, config)| (&infos[*site], config)).collect();
     let built = method.build_all(&asked)?;
     assert!(built.len() == asked.len(), "{} gives one answer a site", method.kind());
-    if built.iter().all(Option::is_none) {
-        let (method, text) = (method.kind(), targets.text());
-        return Err(TargetsError::NotForMethod { method, text }.into());
+    let taken = |at: usize| (asked[at].0, built[at].is_some());
+    if let Some(text) = targets.left_alone(&(0..asked.len()).map(taken).collect::<Vec<_>>()) {
+        return Err(TargetsError::NotForMethod { method: method.kind(), text }.into());
     }
     let mut adapters: Vec<_> = infos.iter().map(|_| None).collect();
     for ((site, _), adapter) in chosen.into_iter().zip(built) {

@@ -1,12 +1,11 @@
 //! Ranks and alphas of their own for some sites.
 
 use alloc::borrow::ToOwned;
-use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use lowtide_adapter::{Config, SiteInfo};
-use regex::Regex;
+use lowtide_names::Pattern;
 
 use crate::TargetsError;
 
@@ -52,12 +51,12 @@ impl SitePatterns {
 
     /// Keys and ranks, in order.
     pub fn ranks(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.ranks.iter().map(|(key, rank)| (key.text.as_str(), *rank))
+        self.ranks.iter().map(|(key, rank)| (key.text(), *rank))
     }
 
     /// Keys and alphas, in order.
     pub fn alphas(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.alphas.iter().map(|(key, alpha)| (key.text.as_str(), *alpha))
+        self.alphas.iter().map(|(key, alpha)| (key.text(), *alpha))
     }
 
     /// What the method is told at the module `name`; `None` where its rank is 0.
@@ -86,7 +85,9 @@ impl SitePatterns {
         let rank = self.ranks.iter().map(|(key, _)| ("rank pattern", key));
         let mut keys = rank.chain(self.alphas.iter().map(|(key, _)| ("alpha pattern", key)));
         match keys.find(|(_, key)| stray(key)) {
-            Some((field, key)) => Err(TargetsError::StrayPattern { field, text: key.text.clone() }),
+            Some((field, key)) => {
+                Err(TargetsError::StrayPattern { field, text: key.text().to_owned() })
+            }
             None => Ok(()),
         }
     }
@@ -100,55 +101,18 @@ fn entries<'k, T>(
     field: &'static str,
     entries: impl IntoIterator<Item = (&'k str, T)>,
 ) -> Result<Vec<(Pattern, T)>, TargetsError> {
-    entries.into_iter().map(|(key, value)| Ok((Pattern::new(field, key)?, value))).collect()
-}
-
-/// What matches the end of a module's name.
-#[derive(Clone, Debug)]
-struct Pattern {
-    text: String,
-    /// `None` where comparing letters does the same: names as they are, of which there may be one
-    /// for every site.
-    regex: Option<Regex>,
-}
-
-impl Pattern {
-    fn new(field: &'static str, key: &str) -> Result<Self, TargetsError> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
-        let text = key.to_owned();
-        if !key.is_empty() && key.chars().all(plain) {
-            return Ok(Self { text, regex: None });
+    let read = |(key, value): (&str, T)| match Pattern::end(key) {
+        Ok(pattern) => Ok((pattern, value)),
+        Err(error) => {
+            Err(TargetsError::BadPattern { field, text: key.to_owned(), reason: error.reason })
         }
-        let bad = |error: regex::Error| TargetsError::BadPattern {
-            field,
-            text: key.to_owned(),
-            reason: error.to_string(),
-        };
-        // By itself first, so that an error quotes what was written and nothing else.
-        Regex::new(key).map_err(bad)?;
-        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{key})$")).map_err(bad)?;
-        Ok(Self { text, regex: Some(regex) })
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        match &self.regex {
-            Some(regex) => regex.is_match(name),
-            None => ends_with(name, &self.text),
-        }
-    }
-}
-
-/// What the regular expression `key`, of letters, digits, `_` and the dot that stands for any
-/// character, says of the end of `name`.
-fn ends_with(name: &str, key: &str) -> bool {
-    let (mut name, mut key) = (name.chars().rev(), key.chars().rev());
-    let same = |wanted: char| name.next().is_some_and(|c| wanted == '.' || wanted == c);
-    key.all(same) && name.next().is_none_or(|before| before == '.')
+    };
+    entries.into_iter().map(read).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Pattern, SitePatterns};
+    use super::SitePatterns;
     use crate::TargetsError;
     use alloc::string::String;
     use alloc::vec::Vec;
@@ -169,19 +133,6 @@ mod tests {
         let none = SitePatterns::new([("q_proj", 0)], []).unwrap();
         assert_eq!(none.config_of(Q, &config), None);
         assert_eq!(SitePatterns::NONE.config_of(Q, &config), Some(config));
-    }
-
-    #[test]
-    fn plain_keys_match_as_the_regular_expressions_that_they_are() {
-        let names = [Q, "q_proj", "xq_proj", "a.q-proj", "a.q_proj.b", "é.q_proj", ""];
-        for key in ["q_proj", "q.proj", "self_attn.q_proj", Q, "proj", ".q_proj", "."] {
-            let plain = Pattern::new("rank pattern", key).unwrap();
-            let regex = Pattern::new("rank pattern", &alloc::format!("(?:{key})")).unwrap();
-            assert!(plain.regex.is_none() && regex.regex.is_some());
-            for name in names {
-                assert_eq!(plain.matches(name), regex.matches(name), "`{key}` in `{name}`");
-            }
-        }
     }
 
     #[test]

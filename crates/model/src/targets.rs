@@ -7,7 +7,7 @@ use core::ops::RangeInclusive;
 use core::str::FromStr;
 
 use lowtide_adapter::{Place, SiteInfo};
-use regex::Regex;
+use lowtide_names::{Pattern, ends_with};
 
 /// A selection of sites that cannot be understood or selects nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,12 +55,12 @@ pub enum TargetsError {
         /// The selection.
         text: String,
     },
-    /// The method adapts none of the sites that are selected.
+    /// The method adapts none of the sites that a selection, or one name of it, means.
     #[error("method `{method}` adapts nothing of target modules `{text}`")]
     NotForMethod {
         /// The method.
         method: &'static str,
-        /// The selection.
+        /// The selection, or the name.
         text: String,
     },
     /// A layer range that cannot be read.
@@ -95,12 +95,8 @@ pub enum TargetModules {
     /// Names or last parts of names: `q_proj` means every module whose path ends so.
     List(Vec<String>),
     /// A regular expression over whole module paths.
-    Pattern(Regex),
+    Pattern(Pattern),
 }
-
-/// What makes a pattern match whole paths.
-const START: &str = "^(?:";
-const END: &str = ")$";
 
 impl FromStr for TargetModules {
     type Err = TargetsError;
@@ -115,13 +111,10 @@ impl FromStr for TargetModules {
             let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
             Ok(Self::List(names.map(str::to_owned).collect()))
         } else {
-            let bad = |error| TargetsError::BadRegex {
+            Pattern::whole(text).map(Self::Pattern).map_err(|error| TargetsError::BadRegex {
                 text: text.to_owned(),
-                reason: alloc::format!("{error}"),
-            };
-            // By itself first, so that an error quotes what was written and nothing else.
-            Regex::new(text).map_err(bad)?;
-            Regex::new(&alloc::format!("{START}{text}{END}")).map(Self::Pattern).map_err(bad)
+                reason: error.reason,
+            })
         }
     }
 }
@@ -131,8 +124,8 @@ impl TargetModules {
         let name = &site.name;
         match self {
             Self::AllLinear => site.place == Place::Linear,
-            Self::List(names) => names.iter().any(|wanted| ends_with_module(name, wanted)),
-            Self::Pattern(pattern) => pattern.is_match(name),
+            Self::List(names) => names.iter().any(|wanted| ends_with(name, wanted)),
+            Self::Pattern(pattern) => pattern.matches(name),
         }
     }
 
@@ -140,7 +133,7 @@ impl TargetModules {
     fn check(&self, sites: &[SiteInfo]) -> Result<(), TargetsError> {
         let Self::List(names) = self else { return Ok(()) };
         for name in names {
-            if !sites.iter().any(|site| ends_with_module(&site.name, name)) {
+            if !sites.iter().any(|site| ends_with(&site.name, name)) {
                 let last = |site: &SiteInfo| site.name.rsplit('.').next().map(str::to_owned);
                 let mut known: Vec<String> = sites.iter().filter_map(last).collect();
                 known.sort();
@@ -151,22 +144,29 @@ impl TargetModules {
         Ok(())
     }
 
+    /// What of the selection a method has left alone, of sites and whether it has adapted them: a
+    /// listed name without any adapter, or all of it.
+    pub(crate) fn left_alone(&self, sites: &[(&SiteInfo, bool)]) -> Option<String> {
+        let untaken = |name: &&String| {
+            let mut meant = sites.iter().filter(|(site, _)| ends_with(&site.name, name)).peekable();
+            meant.peek().is_some() && meant.all(|(_, taken)| !taken)
+        };
+        match self {
+            Self::List(names) => names.iter().find(untaken).cloned(),
+            // What else a regular expression matches beside linears, nobody asked for by name.
+            Self::AllLinear | Self::Pattern(_) => {
+                sites.iter().all(|(_, taken)| !taken).then(|| self.text())
+            }
+        }
+    }
+
     pub(crate) fn text(&self) -> String {
         match self {
             Self::AllLinear => "all-linear".to_owned(),
             Self::List(names) => names.join(","),
-            Self::Pattern(pattern) => {
-                let text = pattern.as_str();
-                let inner = text.strip_prefix(START).and_then(|text| text.strip_suffix(END));
-                inner.unwrap_or(text).to_owned()
-            }
+            Self::Pattern(pattern) => pattern.text().to_owned(),
         }
     }
-}
-
-/// Whether `wanted` is the path `name` or its last parts.
-fn ends_with_module(name: &str, wanted: &str) -> bool {
-    name.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Which blocks are trained.
@@ -247,7 +247,7 @@ pub(crate) fn select(
 
 #[cfg(test)]
 mod tests {
-    use super::{Layers, TargetModules, TargetsError, select};
+    use super::{Layers, TargetModules, TargetsError, ends_with, select};
     use alloc::format;
     use alloc::string::ToString;
     use alloc::vec::Vec;
@@ -277,6 +277,22 @@ mod tests {
         assert_eq!(chosen(r".*\.[02]\..*up_proj", "all").unwrap(), [1, 5]);
         assert_eq!(chosen("q_proj", "0-1").unwrap(), [0, 2]);
         assert_eq!(chosen("q_proj", "0,2").unwrap(), [0, 4]);
+    }
+
+    #[test]
+    fn names_that_a_method_leaves_alone() {
+        let (sites, lists) = (sites(), |text: &str| text.parse::<TargetModules>().unwrap());
+        let none_of = |module: &str, targets: &str| {
+            let sites = sites.iter().map(|site| (site, !ends_with(&site.name, module)));
+            lists(targets).left_alone(&sites.collect::<Vec<_>>())
+        };
+        assert_eq!(none_of("up_proj", "q_proj,up_proj").as_deref(), Some("up_proj"));
+        assert_eq!(none_of("up_proj", "all-linear"), None);
+        assert_eq!(none_of("up_proj", ".*"), None);
+        assert_eq!(none_of("1.mlp.up_proj", "q_proj,up_proj"), None);
+        // A name may mean sites that have a rank of 0, and were not asked for.
+        assert_eq!(lists("q_proj,up_proj").left_alone(&[(&sites[0], true)]), None);
+        assert_eq!(lists(".*").left_alone(&[(&sites[0], false)]).as_deref(), Some(".*"));
     }
 
     #[test]

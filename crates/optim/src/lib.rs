@@ -12,7 +12,7 @@
 //! | [`AdamW8`] | 2 | 8 for each block of 256 begun, rounded up to whole words |
 //! | [`Sgd`] | 0 | |
 //! | [`SparseTop`] of one of them | for each chosen entry, 4 and the rule's | |
-//! | [`SparseThreshold`] of one of them | the rule's for a tensor of 1 | |
+//! | [`SparseThreshold`] of one of them | the rule's for a tensor of 1, and 2 where it has any | |
 //!
 //! The state of a tensor depends on that tensor's length alone, and the states of several tensors
 //! lie one after another. So the slab of a model is the concatenation of its segments' slabs, and

@@ -124,8 +124,14 @@ impl<O: Optimizer> Optimizer for SparseTop<O> {
 /// Another rule, on those entries only whose scaled gradients are at least a threshold. The states
 /// of the others stay as they are, and weight decay does not reach them in this update.
 ///
-/// The state of a tensor is one state of the rule for each entry, as of a tensor of its own:
-/// nothing for a rule without state.
+/// To the rule, an entry's updates are its own, counted from 1: a moment that started at zero has
+/// grown with them and not with those that passed the entry by, so the number that corrects its
+/// bias is theirs. By the number of the run's update, the first update of an entry that comes late
+/// would be three times as large as the rate, and the tenth six times.
+///
+/// The state of a tensor of `n` is one state of the rule for each entry, as of a tensor of its own,
+/// then the counts, two to a word; a count stops at 65,535, where bias is long gone. Nothing for a
+/// rule without state.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SparseThreshold<O> {
     /// The rule for entries that are updated.
@@ -134,19 +140,36 @@ pub struct SparseThreshold<O> {
     pub threshold: f64,
 }
 
+impl<O: Optimizer> SparseThreshold<O> {
+    fn words(&self, n: usize) -> usize {
+        match self.inner.state_words(&[1]) {
+            0 => 0,
+            each => n * each + n.div_ceil(2),
+        }
+    }
+}
+
 impl<O: Optimizer> Optimizer for SparseThreshold<O> {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
 
     fn state_words(&self, tensors: &[usize]) -> usize {
-        tensors.iter().sum::<usize>() * self.inner.state_words(&[1])
+        tensors.iter().map(|&n| self.words(n)).sum()
     }
 
-    fn init(&self, _tensors: &[usize], state: &mut [f32]) {
+    fn init(&self, tensors: &[usize], state: &mut [f32]) {
         let each = self.inner.state_words(&[1]);
-        if each > 0 {
-            state.chunks_exact_mut(each).for_each(|entry| self.inner.init(&[1], entry));
+        if each == 0 {
+            return;
+        }
+        let mut rest = state;
+        for &n in tensors {
+            let (tensor, after) = rest.split_at_mut(self.words(n));
+            rest = after;
+            let (states, counts) = tensor.split_at_mut(n * each);
+            states.chunks_exact_mut(each).for_each(|entry| self.inner.init(&[1], entry));
+            counts.fill(f32::from_bits(0));
         }
     }
 
@@ -165,12 +188,15 @@ impl<O: Optimizer> Optimizer for SparseThreshold<O> {
             p,
             g,
             state,
-            |n| n * each,
+            |n| self.words(n),
             |Part { p, g, state }| {
+                let (states, counts) = state.split_at_mut(p.len() * each);
                 for i in 0..p.len() {
                     if (f64::from(g[i]) * step.grad_scale).abs() >= self.threshold {
+                        let own = if each > 0 { count(counts, i) } else { step.step };
+                        let step = StepHyper { step: own, ..*step };
                         let (p, g) = (&mut p[i..=i], &g[i..=i]);
-                        self.inner.update(be, &[1], p, g, &mut state[i * each..][..each], step);
+                        self.inner.update(be, &[1], p, g, &mut states[i * each..][..each], &step);
                     }
                 }
             },
@@ -181,8 +207,26 @@ impl<O: Optimizer> Optimizer for SparseThreshold<O> {
         let each = self.inner.state_words(&[1]);
         for i in (0..n).filter(|&i| which(i)) {
             self.inner.forget(1, &mut state[i * each..][..each], &|_| true);
+            if each > 0 {
+                forget_count(&mut state[n * each..], i);
+            }
         }
     }
+}
+
+/// Counts one more update of entry `i`; answers how many there were.
+fn count(counts: &mut [f32], i: usize) -> u64 {
+    let (word, shift) = (&mut counts[i / 2], i % 2 * 16);
+    let bits = word.to_bits();
+    let count = ((bits >> shift) as u16).saturating_add(1);
+    *word = f32::from_bits(bits & !(0xffff << shift) | u32::from(count) << shift);
+    u64::from(count)
+}
+
+/// Counts the updates of entry `i` from the beginning again.
+fn forget_count(counts: &mut [f32], i: usize) {
+    let (word, shift) = (&mut counts[i / 2], i % 2 * 16);
+    *word = f32::from_bits(word.to_bits() & !(0xffff << shift));
 }
 
 /// Ranges of at most [`CHUNK`] of `k` entries.
@@ -243,77 +287,4 @@ fn choose(g: &[f32], indices: &mut [f32]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use lowtide_backend::Scalar;
-    use std::vec;
-    use std::vec::Vec;
-
-    use super::*;
-    use crate::{AdamW, AdamW8, Sgd};
-
-    fn hyper(step: u64) -> StepHyper {
-        StepHyper { lr: 0.5, step, grad_scale: 1.0 }
-    }
-
-    #[test]
-    fn only_the_largest_of_a_first_gradient_are_ever_updated() {
-        let top = SparseTop { inner: Sgd::default(), share: 0.4 };
-        let mut p = [0.0; 5];
-        let mut state = vec![0.0; top.state_words(&[5])];
-        assert_eq!(state.len(), 2);
-        top.init(&[5], &mut state);
-        // Nothing to choose by yet.
-        top.update(&Scalar, &[5], &mut p, &[0.0; 5], &mut state, &hyper(1));
-        assert_eq!(state[0].to_bits(), NONE);
-        let g = [1.0, -3.0, 2.0, 2.0, -0.5];
-        top.update(&Scalar, &[5], &mut p, &g, &mut state, &hyper(2));
-        // Of the two equal ones, the first.
-        assert_eq!(p, [0.0, 1.5, -1.0, 0.0, 0.0]);
-        top.update(&Scalar, &[5], &mut p, &[4.0, 1.0, 0.0, 4.0, 4.0], &mut state, &hyper(3));
-        assert_eq!(p, [0.0, 1.0, -1.0, 0.0, 0.0]);
-    }
-
-    #[test]
-    fn states_exist_for_the_chosen_only() {
-        let adamw = SparseTop { inner: AdamW::default(), share: 0.1 };
-        // 30 indices and two moments of each.
-        assert_eq!((adamw.chosen(300), adamw.state_words(&[300])), (30, 90));
-        assert_eq!((adamw.chosen(1), adamw.chosen(0), adamw.state_words(&[0])), (1, 0, 0));
-        let packed = SparseTop { inner: AdamW8::default(), share: 0.1 };
-        let inner = AdamW8::default();
-        assert_eq!(packed.state_words(&[5000]), 500 + inner.state_words(&[256, 244]));
-        let threshold = SparseThreshold { inner: Sgd::default(), threshold: 0.1 };
-        assert_eq!(threshold.state_words(&[5000]), 0);
-    }
-
-    #[test]
-    fn all_entries_are_the_rule_itself() {
-        let n = 700;
-        let g: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin() + 0.01).collect();
-        let run = |optimizer: &dyn Optimizer| {
-            let mut p: Vec<f32> = (0..n).map(|i| (i as f32).cos()).collect();
-            let mut state = vec![0.0; optimizer.state_words(&[n])];
-            optimizer.init(&[n], &mut state);
-            for step in 1..=3 {
-                optimizer.update(&Scalar, &[n], &mut p, &g, &mut state, &hyper(step));
-            }
-            p
-        };
-        let inner = AdamW { weight_decay: 0.1, ..AdamW::default() };
-        assert_eq!(run(&SparseTop { inner, share: 1.0 }), run(&inner));
-        assert_eq!(run(&SparseThreshold { inner, threshold: 0.0 }), run(&inner));
-        let packed = AdamW8(inner);
-        assert_eq!(run(&SparseTop { inner: packed, share: 1.0 }), run(&packed));
-    }
-
-    #[test]
-    fn below_the_threshold_nothing_moves() {
-        let rule = SparseThreshold { inner: AdamW::default(), threshold: 0.5 };
-        let (mut p, mut state) = ([1.0, 1.0], vec![0.0; rule.state_words(&[2])]);
-        let step = StepHyper { grad_scale: 0.25, ..hyper(1) };
-        rule.update(&Scalar, &[2], &mut p, &[1.9, -2.0], &mut state, &step);
-        assert!(p[0] == 1.0 && p[1] > 1.0, "{p:?}");
-        assert_eq!(state[..2], [0.0, 0.0]);
-        assert!(state[2] != 0.0 && state[3] != 0.0);
-    }
-}
+mod tests;

@@ -13,9 +13,8 @@ use lowtide_formats::mlx::{self, MlxAdapter};
 use lowtide_formats::peft::{self, AdapterFiles, QUANTIZE};
 use lowtide_formats::safe::PermutedRows;
 use lowtide_formats::{Hyperparameters, Tensor, rows};
-use lowtide_lora::Projections;
+use lowtide_lora::Draws;
 use lowtide_model::{ModelError, Site, SitePatterns, SiteValues, TargetsError};
-use lowtide_tensor::Mat;
 
 use crate::{RuntimeError, kinds};
 
@@ -192,11 +191,11 @@ impl LoadedAdapter {
         let rank = self.config.rank;
         let key = self.config.options.get("projection_prng_key");
         let key: u64 = key.and_then(|key| key.parse().ok()).unwrap_or_default();
-        let made = Projections::<f32>::new(rank, inputs, outputs, key);
-        for ((name, tensor), made) in there.into_iter().zip([made.a(inputs), made.b(outputs)]) {
-            let Some(tensor) = tensor else { continue };
-            let same_shape = tensor.shape == [made.rows(), made.cols()];
-            if !same_shape || tensor.to_f32_vec() != rows_of(made) {
+        let mut draws = Draws::new(key);
+        for ((name, tensor), shape) in there.into_iter().zip([[rank, inputs], [outputs, rank]]) {
+            if tensor.is_some_and(|tensor| tensor.shape != shape)
+                || !drawn(tensor, &mut draws, shape)
+            {
                 let reason = format!(
                     "tensor `{name}` is not what `projection_prng_key` {key} makes for this base \
                      and rank; other matrices are not supported"
@@ -285,9 +284,20 @@ impl LoadedAdapter {
     }
 }
 
-/// The values of a matrix, row by row.
-fn rows_of(matrix: Mat<'_, f32>) -> Vec<f32> {
-    (0..matrix.rows()).flat_map(|row| matrix.row(row)).copied().collect()
+/// Takes the numbers of a matrix of this shape, and says whether the tensor has the same, if there
+/// is one; compares a row at a time.
+fn drawn(tensor: Option<Tensor<'_>>, draws: &mut Draws, [rows, cols]: [usize; 2]) -> bool {
+    let mut numbers = draws.matrix([rows, cols]);
+    let Some(tensor) = tensor else {
+        numbers.for_each(drop);
+        return true;
+    };
+    let Ok(matrix) = tensor.qmat() else { return false };
+    let mut row = vec![0.0; cols];
+    (0..rows).all(|at| {
+        matrix.decode_row(at, &mut row);
+        row.iter().all(|value| numbers.next() == Some(*value))
+    })
 }
 
 /// What an adapter's patterns say.

@@ -9,8 +9,8 @@ use lowtide_formats::{self as formats, Base, rows};
 use lowtide_ia3::Ia3Method;
 use lowtide_lars::LarsMethod;
 use lowtide_lora::{
-    CodedInOrder, DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod, Vera,
-    VeraInOrder, VeraMethod,
+    CodedInOrder, DoraMethod, LoraFaMethod, LoraMethod, QaLoraMethod, RsLoraMethod,
+    SHARED_BYTES_MAX, Vera, VeraInOrder, VeraMethod,
 };
 use lowtide_model::{
     Adaptation, Config, Layers, LocalAttention, Model, ModelError, Rope, RopeScaling,
@@ -43,6 +43,8 @@ pub struct OpenBase {
     name: PathBuf,
     base: Base,
     config: Config,
+    /// What the matrices that sites share may take.
+    shared_max: u64,
 }
 
 impl OpenBase {
@@ -57,7 +59,7 @@ impl OpenBase {
         let base = Base::open(path)?;
         let config = config_of(base.hyper()).map_err(|error| RuntimeError::model(path, error))?;
         tracing::debug!(path = %path.display(), bytes = base.file_bytes(), "base mapped");
-        Ok(Self { name, base, config })
+        Ok(Self { name, base, config, shared_max: SHARED_BYTES_MAX })
     }
 
     /// The same, where a token sees at most so many of the last tokens in any layer, itself
@@ -71,6 +73,14 @@ impl OpenBase {
         }
         self.config.sliding_window = window;
         Ok(self)
+    }
+
+    /// The same, where what the adapters of sites share may not be larger than `budget`: it is made
+    /// before there is a plan to compare with the budget. Without one, a gigabyte is the bound.
+    #[must_use]
+    pub fn with_budget(mut self, budget: Option<u64>) -> Self {
+        self.shared_max = budget.unwrap_or(u64::MAX).min(SHARED_BYTES_MAX);
+        self
     }
 
     /// What it was opened by: its path, or its hub id.
@@ -129,7 +139,7 @@ impl OpenBase {
         then: &dyn Fn(&dyn Method<F>) -> T,
     ) -> T {
         let order = |site: &SiteInfo| self.row_order(site);
-        let vera = VeraInOrder { order: &order };
+        let vera = VeraInOrder { bytes_max: self.shared_max, order: &order };
         let method = if method.kind() == Vera::<F>::KIND { &vera } else { method };
         match can_be_coded(method.kind()) {
             true => then(&CodedInOrder { method, order: &order }),

@@ -88,7 +88,7 @@ pub fn merge(
     be: &dyn Backend<f32>,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<MergeReport, RuntimeError> {
-    let base = OpenBase::open(&settings.model)?;
+    let base = OpenBase::open(&settings.model)?.with_budget(Some(settings.memory_budget));
     let adapter = LoadedAdapter::open(&settings.adapter)?;
     let output = settings.output.canonicalize();
     if output.is_ok_and(|output| adapter.path().canonicalize().is_ok_and(|path| path == output)) {

@@ -65,6 +65,7 @@ pub fn with_session<R, E: From<RuntimeError>>(
     work: impl FnOnce(&mut Session<'_, '_>) -> Result<R, E>,
 ) -> Result<R, E> {
     let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
+    let base = base.with_budget(settings.memory_budget);
     let adapter = settings.adapter.as_deref().map(LoadedAdapter::open);
     let adapter = adapter.transpose()?;
     let model = match &adapter {

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use lowtide_backend::{Backend, Scalar, Span};
 use lowtide_formats::gguf_adapter::{Settings, write};
-use lowtide_formats::peft::AdapterFiles;
+use lowtide_formats::peft::{AdapterFiles, CONFIG_FILE, WEIGHTS_FILE};
 use lowtide_formats::{Base, GgufSettings, gguf, gguf_tensor_name, rows};
 use lowtide_memory::{Budget, Ledger};
 use lowtide_quant::formats::F32;
 use lowtide_runtime::{LoadedAdapter, OpenBase, RuntimeError, load_adapter, registry};
 use lowtide_tape::{Batch, Executor, Limits, Plan, Policy};
 use lowtide_tensor::MatMut;
-use lowtide_testkit::golden::golden_dir;
+use lowtide_testkit::golden::{Arrays, golden_dir, load_safetensors};
 use lowtide_testkit::mlx::mlx_folder;
+use lowtide_testkit::tiny::write_safetensors;
 
 fn golden(name: &str) -> PathBuf {
     golden_dir().join(name)
@@ -185,4 +186,56 @@ fn an_adapter_of_mlx_lm_is_the_one_of_peft() {
     for base in [base, gguf] {
         assert!(run(&base, &folder) == run(&base, &peft), "{}", base.display());
     }
+}
+
+/// A copy of VeRA's golden folder whose config or tensors `change` has changed.
+fn vera(change: impl FnOnce(&mut String, &mut Arrays)) -> tempfile::TempDir {
+    let (from, dir) = (golden("formats/vera"), tempfile::tempdir().unwrap());
+    let mut config = std::fs::read_to_string(from.join(CONFIG_FILE)).unwrap();
+    let mut tensors = load_safetensors(&from.join(WEIGHTS_FILE));
+    change(&mut config, &mut tensors);
+    std::fs::write(dir.path().join(CONFIG_FILE), config).unwrap();
+    write_safetensors(&dir.path().join(WEIGHTS_FILE), &tensors);
+    dir
+}
+
+#[test]
+fn matrices_of_vera_that_its_key_does_not_make_are_refused() {
+    let base = OpenBase::open(&golden("formats/base")).unwrap();
+    let fill = |dir: tempfile::TempDir| {
+        let adapter = LoadedAdapter::open(dir.path()).unwrap();
+        let model = base.build_adapted::<f32>(&registry(), &adapter).unwrap();
+        let mut params = vec![0.0; model.program.params()];
+        adapter.fill(base.file().hyper(), &model.sites, &mut params[..]).map_err(|e| e.to_string())
+    };
+    assert_eq!(fill(vera(|_, _| ())), Ok(()));
+    let (a, b) = ("base_model.vera_A", "base_model.vera_B");
+    // Each may be left out, since both follow from the key.
+    assert_eq!(fill(vera(|_, tensors| drop(tensors.remove(a)))), Ok(()));
+    for name in [a, b] {
+        let told = fill(vera(|_, tensors| tensors.get_mut(name).unwrap().data[17] += 1e-3));
+        let words = format!("tensor `{name}` is not what `projection_prng_key` 11 makes for this");
+        assert!(told.as_ref().is_err_and(|told| told.contains(&words)), "{told:?}");
+        let turned = fill(vera(|_, tensors| tensors.get_mut(name).unwrap().shape.reverse()));
+        assert!(turned.is_err_and(|told| told.contains(&words)));
+    }
+    let key = |config: &mut String| *config = config.replace(": 11", ": 12");
+    assert!(fill(vera(|config, _| key(config))).is_err_and(|told| told.contains("_key` 12 makes")));
+}
+
+#[test]
+fn what_sites_of_vera_share_is_bounded_before_it_is_made() {
+    let dir = vera(|config, _| *config = config.replace("\"r\": 3", "\"r\": 65536"));
+    let adapter = LoadedAdapter::open(dir.path()).unwrap();
+    let build = |budget| {
+        let base = OpenBase::open(&golden("formats/base")).unwrap().with_budget(budget);
+        base.build_adapted::<f32>(&registry(), &adapter).map(drop).map_err(|e| e.to_string())
+    };
+    let told = build(Some(1 << 20)).unwrap_err();
+    // A has 64 columns, B 32 rows.
+    let words = "vera needs 25165824 bytes for what its sites share, and 1048576 may be held";
+    assert!(told.contains(words), "{told}");
+    let bound = (64 + 32) * 65_536 * 4;
+    assert_eq!(build(Some(bound)), Ok(()));
+    assert!(build(Some(bound - 1)).is_err());
 }

@@ -287,8 +287,7 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
             counter: 0,
             phase,
         };
-        let scratch = self.reserved.arena.get_mut();
-        self.fixed.prepare(program, self.be, (params, &self.ranges), scratch);
+        let stale = self.fixed.take_stale();
         let (arena, boundary) = (self.reserved.arena.get_mut::<F>(), self.plan.boundary);
         let (boundaries, work) = arena[..self.plan.arena].split_at_mut(2 * boundary);
         let (even, odd) = boundaries.split_at_mut(boundary);
@@ -297,6 +296,10 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
         program.embedding.rows(self.be, ids, x);
         let cache = self.reserved.apart.get_mut::<F>();
         for (i, segment) in program.segments.iter().enumerate() {
+            let params = &params[self.ranges[i].clone()];
+            if stale {
+                self.fixed.prepare(program, i, self.be, params, work);
+            }
             if self.poison {
                 work.fill(F::NAN);
                 to.fill(F::NAN);
@@ -307,7 +310,7 @@ impl<'p, 'w, F: Float> Decoder<'p, 'w, F> {
             let states =
                 States { ranges: &self.plan.states[i], firsts: &mut self.firsts[i], cache };
             let schedule = &self.plan.forward[i];
-            let values = self.fixed.with(i, &params[self.ranges[i].clone()]);
+            let values = self.fixed.with(i, params);
             segment.decode(schedule, &cx, values, states, &mut memory, self.poison);
             core::mem::swap(&mut from, &mut to);
         }

@@ -153,8 +153,18 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// Sets what starts from frozen weights, of the parameters and of what goes with them; all else
     /// of these has started.
     pub fn start(&mut self, params: &mut [F]) {
-        let scratch = self.reserved.arena.get_mut();
-        self.fixed.start(self.program, self.be, params, scratch);
+        let count = self.program.segments.len();
+        // What does not derive anything does not read weights here either.
+        let reads = |segment: &usize| self.program.segments[*segment].derives();
+        let mut reading = (0..count).filter(reads).collect::<Vec<_>>().into_iter().peekable();
+        for i in 0..count {
+            if reading.next_if_eq(&i).is_some() {
+                self.enter(Part::Segment(i), Part::Segment(reading.peek().copied().unwrap_or(0)));
+            }
+            let (params, scratch) =
+                (&mut params[self.ranges[i].clone()], self.reserved.arena.get_mut());
+            self.fixed.start(self.program, i, self.be, params, scratch);
+        }
     }
 
     /// Fills memory with NaN before its first writer and after its last reader, so that a test can
@@ -275,8 +285,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// Runs all segments; `keep` says whether backward will follow.
     fn forward(&mut self, cx: &Cx<'_, F>, params: &[F], batch: &Batch<'_>, keep: bool) {
         let len = cx.rows() * self.program.hidden();
-        let scratch = self.reserved.arena.get_mut();
-        self.fixed.prepare(self.program, self.be, (params, &self.ranges), scratch);
+        let stale = self.fixed.take_stale();
         self.embed(self.boundary(0), batch);
         for i in 0..self.program.segments.len() {
             self.enter(Part::Segment(i), self.part(i + 1));
@@ -284,6 +293,11 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
                 self.keep(i, place, len);
             }
             let params = &params[self.ranges[i].clone()];
+            if stale {
+                // Now that the segment's weights are at hand.
+                let work = Parts::of(&mut self.reserved, &self.plan).work;
+                self.fixed.prepare(self.program, i, self.be, params, work);
+            }
             self.run_forward(i, self.boundary(i), self.boundary(i + 1), cx, params);
         }
     }

@@ -147,6 +147,11 @@ pub trait Op<F: Float>: Send + Sync {
     /// one row needs.
     fn prepare(&self, _be: &dyn Backend<F>, _p: &[F], _fixed: &mut [F], _scratch: &mut [F]) {}
 
+    /// Roughly the work of [`Op::prepare`], in multiply-adds.
+    fn prepare_work(&self) -> u64 {
+        0
+    }
+
     /// Whether output `i` has a row a sequence, not a row a token. That is none that another
     /// operation reads, and its operation needs whole sequences.
     fn per_sequence(&self, _output: usize) -> bool {

@@ -11,7 +11,7 @@ use lowtide_tensor::{Float, QUANTUM};
 use crate::checkpoints::Checkpoints;
 use crate::compiler::{Compiled, Compiler};
 use crate::schedule::{Schedule, aligned};
-use crate::{Checkpointing, Limits, LossHead, Policy, Program, Store, kept};
+use crate::{Checkpointing, Limits, LossHead, Policy, Program, Segment, Store, kept};
 
 /// What an executor will hold and do for any batch within its limits.
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ pub struct Plan {
     library_bytes: u64,
     timeline: Timeline,
     work: u64,
+    /// Of deriving values from the parameters.
+    prepare_work: u64,
 }
 
 /// What a plan is for.
@@ -169,6 +171,7 @@ impl Plan {
             library_bytes: 0,
             timeline: Timeline::new(),
             work: 0,
+            prepare_work: program.segments.iter().map(Segment::prepare_work).sum(),
         };
         plan.size_arena(program, be);
         plan.work = plan.count_work(program.head.work(limits.labelled, first < count));
@@ -318,6 +321,14 @@ impl Plan {
     #[must_use]
     pub fn work(&self) -> u64 {
         self.work
+    }
+
+    /// The same of an update of so many steps. What adapters derive from their parameters they
+    /// derive once, but for each of a pair's two sides, whose parameters change with each step.
+    #[must_use]
+    pub fn update_work(&self, steps: u64) -> u64 {
+        let derived = if self.spare > 0 { 2 * steps } else { 1 };
+        steps * self.work + derived * self.prepare_work
     }
 
     /// How many segments a step goes through, forward, again and backward, and how many there are.

@@ -62,39 +62,28 @@ impl Fixed {
         self.stale = true;
     }
 
-    /// Sets what starts from frozen weights.
+    /// Whether parameters have changed since values were last derived from all of them, as from now
+    /// on they have not: whoever asks derives them again, segment by segment.
+    pub(crate) fn take_stale(&mut self) -> bool {
+        core::mem::take(&mut self.stale)
+    }
+
+    /// Sets what starts from the frozen weights of one segment, whose parameters these are.
     pub(crate) fn start<F: Float>(
         &mut self,
         program: &Program<'_, F>,
+        segment: usize,
         be: &dyn Backend<F>,
         params: &mut [F],
         scratch: &mut [F],
     ) {
         self.stale = true;
-        let ranges = program.param_ranges().into_iter().zip(&self.ranges);
-        for (segment, (params_at, at)) in program.segments.iter().zip(ranges) {
-            let fixed = &mut self.slab.get_mut::<F>()[at.clone()];
-            segment.start(be, &mut params[params_at], fixed, scratch);
-        }
-    }
-
-    /// Derives what follows from parameters that have changed.
-    pub(crate) fn prepare<F: Float>(
-        &mut self,
-        program: &Program<'_, F>,
-        be: &dyn Backend<F>,
-        (params, ranges): (&[F], &[Range<usize>]),
-        scratch: &mut [F],
-    ) {
-        if core::mem::take(&mut self.stale) {
-            for (i, range) in ranges.iter().enumerate() {
-                self.prepare_one(program, i, be, &params[range.clone()], scratch);
-            }
-        }
+        let fixed = &mut self.slab.get_mut::<F>()[self.ranges[segment].clone()];
+        program.segments[segment].start(be, params, fixed, scratch);
     }
 
     /// Derives what follows from these parameters of one segment.
-    pub(crate) fn prepare_one<F: Float>(
+    pub(crate) fn prepare<F: Float>(
         &mut self,
         program: &Program<'_, F>,
         segment: usize,

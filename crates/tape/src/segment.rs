@@ -99,6 +99,11 @@ impl<'w, F: Float> Segment<'w, F> {
         }
     }
 
+    /// Roughly the work of that.
+    pub(crate) fn prepare_work(&self) -> u64 {
+        self.graph.nodes.iter().map(|node| node.op.prepare_work()).sum()
+    }
+
     /// Columns of what crosses the boundaries.
     #[must_use]
     pub fn hidden(&self) -> usize {

@@ -106,6 +106,7 @@ pub fn evaluate_with(
     on_event: &mut dyn FnMut(&Event),
 ) -> Result<Evaluation, TrainError> {
     let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
+    let base = base.with_budget(settings.memory_budget);
     let adapter = settings.adapter.as_deref().map(LoadedAdapter::open).transpose()?;
     let prepared = Prepared {
         max_seq_len: settings.max_seq_len,

@@ -91,6 +91,7 @@ impl<'s> Job<'s> {
         };
         check_output(&settings.output)?;
         let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
+        let base = base.with_budget(settings.budget()?);
         let mut patterns = settings.patterns()?;
         if let Some(adapter) = &init_adapter {
             if patterns.is_empty() {
@@ -210,7 +211,8 @@ impl<'s> Job<'s> {
 
     fn warnings(&self) -> Result<Vec<Warning>, TrainError> {
         let (file, held_out) = (self.data.valid_file.as_ref(), self.data.valid.is_some());
-        let mut warnings = Warning::all(self.settings, self.steps(), file, held_out);
+        let mut warnings =
+            Warning::all(self.settings, &self.config.options, self.steps(), file, held_out);
         if let (Some(codes), None) = (self.settings.adapter_type()?.codes(), self.codes()) {
             let (codes, has_option) = (codes.name(), self.can_be_coded);
             warnings.push(Warning::RoundedAtTheEnd { codes, has_option });
@@ -237,7 +239,7 @@ impl<'s> Job<'s> {
         let streamed_bytes = streamed.room_for(&self.parts, &room, plan.bytes().held());
         let micro_batches = settings.per_update().div_ceil(way.micro_batch) as u64;
         let steps = way.passes() * micro_batches;
-        let seconds = plan.exec.work() as f64 / pace::work_per_second(be);
+        let work = plan.exec.update_work(steps);
         let (clip, checkpointing) =
             (way.clipping.clip(settings.max_grad_norm), plan.exec.checkpointing());
         let (adaptive_rank, r#type) = (self.adaptive_rank(model)?, settings.adapter_type()?);
@@ -274,8 +276,8 @@ impl<'s> Job<'s> {
                 tokens_held_out: found.tokens > 0,
                 labelled_held_out: found.labelled > 0,
             },
-            seconds_per_update: steps as f64 * seconds,
-            work_per_update: steps * plan.exec.work(),
+            seconds_per_update: work as f64 / pace::work_per_second(be),
+            work_per_update: work,
             disk_bytes_per_update: steps
                 * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
             planned_peak_bytes: plan.bytes().held(),

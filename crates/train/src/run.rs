@@ -49,12 +49,19 @@ pub fn plan(
 /// how many batches are done, of how many.
 ///
 /// # Errors
-/// As [`plan`], and when the gradients do not fit the memory budget or are not finite.
+/// As [`plan`], and when the gradients do not fit the memory budget or are not finite, or there is
+/// an adapter to start from.
 pub fn sensitivity(
     settings: &Settings,
     be: &dyn Backend<f32>,
     tell: &mut dyn FnMut(usize, usize),
 ) -> Result<SensitivityReport, TrainError> {
+    if let Some(path) = &settings.init_adapter {
+        // It has its sites already, and what its parameters promise is not what new ones would.
+        let expected = "none beside a profile, which is of a new adapter";
+        let found = path.display().to_string();
+        return Err(SettingsError::BadValue { field: "init-adapter", found, expected }.into());
+    }
     let methods = registry();
     let job = Job::open(settings, &methods, be)?;
     probe(&job, &job.build(&methods)?, be, tell)

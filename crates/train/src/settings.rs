@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterType, Softmax, SparseUpdates, StreamWeights};
+use crate::{AdapterType, SparseUpdates};
 
+mod bytes;
+mod check;
 mod patterns;
 
+pub use bytes::{BudgetError, parse_bytes};
+pub use check::check_window;
 pub use patterns::PatternTable;
 
 /// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
@@ -217,19 +221,6 @@ impl Default for Settings {
     }
 }
 
-/// Inner widths of adapters, at most; what is larger is a slip.
-const RANK_MAX: usize = 1 << 16;
-
-/// Prompts that are answered for a report, at most: each costs two answers.
-const SAMPLES_MAX: usize = 100;
-
-/// Batches whose gradients are taken before training, at most.
-const PROBES_MAX: usize = 1000;
-
-/// The most sequences in a micro-batch and micro-batches in an update: no real run has more, and
-/// their product is a count.
-const COUNT_MAX: usize = 1 << 20;
-
 /// A setting outside what it may be.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SettingsError {
@@ -289,104 +280,10 @@ impl Settings {
         toml::to_string(self).expect("settings are plain values")
     }
 
-    /// Checks what no other part checks.
-    ///
-    /// # Errors
-    /// [`SettingsError::BadValue`] naming the field.
-    pub fn check(&self) -> Result<(), SettingsError> {
-        let bad = |field, found: String, expected| {
-            Err(SettingsError::BadValue { field, found, expected })
-        };
-        for (field, count) in [("batch-size", self.batch_size), ("grad-accum", self.grad_accum)] {
-            if !(1..=COUNT_MAX).contains(&count) {
-                return bad(field, count.to_string(), "a whole number from 1 to 1048576");
-            }
-        }
-        check_window(self.sliding_window)?;
-        if self.max_seq_len < 2 {
-            return bad("max-seq-len", self.max_seq_len.to_string(), "at least 2");
-        }
-        if self.epochs == 0 && self.max_steps.is_none() {
-            return bad("epochs", "0".into(), "at least 1, or max-steps");
-        }
-        if self.max_steps == Some(0) {
-            return bad("max-steps", "0".into(), "at least 1");
-        }
-        if !(1..=RANK_MAX).contains(&self.rank) {
-            return bad("rank", self.rank.to_string(), "a whole number from 1 to 65536");
-        }
-        let positive = |alpha: f64| alpha.is_finite() && alpha > 0.0;
-        if !positive(self.alpha) {
-            return bad("alpha", self.alpha.to_string(), "a finite number above 0");
-        }
-        if let Some((_, rank)) = self.rank_pattern.iter().find(|(_, rank)| *rank > RANK_MAX) {
-            return bad("rank-pattern", rank.to_string(), "whole numbers from 0 to 65536");
-        }
-        if let Some((_, alpha)) = self.alpha_pattern.iter().find(|(_, alpha)| !positive(*alpha)) {
-            return bad("alpha-pattern", alpha.to_string(), "finite numbers above 0");
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return bad("dropout", self.dropout.to_string(), "a chance from 0 to below 1");
-        }
-        if self.samples > SAMPLES_MAX {
-            return bad("samples", self.samples.to_string(), "at most 100");
-        }
-        let non_negative = "a finite number, 0 or more";
-        for (field, value) in [
-            ("lr", self.lr),
-            ("weight-decay", self.weight_decay),
-            ("max-grad-norm", self.max_grad_norm),
-        ] {
-            if !value.is_finite() || value < 0.0 {
-                return bad(field, value.to_string(), non_negative);
-            }
-        }
-        if !self.lora_plus_ratio.is_finite() || self.lora_plus_ratio <= 0.0 {
-            let found = self.lora_plus_ratio.to_string();
-            return bad("lora-plus-ratio", found, "a finite number above 0");
-        }
-        if !(0.0..1.0).contains(&self.val_split) {
-            return bad("val-split", self.val_split.to_string(), "a share from 0 to below 1");
-        }
-        if !(2..=PROBES_MAX).contains(&self.probes) {
-            return bad("probes", self.probes.to_string(), "a whole number from 2 to 1000");
-        }
-        self.check_adapter_budget()?;
-        self.check_adaptive_rank()?;
-        self.sparse_updates()?;
-        self.check_gradient()?;
-        self.schedule_kind()?;
-        self.precision()?.check(&self.compute)?;
-        self.budget()?;
-        self.candidates()?;
-        self.clippings()?;
-        self.micro_batches()?;
-        StreamWeights::named(&self.stream_weights)?;
-        Softmax::named(&self.softmax)?;
-        Ok(())
-    }
-
     /// Folder for temporary files.
     #[must_use]
     pub fn scratch_dir(&self) -> PathBuf {
         self.scratch_dir.clone().unwrap_or_else(std::env::temp_dir)
-    }
-
-    fn check_adapter_budget(&self) -> Result<(), SettingsError> {
-        self.adapter_type()?;
-        let Some(budget) = &self.adapter_budget else { return Ok(()) };
-        parse_bytes(budget)?;
-        let bad = |found: &str, expected| {
-            let field = "adapter-budget";
-            Err(SettingsError::BadValue { field, found: found.into(), expected })
-        };
-        if !self.rank_pattern.is_empty() {
-            return bad("set", "no rank-pattern beside it: it chooses the ranks");
-        }
-        if self.init_adapter.is_some() {
-            return bad("set", "no init-adapter beside it: that has its ranks");
-        }
-        Ok(())
     }
 
     /// What the adapter's weights may take.
@@ -419,70 +316,9 @@ impl Settings {
     }
 }
 
-/// A size in bytes that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{text}` is no size: expected a number with B, KB, MB, GB (powers of ten) or KiB, MiB, GiB"
-)]
-pub struct BudgetError {
-    /// What was given.
-    pub text: String,
-}
-
-/// Whether a window over the last tokens has room for one.
-///
-/// # Errors
-/// [`SettingsError::BadValue`] when it is 0.
-pub fn check_window(window: Option<usize>) -> Result<(), SettingsError> {
-    match window {
-        Some(0) => {
-            let (field, expected) = ("sliding-window", "at least 1: a token sees itself");
-            Err(SettingsError::BadValue { field, found: "0".into(), expected })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Reads a size such as `256MiB`, `1.5 GB` or `4096`. KB, MB and GB are powers of ten; KiB, MiB and
-/// GiB powers of two.
-///
-/// # Errors
-/// [`BudgetError`] when the text is no such size.
-pub fn parse_bytes(text: &str) -> Result<u64, BudgetError> {
-    let bad = || BudgetError { text: text.to_owned() };
-    let trimmed = text.trim();
-    let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
-    let (number, unit) = trimmed.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| bad())?;
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1_000,
-        "m" | "mb" => 1_000_000,
-        "g" | "gb" => 1_000_000_000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        _ => return Err(bad()),
-    };
-    let bytes = number * factor as f64;
-    if bytes.is_finite() && bytes < 2f64.powi(63) { Ok(bytes as u64) } else { Err(bad()) }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Settings, SettingsError, parse_bytes};
-
-    #[test]
-    fn sizes_read_decimal_and_binary_units() {
-        let read = |text| parse_bytes(text).ok();
-        assert_eq!(read("4096"), Some(4096));
-        assert_eq!(read("256MiB"), Some(256 << 20));
-        assert_eq!(read("130 MB"), Some(130_000_000));
-        assert_eq!(read("1.5gib"), Some(3 << 29));
-        for bad in ["", "MiB", "12 parsecs", "1e400GB", "-1", "..", "99999999999999999999GB"] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-    }
+    use super::Settings;
 
     #[test]
     fn settings_survive_toml_and_unknown_keys_are_refused() {
@@ -496,22 +332,5 @@ mod tests {
         assert_eq!(toml::from_str::<Settings>(&text).unwrap(), settings);
         let error = toml::from_str::<Settings>("learning_rate = 1").unwrap_err().to_string();
         assert!(error.contains("learning_rate"), "{error}");
-    }
-
-    #[test]
-    fn values_out_of_range_name_their_field() {
-        let field = |settings: Settings| match settings.check() {
-            Err(SettingsError::BadValue { field, .. }) => Some(field),
-            _ => None,
-        };
-        let base = Settings::default;
-        assert_eq!(field(base()), None);
-        assert_eq!(field(Settings { batch_size: 0, ..base() }), Some("batch-size"));
-        assert_eq!(field(Settings { grad_accum: usize::MAX, ..base() }), Some("grad-accum"));
-        assert_eq!(field(Settings { lr: f64::NAN, ..base() }), Some("lr"));
-        let ratio = |lora_plus_ratio| field(Settings { lora_plus_ratio, ..base() });
-        assert_eq!((ratio(16.0), ratio(0.0)), (None, Some("lora-plus-ratio")));
-        assert_eq!(field(Settings { val_split: 1.0, ..base() }), Some("val-split"));
-        assert_eq!(field(Settings { lr_scheduler: "step".into(), ..base() }), Some("lr-scheduler"));
     }
 }

@@ -1,5 +1,6 @@
 //! What was asked for and will not come to anything: told before a run, which goes on.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -34,6 +35,8 @@ pub enum Warning {
         /// The folder.
         output: PathBuf,
     },
+    /// LARS pools the whole sequence, of which a token should see only what comes before it.
+    LaterTokens,
     /// A number of updates between evaluations or saves that the run never reaches.
     NeverReached {
         /// The setting.
@@ -53,10 +56,11 @@ pub enum Warning {
 }
 
 impl Warning {
-    /// All of a run of `steps` updates; `valid_file` holds the held-out examples where a file does,
-    /// and `held_out` says whether there are any.
+    /// All of a run of `steps` updates whose method has these options; `valid_file` holds the
+    /// held-out examples where a file does, and `held_out` says whether there are any.
     pub(crate) fn all(
         settings: &Settings,
+        options: &BTreeMap<String, String>,
         steps: u64,
         valid_file: Option<&PathBuf>,
         held_out: bool,
@@ -77,6 +81,9 @@ impl Warning {
             if every >= steps && every > 0 {
                 all.push(Self::NeverReached { field, every, steps });
             }
+        }
+        if settings.method == "lars" && options.get("pool").is_some_and(|pool| pool == "all") {
+            all.push(Self::LaterTokens);
         }
         let output = &settings.output;
         if output.join("adapter_config.json").exists() {
@@ -108,6 +115,11 @@ impl fmt::Display for Warning {
             Self::AdapterReplaced { output } => {
                 write!(f, "{} holds an adapter: saving replaces it", output.display())
             }
+            Self::LaterTokens => write!(
+                f,
+                "`pool` is all: a token sees those after it, so losses on next tokens look better \
+                 than what text generation makes of them; `prompt` and `chunk` do not show any"
+            ),
             Self::NeverReached { field, every, steps } => write!(
                 f,
                 "`{field}` is {every} and the run has {steps} updates: it happens at the end only"
@@ -139,7 +151,8 @@ mod tests {
 
     fn words(settings: &Settings, file: Option<&str>, held_out: bool) -> Vec<String> {
         let file = file.map(PathBuf::from);
-        let all = Warning::all(settings, 20, file.as_ref(), held_out);
+        let options = &settings.method_option;
+        let all = Warning::all(settings, options, 20, file.as_ref(), held_out);
         all.iter().map(ToString::to_string).collect()
     }
 
@@ -182,6 +195,16 @@ mod tests {
             ["`eval-every` is 2 and there is nothing to measure: give a file of held-out \
               examples, or `val-split`"]
         );
+        let pooled = |method: &str, pool: &str| {
+            let method_option = [("pool".to_owned(), pool.to_owned())].into();
+            words(
+                &Settings { method: method.into(), method_option, ..Settings::default() },
+                None,
+                true,
+            )
+        };
+        assert!(pooled("lars", "all")[0].starts_with("`pool` is all: a token sees those after it"));
+        assert_eq!((pooled("lars", "chunk").len(), pooled("lora", "all").len()), (0, 0));
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().to_owned();
         std::fs::write(output.join("adapter_config.json"), "{}").unwrap();

@@ -13,7 +13,7 @@ use lowtide_testkit::rss::{self, Sampler};
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{Clip, Gradient, OpenBase};
 
-use support::{Home, Kind, Setup, dataset, in_pool, say, write_data};
+use support::{Home, Kind, METHODS, Setup, dataset, in_pool, say, write_data};
 
 #[path = "suite/support.rs"]
 mod support;
@@ -66,17 +66,19 @@ fn grows_by_its_plan(setup: &Setup<'_>, base: &Path, data: &Path, packed: Option
     warm_up(setup);
     let Setup { policy, store, tile, gradient, apply_and_free, .. } = *setup;
     let (file, how) = (base.file_name().unwrap().display(), Checkpointing { policy, store, tile });
-    let name = format!("{}, {file}, {gradient}, {how:?}", setup.be.name());
+    let (be, method, options) = (setup.be.name(), setup.method, setup.options);
+    let name = format!("{be}, {file}, {method} {options:?}, {gradient}, {how:?}");
     let base = OpenBase::open(base).unwrap();
     let mut data = dataset(&base, data);
     if let Some(capacity) = packed {
         data = data.pack(capacity, 0).unwrap();
     }
-    let model = setup.model(&base);
-    let planned = setup.plan(&model, &data).bytes().held();
+    let planned = setup.plan(&setup.model(&base), &data).bytes().held();
     let mut ledger = Ledger::new(Budget::of(planned));
     release_free_heap();
     let Some(sampler) = sampler() else { return };
+    // What the model holds besides weights is planned too.
+    let model = setup.model(&base);
     let mut trainer = setup.reserve(&model, &data, &mut ledger);
     trainer.evaluate(&data, 1).unwrap();
     for step in 1..=3 {
@@ -131,6 +133,31 @@ fn a_run_grows_by_its_plan() {
     growth_is_the_plan(Kind::Ndarray, &home.base(), &data, Policy::Block, false, None);
     let short = home.data(&[300, 212, 200, 90, 100, 60, 61, 62, 63, 64, 65, 66, 67]);
     growth_is_the_plan(Kind::fastest(), &home.base(), &short, Policy::Block, false, Some(512));
+}
+
+#[test]
+fn a_run_of_any_method_grows_by_its_plan() {
+    let _turn = turn();
+    let shape = TinyLlama {
+        hidden: 256,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        intermediate: 768,
+        vocab: 2048,
+        ..TinyLlama::default()
+    };
+    let home = Home::new(&shape);
+    let data = home.data(&[448, 200]);
+    for (method, options, dropout) in METHODS {
+        Kind::fastest().in_pool(2, |be| {
+            // VeRA's matrices are held as soon as there is a model.
+            let rank = if method == "vera" { 256 } else { 8 };
+            let setup = Setup { method, options, dropout, rank, ..Setup::new(be) };
+            grows_by_its_plan(&setup, &home.base(), &data, None);
+        });
+    }
 }
 
 #[test]

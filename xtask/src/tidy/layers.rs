@@ -10,6 +10,7 @@ use super::Finding;
 /// this table, because some crates must not know some layer below them. Development dependencies
 /// are free.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("lowtide-names", &[]),
     ("lowtide-memory", &[]),
     ("lowtide-tensor", &[]),
     ("lowtide-quant", &["lowtide-tensor"]),
@@ -42,10 +43,11 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("lowtide-hub", &[]),
-    ("lowtide-formats", &["lowtide-tensor", "lowtide-quant"]),
+    ("lowtide-formats", &["lowtide-names", "lowtide-tensor", "lowtide-quant"]),
     (
         "lowtide-model",
         &[
+            "lowtide-names",
             "lowtide-memory",
             "lowtide-tensor",
             "lowtide-quant",
@@ -153,6 +155,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("minijinja", &["lowtide-data"]),
     ("ndarray", &["lowtide-ndarray"]),
     ("rayon", &["lowtide-lanes", "lowtide-conformance", "lowtide-convert", "lowtide"]),
+    ("regex", &["lowtide-names"]),
     ("safetensors", &["lowtide-formats"]),
     ("tokenizers", &["lowtide-data"]),
     ("ureq", &["lowtide-hub"]),

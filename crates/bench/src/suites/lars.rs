@@ -1,5 +1,5 @@
-//! LARS against LoRA at the shapes of Llama-3.2-1B, with random numbers for weights: what each plans
-//! to hold, and how long an update takes.
+//! LARS against LoRA at the shapes of Llama-3.2-1B, with random numbers for weights: what each
+//! plans to hold, and how long an update takes.
 
 use std::path::Path;
 

@@ -1,15 +1,16 @@
 //! Settings of adapters that PEFT does not count as LoRA: IA3 and VeRA as PEFT has them, and
 //! methods that PEFT has not, in the same layout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use lowtide_names::{Pattern, ends_with};
 use serde_json::{Map, Value};
 
 use super::lora::{RANK_MAX, TargetModules, is_on, number, target_modules};
 use super::{VERA, patterns};
 use crate::DocumentError;
 use crate::document::shown;
-use crate::json::{Object, required, shown_value};
+use crate::json::{Object, parse_object, required, shown_value};
 
 /// What PEFT calls VeRA's options, which are fields of their own there.
 const VERA_OPTIONS: [&str; 2] = ["projection_prng_key", "d_initial"];
@@ -46,12 +47,28 @@ pub struct MethodConfig {
     pub options: BTreeMap<String, String>,
 }
 
+/// Reads the text of an `adapter_config.json` of any method but LoRA's; `modules` are those that
+/// the adapter has tensors of.
+///
+/// # Errors
+/// [`DocumentError`], naming the field.
+pub fn parse_method_config(
+    text: &str,
+    modules: &BTreeSet<&str>,
+) -> Result<MethodConfig, DocumentError> {
+    MethodConfig::from_document(&parse_object(text)?, modules)
+}
+
 impl MethodConfig {
-    /// Reads the settings of an adapter of any method.
+    /// Reads the settings of an adapter of any method; `modules` are those that it has tensors of,
+    /// among which a regular expression chooses.
     ///
     /// # Errors
     /// [`DocumentError`], naming the field.
-    pub fn from_document(document: &Map<String, Value>) -> Result<Self, DocumentError> {
+    pub fn from_document(
+        document: &Map<String, Value>,
+        modules: &BTreeSet<&str>,
+    ) -> Result<Self, DocumentError> {
         let config = Object::root(document);
         let expected = "the name of a method";
         let peft_type = required(config.str("peft_type")?, "peft_type", expected)?.to_owned();
@@ -86,7 +103,7 @@ impl MethodConfig {
             return Err(DocumentError::out_of_range(dropped, dropout, expected));
         }
         let options = match peft_type.as_str() {
-            IA3 => feedforward(config)?,
+            IA3 => feedforward(config, modules)?,
             VERA => projections(config)?,
             _ => options(config)?,
         };
@@ -130,7 +147,7 @@ impl MethodConfig {
     fn ia3_fields(&self) -> Vec<(&'static str, Value)> {
         let named = self.options.get(FEEDFORWARD).map_or("down_proj", |names| names);
         let named: Vec<&str> = named.split(',').map(str::trim).collect();
-        let ends = |target: &&String| named.iter().any(|name| ends_with_module(target, name));
+        let ends = |target: &&String| named.iter().any(|name| ends_with(target, name));
         let there: Vec<&str> = match &self.target_modules {
             Some(TargetModules::List(targets)) => {
                 targets.iter().filter(ends).map(String::as_str).collect()
@@ -179,11 +196,6 @@ impl MethodConfig {
     }
 }
 
-/// Whether the name of a module is `end`, or ends with it behind a dot.
-fn ends_with_module(name: &str, end: &str) -> bool {
-    name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
 /// VeRA's key and start as the options of these names.
 fn projections(config: Object<'_>) -> Result<BTreeMap<String, String>, DocumentError> {
     if let Some(value) = config.get("bias").filter(|value| *value != "none") {
@@ -206,15 +218,38 @@ fn projections(config: Object<'_>) -> Result<BTreeMap<String, String>, DocumentE
     Ok(options)
 }
 
-/// IA3's feed-forward modules as the option that lists them.
-fn feedforward(config: Object<'_>) -> Result<BTreeMap<String, String>, DocumentError> {
+/// IA3's feed-forward modules as the option that lists them. A text is a regular expression for
+/// whole names of modules: the option lists those of `modules` that it matches.
+fn feedforward(
+    config: Object<'_>,
+    modules: &BTreeSet<&str>,
+) -> Result<BTreeMap<String, String>, DocumentError> {
     let Some(value) = config.get(FEEDFORWARD) else { return Ok(BTreeMap::new()) };
-    let wrong = || config.wrong_type(FEEDFORWARD, "a list of module names", value);
-    let names = value.as_array().ok_or_else(wrong)?.iter().map(Value::as_str);
-    let names = names.collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
+    let expected = "a list of module names, or a regular expression";
+    let wrong = || config.wrong_type(FEEDFORWARD, expected, value);
+    let names = match value {
+        Value::String(pattern) => matched(&patterns::whole(FEEDFORWARD, pattern)?, modules),
+        Value::Array(names) => {
+            let names = names.iter().map(Value::as_str).collect::<Option<Vec<_>>>();
+            names.ok_or_else(wrong)?
+        }
+        _ => return Err(wrong()),
+    };
     // A list without names is an option that none matches.
     let names = if names.is_empty() { "none".to_owned() } else { names.join(",") };
     Ok(BTreeMap::from([(FEEDFORWARD.to_owned(), names)]))
+}
+
+/// The shortest names that end just those of `modules` that `pattern` matches: last parts where it
+/// matches every module that ends so, whole names otherwise.
+fn matched<'m>(pattern: &Pattern, modules: &BTreeSet<&'m str>) -> Vec<&'m str> {
+    let last = |module: &'m str| module.rsplit('.').next().unwrap_or(module);
+    let (inside, others): (Vec<&str>, Vec<&str>) =
+        modules.iter().partition(|module| pattern.matches(module));
+    let others: BTreeSet<&str> = others.into_iter().map(last).collect();
+    let short = |module| if others.contains(last(module)) { module } else { last(module) };
+    let names: BTreeSet<&str> = inside.into_iter().map(short).collect();
+    names.into_iter().collect()
 }
 
 fn options(config: Object<'_>) -> Result<BTreeMap<String, String>, DocumentError> {

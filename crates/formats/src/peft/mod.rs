@@ -27,7 +27,7 @@ pub use lora::{
     DOWN as LORA_DOWN, LoraConfig, LoraPair, TargetModules, UP as LORA_UP, parse_lora_config,
 };
 
-pub use method::{MethodConfig, QUANTIZE};
+pub use method::{MethodConfig, QUANTIZE, parse_method_config};
 pub use variant::{LoraVariant, MAGNITUDE as LORA_MAGNITUDE};
 
 use crate::atomic::FileSet;
@@ -339,10 +339,11 @@ impl AdapterFiles {
     /// [`Error::Document`] if a setting makes no sense or asks for something that is not computed.
     pub fn method(&self) -> Result<(MethodConfig, BTreeSet<&str>), Error> {
         let config_path = self.dir.join(CONFIG_FILE);
-        let config = MethodConfig::from_document(&self.config);
-        let config = config.map_err(|reason| Error::document(&config_path, reason))?;
         let modules = self.tensor_names().filter(|name| !self.is_projection(name)).map(module_of);
-        Ok((config, modules.collect()))
+        let modules = modules.collect();
+        let config = MethodConfig::from_document(&self.config, &modules);
+        let config = config.map_err(|reason| Error::document(&config_path, reason))?;
+        Ok((config, modules))
     }
 
     /// Whether a tensor is one of VeRA's matrices, which have no module.

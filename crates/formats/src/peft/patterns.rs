@@ -1,6 +1,6 @@
 //! Settings that hold for some modules only.
 
-use regex::Regex;
+use lowtide_names::Pattern;
 use serde_json::{Map, Value};
 
 use crate::DocumentError;
@@ -15,11 +15,7 @@ pub(super) fn lookup<T: Copy>(
     module: &str,
 ) -> Result<Option<T>, DocumentError> {
     for (key, value) in entries {
-        let matches = match is_plain(key) {
-            true => ends_with(module, key),
-            false => compile(field, key)?.is_match(module),
-        };
-        if matches {
+        if end(field, key)?.matches(module) {
             return Ok(Some(*value));
         }
     }
@@ -37,7 +33,7 @@ pub(super) fn read<T>(
     entries
         .fields()
         .map(|(key, value)| {
-            compile(field, key)?;
+            end(field, key)?;
             let out_of_range =
                 || DocumentError::out_of_range(entries.path(key), shown_value(value), expected);
             Ok((key.to_owned(), value_of(value).ok_or_else(out_of_range)?))
@@ -51,22 +47,17 @@ pub(super) fn document<T: Copy>(entries: &[(String, T)], value: impl Fn(T) -> Va
     Value::Object(fields)
 }
 
-/// Whether comparing letters does what the regular expression says: there may be such a key for
-/// every module, each asked for every module.
-fn is_plain(key: &str) -> bool {
-    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
+/// The regular expression `text` over whole names.
+pub(super) fn whole(field: &str, text: &str) -> Result<Pattern, DocumentError> {
+    Pattern::whole(text).map_err(|_| unsupported(field, text))
 }
 
-/// What a plain key says of the end of `name`; its dots stand for any character.
-fn ends_with(name: &str, key: &str) -> bool {
-    let (mut name, mut key) = (name.chars().rev(), key.chars().rev());
-    let same = |wanted: char| name.next().is_some_and(|c| wanted == '.' || wanted == c);
-    key.all(same) && name.next().is_none_or(|before| before == '.')
+/// The regular expression `key` over ends of names.
+fn end(field: &str, key: &str) -> Result<Pattern, DocumentError> {
+    Pattern::end(key).map_err(|_| unsupported(field, key))
 }
 
-fn compile(field: &str, key: &str) -> Result<Regex, DocumentError> {
-    Regex::new(&format!(r"^(?:.*\.)?(?:{key})$")).map_err(|_| {
-        let supported = "regular expressions without look-around and back-references";
-        DocumentError::unsupported(field, shown(key), supported)
-    })
+fn unsupported(field: &str, text: &str) -> DocumentError {
+    let supported = "regular expressions without look-around and back-references";
+    DocumentError::unsupported(field, shown(text), supported)
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use lowtide::runtime::registry;
 use lowtide::train::{Settings, SettingsError};
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -16,11 +17,17 @@ use super::computing::{MachineFlags, THREADS};
 /// A file that cannot be read, with its name and the key at fault; a base or data that neither the
 /// flags nor the file name; a value outside its range.
 pub(crate) fn resolve(args: &RunArgs) -> Result<(Settings, MachineFlags), SettingsError> {
-    let (from_file, machine) = match &args.config {
+    let File { settings, machine, ranked } = match &args.config {
         Some(path) => read(path)?,
-        None => (Settings::default(), MachineFlags::default()),
+        None => File::default(),
     };
-    let settings = args.flags.over(from_file);
+    let mut settings = args.flags.over(settings);
+    if !ranked
+        && !args.flags.ranked()
+        && let Ok(method) = registry::<f32>().get(&settings.method)
+    {
+        settings.rank = method.default_rank();
+    }
     for (field, path) in [("model", &settings.model), ("data", &settings.data)] {
         if path.as_os_str().is_empty() {
             return Err(SettingsError::BadValue {
@@ -34,18 +41,28 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<(Settings, MachineFlags), Settin
     Ok((settings, args.machine.or(machine)))
 }
 
+/// What a configuration file says.
+#[derive(Default)]
+struct File {
+    settings: Settings,
+    machine: MachineFlags,
+    /// Whether it names a rank.
+    ranked: bool,
+}
+
 /// Reads a configuration file. `backend`, `isa` and `threads` tell what computes, not what is
 /// computed, so they are no settings of a run; being flags, they may stand in the file all the
 /// same.
-fn read(path: &Path) -> Result<(Settings, MachineFlags), SettingsError> {
+fn read(path: &Path) -> Result<File, SettingsError> {
     let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| bad(error.to_string()))?;
+    let ranked = table.contains_key("rank");
     let machine: Table =
         ["backend", "isa", "threads"].iter().filter_map(|key| table.remove_entry(*key)).collect();
     if machine.is_empty() {
         // Reading the text itself lets an error show the line.
-        return Ok((Settings::from_file(path)?, MachineFlags::default()));
+        return Ok(File { settings: Settings::from_file(path)?, ranked, ..File::default() });
     }
     let machine = MachineFlags::deserialize(Value::Table(machine));
     let machine = machine.map_err(|error| bad(error.to_string()))?;
@@ -57,7 +74,7 @@ fn read(path: &Path) -> Result<(Settings, MachineFlags), SettingsError> {
         });
     }
     let settings = Settings::deserialize(Value::Table(table));
-    Ok((settings.map_err(|error| bad(error.to_string()))?, machine))
+    Ok(File { settings: settings.map_err(|error| bad(error.to_string()))?, machine, ranked })
 }
 
 #[cfg(test)]
@@ -94,6 +111,23 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!((settings, machine), (expected, MachineFlags::default()));
+    }
+
+    #[test]
+    fn a_rank_that_nobody_gives_is_the_methods() {
+        let paths = "model = 'm'\ndata = 'd'\n";
+        for (file, flags, rank) in [
+            ("", &[][..], 8),
+            ("", &["--method=vera"], 256),
+            ("method = 'vera'\nthreads = 2", &[], 256),
+            ("method = 'vera'\nrank = 8", &[], 8),
+            ("threads = 2\nrank = 8", &["--method=vera"], 8),
+            ("method = 'vera'\nrank = 8", &["--rank=16"], 16),
+            ("method = 'vera'", &["--method=lora"], 8),
+        ] {
+            let (settings, _) = with(&format!("{paths}{file}"), flags).unwrap();
+            assert_eq!(settings.rank, rank, "{file} {flags:?}");
+        }
     }
 
     #[test]

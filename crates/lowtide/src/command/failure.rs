@@ -306,6 +306,7 @@ fn method(error: &BuildError) -> String {
         BuildError::UnknownOption { .. } | BuildError::BadOption { .. } => {
             format!("--method-option: {error}")
         }
+        BuildError::TooLarge { .. } => format!("--rank: {error}"),
         BuildError::BadSite { .. } => format!("--target-modules: {error}"),
     }
 }

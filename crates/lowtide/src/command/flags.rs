@@ -58,7 +58,7 @@ struct AdapterFlags {
     /// Adapter method [default: lora]
     #[arg(long, aliases = ["fine-tune-type", "peft-type"], value_name = "NAME")]
     method: Option<String>,
-    /// Inner width of the adapter [default: 8]
+    /// Inner width of the adapter; 256 for vera [default: 8]
     #[arg(long, short, aliases = ["lora-r", "lora-rank"], value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     rank: Option<usize>,
@@ -272,6 +272,11 @@ struct RhythmFlags {
 }
 
 impl RunFlags {
+    /// Whether a rank was given.
+    pub(crate) fn ranked(&self) -> bool {
+        self.adapter.rank.is_some()
+    }
+
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;

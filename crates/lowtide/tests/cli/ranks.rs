@@ -83,6 +83,13 @@ fn patterns_that_mean_nothing_are_told() {
     finetune(&place, "--rank-pattern q_proj=2 --output a");
     let error = place.on_model("plan --rank 4 --init-adapter a --rank-pattern q_proj=3").failed(1);
     assert!(error.contains("was trained with --rank 2 --alpha 16"), "{error}");
+    let error = plan("--rank 4 --init-adapter a --sensitivity", 2);
+    assert!(error.contains("expected none beside a profile"), "{error}");
+    let error = plan("--rank 129 --sensitivity", 2);
+    assert!(error.contains("129") && error.contains("at most 128 where ranks are"), "{error}");
+    let error = plan("--target-modules q_proj,self_attn", 2);
+    let words = "--target-modules: method `lora` adapts nothing of target modules `self_attn`";
+    assert!(error.contains(words), "{error}");
 }
 
 #[test]

@@ -41,10 +41,8 @@ impl<F: Float> Executor<'_, '_, F> {
             }
             for which in 0..2 {
                 let (to, params) = (free(at), pair.params(i, which));
-                if self.program.segments[i].derives() {
-                    let work = Parts::of(&mut self.reserved, &self.plan).work;
-                    self.fixed.prepare_one(self.program, i, self.be, params, work);
-                }
+                let work = Parts::of(&mut self.reserved, &self.plan).work;
+                self.fixed.prepare(self.program, i, self.be, params, work);
                 self.run_forward(i, at[which], to, &cx, params);
                 at[which] = to;
             }

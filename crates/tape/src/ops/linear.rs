@@ -121,6 +121,10 @@ impl<F: Float> Op<F> for AdaptedLinear<'_, F> {
         }
     }
 
+    fn prepare_work(&self) -> u64 {
+        self.adapter.as_ref().map_or(0, |adapter| adapter.prepare_work())
+    }
+
     fn whole_sequence(&self) -> bool {
         self.adapter.as_ref().is_some_and(|adapter| adapter.facts().whole_sequence)
     }

@@ -5,6 +5,7 @@ use lowtide_model::Site;
 use lowtide_runtime::is_coded;
 
 use super::eigen::eigenvalues;
+use crate::SettingsError;
 use crate::ranks::up;
 
 /// What each further rank of a site promises, most first; one number where a site has no ranks.
@@ -39,6 +40,26 @@ pub(super) fn gains(site: &Site, config: &Config, first: &[f32], second: &[f32])
         (outputs as f64 * inputs).sqrt() * sigma
     };
     eigenvalues(moment, rank).into_iter().map(gain).collect()
+}
+
+/// The largest rank that is probed. A site takes time with its cube, and 128 is half a minute for a
+/// model of two hundred linears.
+const RANK_MAX: usize = 128;
+
+/// Refuses ranks whose eigenvalues would take too long.
+///
+/// # Errors
+/// [`SettingsError::BadValue`] when a site's rank is too large.
+pub(super) fn check_ranks(sites: &[Site]) -> Result<(), SettingsError> {
+    let ranks = sites.iter().filter_map(|site| up(site).map(|(_, spec)| spec.shape[1]));
+    match ranks.max().filter(|rank| *rank > RANK_MAX) {
+        None => Ok(()),
+        Some(rank) => Err(SettingsError::BadValue {
+            field: "rank",
+            found: rank.to_string(),
+            expected: "at most 128 where ranks are chosen or profiled before training",
+        }),
+    }
 }
 
 /// Numbers that tensors have for each rank, and those they have besides; all are besides where

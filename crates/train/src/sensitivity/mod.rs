@@ -93,6 +93,7 @@ pub(crate) fn probe(
 ) -> Result<SensitivityReport, TrainError> {
     let settings = job.settings;
     let data = &job.data.train;
+    measure::check_ranks(&model.sites)?;
     let plan = probing_plan(job, model, be)?;
     let mut ledger = Ledger::new(settings.budget()?.map_or(Budget::UNLIMITED, Budget::of));
     let optimizer = Sgd::default();

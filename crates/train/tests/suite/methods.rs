@@ -8,27 +8,7 @@ use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{EvalSettings, Gradient, OpenBase, Settings, evaluate, finetune};
 
 use crate::refused::eval;
-use crate::support::{Home, Setup, dataset};
-
-type Options = &'static [(&'static str, &'static str)];
-
-/// What to train, with which options, and the dropout.
-const METHODS: [(&str, Options, f64); 14] = [
-    ("rslora", &[], 0.0),
-    ("lora-fa", &[], 0.2),
-    ("dora", &[], 0.0),
-    ("dora", &[], 0.2),
-    ("vera", &[("projection_prng_key", "3")], 0.2),
-    ("qalora", &[("group_size", "4")], 0.2),
-    ("lora", &[("quantize", "int8")], 0.0),
-    ("dora", &[("quantize", "int4")], 0.0),
-    ("ia3", &[], 0.0),
-    ("bottleneck", &[], 0.0),
-    ("lars", &[], 0.2),
-    ("lars", &[("pool", "chunk"), ("chunk", "8")], 0.2),
-    ("lars", &[("pool", "learned")], 0.0),
-    ("lars", &[("pool", "gate")], 0.0),
-];
+use crate::support::{Home, METHODS, Setup, dataset};
 
 #[test]
 fn policies_change_no_bit_of_any_method() {

@@ -25,6 +25,27 @@ use lowtide_train::{
 /// Tokens that every tiny base here knows.
 pub(crate) const VOCAB: usize = 256;
 
+/// Options of a method.
+type Options = &'static [(&'static str, &'static str)];
+
+/// Every method but plain LoRA, with which options, and the dropout.
+pub(crate) const METHODS: [(&str, Options, f64); 14] = [
+    ("rslora", &[], 0.0),
+    ("lora-fa", &[], 0.2),
+    ("dora", &[], 0.0),
+    ("dora", &[], 0.2),
+    ("vera", &[("projection_prng_key", "3")], 0.2),
+    ("qalora", &[("group_size", "4")], 0.2),
+    ("lora", &[("quantize", "int8")], 0.0),
+    ("dora", &[("quantize", "int4")], 0.0),
+    ("ia3", &[], 0.0),
+    ("bottleneck", &[], 0.0),
+    ("lars", &[], 0.2),
+    ("lars", &[("pool", "chunk"), ("chunk", "8")], 0.2),
+    ("lars", &[("pool", "learned")], 0.0),
+    ("lars", &[("pool", "gate")], 0.0),
+];
+
 /// A folder that goes away with the test: a tiny base and data for it.
 pub(crate) struct Home {
     dir: tempfile::TempDir,
