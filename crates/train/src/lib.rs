@@ -37,6 +37,7 @@ mod sensitivity;
 mod settings;
 mod softmax;
 mod sparse_updates;
+mod start;
 mod streaming;
 mod thin;
 mod trainer;

@@ -21,6 +21,7 @@ use crate::report::{self, HeldOut, Notes};
 use crate::rss::{Watch, storage_read};
 use crate::samples;
 use crate::sensitivity::probe;
+use crate::start::ready;
 use crate::thin::Thinned;
 use crate::{
     DataReport, Evaluation, Event, Phase, PlanReport, RanksLeft, SensitivityReport, Settings,
@@ -139,28 +140,9 @@ pub fn finetune_with(
     );
 
     let mut ledger = Ledger::new(report.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
-    let seed = settings.seed;
-    let mut trainer = Trainer::reserve(&model, be, optimizer, plan, clip, seed, &mut ledger)?;
-    trainer.open_scratch(&settings.scratch_dir(), &mut ledger)?;
-    if let (Some(neighbours), Some(union)) = (&neighbours, &report.union) {
-        trainer.set_neighbours(neighbours, union.words_max, &mut ledger)?;
-    }
-    check_ratio(settings, trainer.set_lora_plus(settings.lora_plus_ratio))?;
-    if let Some(course) = report.adaptive_rank {
-        trainer.set_adaptive_rank(course);
-    }
-    let room = report.streamed_bytes;
-    let streams = room.is_some_and(|room| trainer.stream_weights(job.parts.clone(), room));
-    match &job.init_adapter {
-        Some(adapter) => {
-            adapter.fill(job.base.file().hyper(), &model.sites, trainer.values_mut())?;
-        }
-        None => trainer.initialise(settings.seed),
-    }
-    tracing::debug!(bytes = ledger.live().held(), "reserved");
-    if settings.mlock {
-        trainer.lock()?;
-    }
+    let planned = Planned { plan, clip, optimizer, report: report.clone() };
+    let (mut trainer, streams) =
+        ready(&job, &model, be, planned, neighbours.as_ref(), &mut ledger)?;
     let mut run = Run {
         job: &job,
         resolved: resolved(&job, &report),
@@ -200,16 +182,6 @@ pub fn finetune_with(
     }
     on_event(&Event::Done(Box::new(summary.clone())));
     Ok(summary)
-}
-
-/// Whether there is something for LoRA+ to speed up, where it is asked for.
-fn check_ratio(settings: &Settings, found: bool) -> Result<(), SettingsError> {
-    let ratio = settings.lora_plus_ratio;
-    if found || ratio == 1.0 {
-        return Ok(());
-    }
-    let (field, expected) = ("lora-plus-ratio", "1 with a method that trains no `lora_B.weight`");
-    Err(SettingsError::BadValue { field, found: ratio.to_string(), expected })
 }
 
 /// The settings with nothing left to choose.

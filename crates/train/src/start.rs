@@ -1,0 +1,54 @@
+//! A trainer on the point of its first update: everything reserved, the adapter filled.
+
+use lowtide_backend::Backend;
+use lowtide_memory::Ledger;
+use lowtide_model::Model;
+
+use crate::job::{Job, Planned};
+use crate::softmax::Neighbours;
+use crate::{Settings, SettingsError, TrainError, Trainer};
+
+/// Reserves what was planned, and fills the adapter with what it starts from; whether weights are
+/// streamed.
+pub(crate) fn ready<'p, 'w>(
+    job: &Job<'_>,
+    model: &'p Model<'w, f32>,
+    be: &'p dyn Backend<f32>,
+    planned: Planned<'p>,
+    neighbours: Option<&'p Neighbours>,
+    ledger: &mut Ledger,
+) -> Result<(Trainer<'p, 'w>, bool), TrainError> {
+    let (settings, Planned { plan, clip, optimizer, report }) = (job.settings, planned);
+    let mut trainer = Trainer::reserve(model, be, optimizer, plan, clip, settings.seed, ledger)?;
+    trainer.open_scratch(&settings.scratch_dir(), ledger)?;
+    if let (Some(neighbours), Some(union)) = (neighbours, &report.union) {
+        trainer.set_neighbours(neighbours, union.words_max, ledger)?;
+    }
+    check_ratio(settings, trainer.set_lora_plus(settings.lora_plus_ratio))?;
+    if let Some(course) = report.adaptive_rank {
+        trainer.set_adaptive_rank(course);
+    }
+    let room = report.streamed_bytes;
+    let streams = room.is_some_and(|room| trainer.stream_weights(job.parts.clone(), room));
+    match &job.init_adapter {
+        Some(adapter) => {
+            adapter.fill(job.base.file().hyper(), &model.sites, trainer.values_mut())?;
+        }
+        None => trainer.initialise(settings.seed),
+    }
+    tracing::debug!(bytes = ledger.live().held(), "reserved");
+    if settings.mlock {
+        trainer.lock()?;
+    }
+    Ok((trainer, streams))
+}
+
+/// Whether there is something for LoRA+ to speed up, where it is asked for.
+fn check_ratio(settings: &Settings, found: bool) -> Result<(), SettingsError> {
+    let ratio = settings.lora_plus_ratio;
+    if found || ratio == 1.0 {
+        return Ok(());
+    }
+    let (field, expected) = ("lora-plus-ratio", "1 with a method that trains no `lora_B.weight`");
+    Err(SettingsError::BadValue { field, found: ratio.to_string(), expected })
+}
