@@ -14,6 +14,8 @@ Each time the mean loss over all labelled tokens and the log-probabilities after
 the likeliest tokens and of some down to the unlikeliest, are computed by both. Prints a table of the
 largest differences and exits with 1 if one is above the tolerance, or something cannot be loaded.
 
+PEFT knows no adapters in eight bits; ours are decoded by `lowtide convert` for it.
+
 PEFT computes QA-LoRA on GPTQ bases only. Our folder is therefore given to it as plain LoRA, with every
 column of A repeated over its group; the other two columns are empty.
 
@@ -67,6 +69,9 @@ PATTERNS = {"rank_pattern": {"q_proj": 2, r"1\.mlp\.up_proj": 6}, "alpha_pattern
 METHODS = [
     ("lora", ["--method", "lora", *SHAPE], lora),
     ("lora, patterns", None, lambda: lora(**PATTERNS)),
+    ("lora, adaptive rank", ["--rank", "6", "--alpha", "8", "--adaptive-rank", "3"], None),
+    ("lora, int4", ["--method", "lora", *SHAPE, "--method-option", "quantize=int4"], None),
+    ("lora, int8 file", ["--method", "lora", *SHAPE, "--adapter-type", "int8"], None),
     ("rslora", ["--method", "rslora", *SHAPE], lambda: lora(use_rslora=True)),
     ("lora-fa", ["--method", "lora-fa", *SHAPE], lora),
     ("dora", ["--method", "dora", *SHAPE], lambda: lora(use_dora=True)),
@@ -126,6 +131,10 @@ def ours(trial, name, flags, settings):
     folder = trial.finetune(flags)
     if name == "qalora":
         return trial.compare(trial.load(expanded(trial.folder(), folder), check=False), folder)
+    if (folder / "adapter_codes.safetensors").exists():
+        decoded = trial.folder()
+        trial.lowtide("convert", "--adapter", folder, "--output", decoded)
+        return trial.compare(trial.load(decoded), folder)
     return trial.compare(trial.load(folder), folder)
 
 
@@ -185,7 +194,9 @@ class Trial:
         """A folder with what Lowtide trained."""
         folder = self.folder()
         common = ["--model", self.args.base, "--data", self.data, "--output", folder, "-q"]
-        common += ["--max-steps", 3, "--lr", "1e-2", "--lr-scheduler", "constant"]
+        # Enough for ranks to become smaller on the way.
+        steps = 10 if "--adaptive-rank" in flags else 3
+        common += ["--max-steps", steps, "--lr", "1e-2", "--lr-scheduler", "constant"]
         self.lowtide("finetune", *common, "--warmup-steps", 0, *flags)
         return folder
 
