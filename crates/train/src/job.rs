@@ -155,7 +155,12 @@ impl<'s> Job<'s> {
         tell: &mut dyn FnMut(usize, usize),
     ) -> Result<(), TrainError> {
         let Some(budget) = self.settings.adapter_bytes()? else { return Ok(()) };
-        let mut probed = sensitivity::probe(self, &self.build(methods)?, be, tell)?;
+        let mut probed = {
+            let model = self.build(methods)?;
+            sensitivity::probe(self, &model, be, tell)?
+        };
+        // What probing took would otherwise stay with the allocator, beside what is planned.
+        lowtide_memory::release_free_heap();
         let r#type = self.settings.adapter_type()?;
         let rank = self.config.rank;
         let Chosen { report, patterns } = sensitivity::within(&probed.sites, budget, r#type, rank)?;

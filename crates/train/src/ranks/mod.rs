@@ -12,6 +12,7 @@ mod grouped;
 mod scores;
 
 use lowtide_adapter::ParamSpec;
+use lowtide_formats::peft::QUANTIZE;
 use lowtide_model::Site;
 use serde::{Deserialize, Serialize};
 
@@ -35,11 +36,12 @@ pub struct AdaptiveRank {
 
 impl AdaptiveRank {
     /// From `start` pairs to `target` in a run of `steps` updates: the first tenth of them goes by
-    /// with all pairs, the last three tenths with those that remain.
+    /// with all pairs, and in any case the first update, before which the second factors are zero
+    /// and all pairs alike; the last three tenths with those that remain.
     #[must_use]
     pub fn new(start: usize, target: usize, steps: u64) -> Self {
-        let (from, settled) = (steps / 10, steps.saturating_mul(3) / 10);
-        Self { start, target, from, until: (steps - settled).max(1) }
+        let (from, settled) = ((steps / 10).max(1), steps.saturating_mul(3) / 10);
+        Self { start, target, from, until: (steps - settled).max(from + 1) }
     }
 
     /// Pairs that are left after `step` updates.
@@ -67,8 +69,21 @@ impl AdaptiveRank {
         let bad = |found, expected| {
             Err(SettingsError::BadValue { field: "adaptive-rank", found, expected })
         };
+        if steps < STEPS_MIN {
+            let expected = "a run of 3 updates or more: the first tells pairs apart by nothing";
+            return bad(format!("{target} in a run of {steps} updates"), expected);
+        }
+        let coded = settings.method_option.contains_key(QUANTIZE)
+            || settings.adapter_type()?.codes().is_some();
         let mut start = 0;
         for site in sites {
+            if let Some(spec) = site.params.iter().find(|spec| coded && is_wide(spec)) {
+                let found = format!("{target} with codes and {:?} in `{}`", spec.shape, spec.name);
+                return bad(
+                    found,
+                    "ranks no larger than what they stand between, as codes go by pairs",
+                );
+            }
             let Some((_, spec)) = up(site) else {
                 let found = format!("{target} with method {}", site.kind);
                 return bad(found, "a method of low rank: lora, rslora, lora-fa, dora or qalora");
@@ -120,6 +135,14 @@ impl RanksLeft {
             left_out: ranks.len() - sites,
         }
     }
+}
+
+/// Updates of a run that can tell pairs apart.
+const STEPS_MIN: u64 = 3;
+
+/// Whether a tensor has more pairs than numbers of a pair: lines of codes would run across pairs.
+fn is_wide(spec: &ParamSpec) -> bool {
+    spec.rank_axis.is_some_and(|axis| spec.shape[axis] > spec.shape[1 - axis])
 }
 
 /// Where the second factor of a site's pairs, `B`, lies among its parameters.
@@ -178,10 +201,11 @@ mod tests {
 
     #[test]
     fn the_shortest_runs_end_at_the_target_too() {
-        for steps in 1..=12 {
+        for steps in STEPS_MIN..=12 {
             let course = AdaptiveRank::new(9, 4, steps);
             assert_eq!(course.left(steps), 4, "{steps} updates");
-            assert_eq!(course.left(0), 9, "{steps} updates");
+            // All pairs are alike before the first update.
+            assert_eq!([0, 1].map(|step| course.left(step)), [9, 9], "{steps} updates");
         }
     }
 
