@@ -2,7 +2,9 @@
 
 use lowtide_formats::peft;
 use lowtide_formats::safe::{Half, Values};
+use lowtide_model::Site;
 use lowtide_quant::LineCodes;
+use lowtide_runtime::is_coded;
 
 use crate::SettingsError;
 
@@ -59,6 +61,17 @@ impl AdapterType {
             Self::Coded(codes) => codes.name(),
         };
         Err(SettingsError::BadValue { field: "adapter-type", found: found.into(), expected })
+    }
+
+    /// Refuses codes where no tensor of these sites can be coded, as with IA3: the file would hold
+    /// none.
+    pub(crate) fn check_sites(self, sites: &[Site]) -> Result<(), SettingsError> {
+        let (Self::Coded(codes), Some(site)) = (self, sites.first()) else { return Ok(()) };
+        if sites.iter().flat_map(|site| &site.params).any(is_coded) {
+            return Ok(());
+        }
+        let found = format!("{} where {} has nothing to code", codes.name(), site.kind);
+        Err(SettingsError::BadValue { field: "adapter-type", found, expected: "f32, bf16 or f16" })
     }
 
     /// The type of 16 bits, if it is one.

@@ -130,7 +130,7 @@ impl<'s> Job<'s> {
         Ok(job)
     }
 
-    /// Builds the model with its adapters.
+    /// Builds the model with its adapters, which can be saved as the settings say.
     pub(crate) fn build<'j>(
         &'j self,
         methods: &'j Registry<f32>,
@@ -143,7 +143,9 @@ impl<'s> Job<'s> {
             Some(adapter) if self.settings.target_modules == "auto" => adapter.blame(error),
             _ => error,
         };
-        Ok(self.base.build(Some(adaptation)).map_err(blame)?)
+        let model = self.base.build(Some(adaptation)).map_err(blame)?;
+        self.settings.adapter_type()?.check_sites(&model.sites)?;
+        Ok(model)
     }
 
     /// Chooses the ranks of sites for the adapter's budget, if there is one; `tell` hears how many

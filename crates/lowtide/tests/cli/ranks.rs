@@ -29,6 +29,13 @@ fn sites_have_ranks_of_their_own_in_files_that_peft_reads() {
     assert!(modules.iter().all(|name| name.as_str().unwrap().starts_with("model.layers.1.")));
     let list = place.lowtide("inspect a --json --tensors").done();
     let list: Value = serde_json::from_str(&list).unwrap();
+    let own = ["ranks_of_their_own", "alphas_of_their_own"].map(|key| list[key].as_u64());
+    assert_eq!(own, [Some(2), Some(1)]);
+    let out = place.lowtide("inspect a").done();
+    let lines = ["other ranks", "other alphas"].map(|name| out.lines().find(|l| l.contains(name)));
+    let [ranks, alphas] = lines.map(|line| line.unwrap_or_else(|| panic!("{out}")));
+    assert!(ranks.ends_with("2 patterns in rank_pattern"), "{out}");
+    assert!(alphas.ends_with("1 pattern in alpha_pattern"), "{out}");
     for row in list["tensor_list"].as_array().unwrap() {
         let (name, shape) = (row["name"].as_str().unwrap(), &row["shape"]);
         let rank = if name.contains("q_proj") { 6 } else { 4 };

@@ -152,17 +152,23 @@ fn floats_are_rounded_once_and_that_is_told() {
 #[test]
 fn a_type_that_holds_something_else_is_refused() {
     let home = home();
-    let refused = |codes, r#type| {
-        let settings = settings(&home, "lora", codes, r#type);
+    let refused = |method, codes, r#type| {
+        let mut settings = settings(&home, method, codes, r#type);
+        settings.method_option.retain(|_, codes| !codes.is_empty());
         let error = finetune(&settings, &Simd::new(1), 1, &mut |_| ()).unwrap_err().to_string();
         assert!(!settings.output.exists());
         error
     };
-    let error = refused("int8", "bf16");
+    let error = refused("lora", "int8", "bf16");
     assert!(
         error.contains("bf16, expected int8 or f32, which hold what quantize=int8 trains"),
         "{error}"
     );
-    let error = refused("int4", "int8");
+    let error = refused("lora", "int4", "int8");
     assert!(error.contains("int8, expected int4 or f32"), "{error}");
+    for codes in ["int8", "int4"] {
+        let error = refused("ia3", "", codes);
+        let says = format!("`adapter-type` is {codes} where ia3 has nothing to code, expected f32");
+        assert!(error.contains(&says), "{error}");
+    }
 }

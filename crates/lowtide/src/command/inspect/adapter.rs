@@ -56,6 +56,7 @@ struct Settings {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     options: BTreeMap<String, String>,
     ranks_of_their_own: usize,
+    alphas_of_their_own: usize,
     /// As PEFT names them; empty where the file has no such list.
     target_modules: Vec<String>,
     modules: usize,
@@ -93,6 +94,7 @@ fn of_mlx(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
         use_rslora: false,
         options: BTreeMap::new(),
         ranks_of_their_own: 0,
+        alphas_of_their_own: 0,
         target_modules: by_name.keys().cloned().collect(),
         modules: modules.len(),
         by_name,
@@ -130,6 +132,7 @@ fn of_file(path: &Path, tensors: bool) -> Result<AdapterReport, TrainError> {
         use_rslora: false,
         options: BTreeMap::new(),
         ranks_of_their_own: facts.modules.iter().filter(|module| module.rank != rank).count(),
+        alphas_of_their_own: 0,
         target_modules: Vec::new(),
         modules: modules.len(),
         by_name: by_name(&modules),
@@ -209,6 +212,7 @@ fn settings_of(files: &AdapterFiles, adapter: &LoadedAdapter) -> (String, Settin
         _ => Vec::new(),
     };
     let told = files.config();
+    let patterns = |key: &str| told.get(key).and_then(Value::as_object).map_or(0, Map::len);
     let has = |keys: &[&str]| keys.iter().any(|key| told.contains_key(*key));
     let (has_rank, has_alpha) = (has(&["r"]), has(&["lora_alpha", "alpha"]));
     let has_dropout = has(&["lora_dropout", "vera_dropout", "dropout"]);
@@ -218,7 +222,8 @@ fn settings_of(files: &AdapterFiles, adapter: &LoadedAdapter) -> (String, Settin
         dropout: Some(config.dropout).filter(|_| has_dropout),
         use_rslora: config.use_rslora,
         options: config.options.clone(),
-        ranks_of_their_own: told.get("rank_pattern").and_then(Value::as_object).map_or(0, Map::len),
+        ranks_of_their_own: patterns("rank_pattern"),
+        alphas_of_their_own: patterns("alpha_pattern"),
         target_modules: told.get("target_modules").map(names).unwrap_or_default(),
         modules: modules.len(),
         by_name: by_name(&modules),
@@ -269,6 +274,10 @@ pub(super) fn text(report: &AdapterReport) -> String {
             None => format!("{} in rank_pattern", counted(others, "pattern")),
         };
         facts.add("other ranks", others);
+    }
+    if settings.alphas_of_their_own > 0 {
+        let others = counted(settings.alphas_of_their_own as u64, "pattern");
+        facts.add("other alphas", format!("{others} in alpha_pattern"));
     }
     if report.architecture.is_none() {
         facts.add("targets", listed(&settings.target_modules));

@@ -1,7 +1,7 @@
 //! What a run came to, and what can be done with its adapter.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lowtide::train::RanksLeft;
 use lowtide::train::report::FILE;
@@ -58,17 +58,34 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
     text.push_str("\nNext, measure it\n  ");
     text.push_str(&eval_command(settings, next));
     text.push('\n');
+    if !peft_has(&settings.method) {
+        return text;
+    }
     if ["int8", "int4"].contains(&settings.adapter_type.as_str()) {
-        let decoded = settings.output.with_extension("peft");
+        let decoded = beside(&settings.output);
         text.push_str("or decode it for Hugging Face PEFT\n  ");
         let words = [quoted(Path::new(next.program)), quoted(&settings.output), quoted(&decoded)];
         let [program, output, decoded] = words;
         text.push_str(&format!("{program} convert --adapter {output} --output {decoded}\n"));
-    } else if settings.method == "lora" {
+    } else {
         text.push_str("or load it with Hugging Face PEFT\n  ");
         text.push_str(&format!("PeftModel.from_pretrained(model, {output:?})\n"));
     }
     text
+}
+
+/// Whether PEFT has this method, on the bases that Lowtide has too: QA-LoRA it computes on GPTQ
+/// bases only.
+fn peft_has(method: &str) -> bool {
+    ["lora", "rslora", "lora-fa", "dora", "vera", "ia3"].contains(&method)
+}
+
+/// Where an adapter is decoded to unless one says otherwise: beside it, by a longer name.
+fn beside(output: &Path) -> PathBuf {
+    let Some(name) = output.file_name() else { return "adapter.peft".into() };
+    let mut name = name.to_owned();
+    name.push(".peft");
+    output.with_file_name(name)
 }
 
 /// A loss then and later.
@@ -195,6 +212,26 @@ or load it with Hugging Face PEFT
         let expected = "or decode it for Hugging Face PEFT\n  target/release/lowtide convert \
                         --adapter adapter --output adapter.peft\n";
         assert!(text.ends_with(expected), "{text}");
+        let paths = ["runs/v1.5", "v1.5/", ".."].map(|path| beside(Path::new(path)));
+        assert_eq!(paths, ["runs/v1.5.peft", "v1.5.peft", "adapter.peft"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn peft_is_told_of_where_it_has_the_method() {
+        let text = |method: &str, r#type: &str| {
+            let (method, adapter_type) = (method.into(), r#type.into());
+            summary(&done(), &Settings { method, adapter_type, ..settings() }, next())
+        };
+        for method in ["rslora", "lora-fa", "dora", "vera", "ia3"] {
+            let text = text(method, "bf16");
+            assert!(text.contains("or load it with Hugging Face PEFT\n"), "{method}: {text}");
+        }
+        assert!(text("dora", "int4").contains("or decode it for Hugging Face PEFT\n"));
+        for method in ["lars", "bottleneck", "qalora"] {
+            for text in ["f32", "int8", "int4"].map(|r#type| text(method, r#type)) {
+                assert!(!text.contains("PEFT"), "{method}: {text}");
+            }
+        }
     }
 
     #[test]
