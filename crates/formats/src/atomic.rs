@@ -43,7 +43,8 @@ pub fn write_dir_files(dir: &Path, files: &[(&str, &[u8])]) -> Result<(), Error>
 /// Files are complete and synced, under temporary names, before the first of them is renamed. The
 /// file added last is the marker: readers look for it first. It is taken away before the others
 /// are replaced and put in place after them, so a power cut in between leaves a folder without its
-/// marker, which nobody reads, and never new files beside old ones.
+/// marker, which nobody reads, and never new files beside old ones. Files that do not belong to the
+/// set, see [`remove`](Self::remove), go while the marker is away.
 ///
 /// Dropped without [`commit`](Self::commit), a set removes its temporary files and changes nothing.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ pub struct FileSet {
     dir: PathBuf,
     made_dir: bool,
     staged: Vec<Staged>,
+    stale: Vec<PathBuf>,
 }
 
 impl FileSet {
@@ -61,7 +63,7 @@ impl FileSet {
     pub fn new(dir: &Path) -> Result<Self, Error> {
         let made_dir = !dir.exists();
         fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create the folder", &e))?;
-        Ok(Self { dir: dir.to_path_buf(), made_dir, staged: Vec::new() })
+        Ok(Self { dir: dir.to_path_buf(), made_dir, staged: Vec::new(), stale: Vec::new() })
     }
 
     /// Writes and syncs one file under a temporary name.
@@ -81,28 +83,56 @@ impl FileSet {
         Ok(())
     }
 
+    /// Has a file of an earlier set removed when this one takes its place; there need be none.
+    ///
+    /// # Panics
+    /// If `name` is not a plain file name.
+    pub fn remove(&mut self, name: &str) {
+        assert!(is_plain_name(name), "{name:?} is not a plain file name");
+        self.stale.push(self.dir.join(name));
+    }
+
     /// Puts all files in place.
     ///
     /// # Errors
     /// [`Error::Io`], naming the file.
     pub fn commit(mut self) -> Result<(), Error> {
-        let staged = std::mem::take(&mut self.staged);
-        if let Some(marker) = staged.last().filter(|_| staged.len() > 1) {
-            match fs::remove_file(&marker.path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io(&marker.path, "replace", &e));
-                }
-                _ => sync_dir(&self.dir)?,
-            }
+        // A folder cannot be removed as a file; nothing is touched before that is known.
+        if let Some(path) = self.stale.iter().find(|path| path.is_dir() && !path.is_symlink()) {
+            return Err(Error::io(path, "remove", &io::ErrorKind::IsADirectory.into()));
+        }
+        let mut staged = std::mem::take(&mut self.staged);
+        let marker = staged.pop();
+        let others = !staged.is_empty() || !self.stale.is_empty();
+        if let Some(marker) = marker.as_ref().filter(|_| others) {
+            remove_if_there(&marker.path, "replace")?;
+            sync_dir(&self.dir)?;
+        }
+        for path in &self.stale {
+            remove_if_there(path, "remove")?;
         }
         for file in staged {
             file.publish()?;
+        }
+        if others {
+            sync_dir(&self.dir)?;
+        }
+        if let Some(marker) = marker {
+            marker.publish()?;
         }
         sync_dir(&self.dir)?;
         if std::mem::take(&mut self.made_dir) {
             sync_dir(parent(&self.dir))?;
         }
         Ok(())
+    }
+}
+
+/// Removes a file, if there is one.
+fn remove_if_there(path: &Path, action: &'static str) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(path, action, &e)),
+        _ => Ok(()),
     }
 }
 
@@ -247,6 +277,35 @@ mod tests {
         assert_eq!(names(&new), ["config", "weights"]);
         assert_eq!(fs::read(new.join("weights")).unwrap(), b"w2");
         assert_eq!(fs::read(new.join("config")).unwrap(), b"c2");
+    }
+
+    #[test]
+    fn a_stale_file_goes_while_the_marker_is_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        write_dir_files(dir.path(), &[("old", b"w1"), ("config", b"c1")]).unwrap();
+        let second = || {
+            let mut set = FileSet::new(dir.path()).unwrap();
+            set.add("new", |out| out.write_all(b"w2")).unwrap();
+            set.add("config", |out| out.write_all(b"c2")).unwrap();
+            set.remove("old");
+            set
+        };
+        // What stops it before the marker is back leaves no marker, and no old file.
+        fs::create_dir(path("new")).unwrap();
+        second().commit().unwrap_err();
+        assert_eq!(names(dir.path()), ["new"]);
+        fs::remove_dir(path("new")).unwrap();
+        // There need be nothing to remove.
+        second().commit().unwrap();
+        assert_eq!(names(dir.path()), ["config", "new"]);
+        // What cannot be removed is told of, and all stays as it was.
+        fs::create_dir(path("old")).unwrap();
+        fs::write(path("new"), "kept").unwrap();
+        let error = second().commit().unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: cannot remove", path("old").display())), "{error}");
+        assert_eq!(names(dir.path()), ["config", "new", "old"]);
+        assert_eq!(fs::read(path("new")).unwrap(), b"kept");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::fs;
 
 use lowtide_formats::peft::{
-    AdapterError, AdapterFiles, AdapterTensor, CODES_FILE, Coded, CodedContents, WEIGHTS_FILE,
-    coded_bytes, write,
+    AdapterError, AdapterFiles, AdapterTensor, CODES_FILE, CONFIG_FILE, Coded, CodedContents,
+    WEIGHTS_FILE, coded_bytes, write,
 };
 use lowtide_formats::safe::{PermutedRows, Values, parse_with_codes};
 use lowtide_formats::{Error, rows};
@@ -194,6 +194,24 @@ fn damaged_folders_are_refused_by_file() {
         .unwrap();
     let path = dir.path().join(CODES_FILE);
     let mut bytes = fs::read(&path).unwrap();
+    // Settings that say other codes than the file does.
+    let settings = dir.path().join(CONFIG_FILE);
+    let sound = fs::read_to_string(&settings).unwrap();
+    for other in ["int8", "ternary"] {
+        fs::write(&settings, sound.replace("int4", other)).unwrap();
+        let error = AdapterFiles::open(dir.path()).unwrap_err();
+        assert!(matches!(&error, Error::Document { path, .. } if *path == settings), "{error}");
+        let words = "expected int4, as adapter_codes.safetensors says";
+        let error = error.to_string();
+        assert!(error.contains("`adapter_type` is") && error.ends_with(words), "{error}");
+    }
+    fs::write(&settings, sound).unwrap();
+    // A file of the other kind that cannot be removed: nothing is written.
+    fs::create_dir(dir.path().join(WEIGHTS_FILE)).unwrap();
+    let again = [tensor("lora_A.weight", &[1, 6], Values::Codes(&coded))];
+    let error = write(dir.path(), &config(), &again).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.safetensors: cannot remove"), "{error}");
+    AdapterFiles::open(dir.path()).unwrap();
     // A scale that is no number.
     let end = bytes.len();
     bytes[end - 5..end - 3].copy_from_slice(&[0xc0, 0x7f]);

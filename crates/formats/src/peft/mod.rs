@@ -9,6 +9,7 @@
 //! [`CodedContents`] describes.
 
 mod coded;
+mod error;
 mod lora;
 mod method;
 mod patterns;
@@ -22,6 +23,7 @@ use lowtide_quant::LineCodes;
 use serde_json::{Map, Value};
 
 pub use coded::{CODES_FILE, Coded, CodedContents, can_code};
+pub use error::AdapterError;
 pub(crate) use lora::RANK_MAX;
 pub use lora::{
     DOWN as LORA_DOWN, LoraConfig, LoraPair, TargetModules, UP as LORA_UP, parse_lora_config,
@@ -31,6 +33,7 @@ pub use method::{MethodConfig, QUANTIZE, parse_method_config};
 pub use variant::{LoraVariant, MAGNITUDE as LORA_MAGNITUDE};
 
 use crate::atomic::FileSet;
+use crate::document::shown;
 use crate::json::{CONFIG_BYTES_MAX, Object, read_object, required};
 use crate::safe::{Outgoing, PermutedRows, SafeFile, Values};
 use crate::{DocumentError, Error, MappedFile, Tensor, safe};
@@ -47,91 +50,6 @@ const VERA: &str = "VERA";
 const PROJECTIONS: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
 /// Parameters that PEFT saves with one axis.
 const VECTORS: [&str; 3] = [variant::MAGNITUDE, "vera_lambda_b", "vera_lambda_d"];
-
-/// What can be wrong with an adapter.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AdapterError {
-    /// A setting of an adapter that keeps its settings beside its tensors.
-    #[error(transparent)]
-    Setting(Box<DocumentError>),
-    /// No tensors at all.
-    #[error("there are no tensors")]
-    Empty,
-    /// A name that PEFT does not give.
-    #[error("tensor `{name}` does not belong to a {method} adapter; expected {expected}")]
-    Name {
-        /// The tensor.
-        name: String,
-        /// The method.
-        method: String,
-        /// How names look.
-        expected: &'static str,
-    },
-    /// NaN or an infinite value.
-    #[error("tensor `{name}` holds {value} at index {index}; expected finite values")]
-    NotFinite {
-        /// The tensor.
-        name: String,
-        /// Index of the first such value, row-major.
-        index: usize,
-        /// The value, as text.
-        value: String,
-    },
-    /// Only one of two tensors that belong together.
-    #[error("tensor `{missing}` is missing; `{present}` is there")]
-    MissingPair {
-        /// The tensor that is not there.
-        missing: String,
-        /// Its counterpart.
-        present: String,
-    },
-    /// A file of codes that says of no known kind to be.
-    #[error("the metadata say `codes` {found}; expected int8 or int4")]
-    Codes {
-        /// What they say.
-        found: String,
-    },
-    /// A file of codes with more or fewer scales than its codes have lines and groups.
-    #[error("there are {found} scales; the codes need {expected}")]
-    Scales {
-        /// How many there are.
-        found: usize,
-        /// How many there must be.
-        expected: usize,
-    },
-    /// A tensor in a file of codes that holds no such codes and no 32-bit floats.
-    #[error("tensor `{name}` has dtype {dtype}; expected codes of {expected}, or F32")]
-    Dtype {
-        /// The tensor.
-        name: String,
-        /// Its dtype.
-        dtype: String,
-        /// What the codes are.
-        expected: &'static str,
-    },
-    /// Two tensors of a file of codes that are the same parameter.
-    #[error("tensor `{name}` is there twice")]
-    Twice {
-        /// The parameter.
-        name: String,
-    },
-    /// A shape that does not fit the method or the config.
-    #[error("tensor `{name}` has shape {shape:?}; expected {expected}")]
-    Shape {
-        /// The tensor.
-        name: String,
-        /// Its shape.
-        shape: Vec<usize>,
-        /// What fits.
-        expected: String,
-    },
-}
-
-impl From<DocumentError> for AdapterError {
-    fn from(reason: DocumentError) -> Self {
-        Self::Setting(Box::new(reason))
-    }
-}
 
 /// The name in the file of a parameter of a module of the base.
 ///
@@ -191,6 +109,17 @@ impl Weights {
         Ok(Self::Codes { file, contents })
     }
 
+    /// Whether the codes are those that the settings say.
+    fn check_codes(&self, said: &str) -> Result<(), DocumentError> {
+        let Self::Codes { contents, .. } = self else { return Ok(()) };
+        let found = contents.codes().name();
+        if said == found {
+            return Ok(());
+        }
+        let expected = format!("{found}, as {CODES_FILE} says");
+        Err(DocumentError::out_of_range(coded::ADAPTER_TYPE, shown(said), expected))
+    }
+
     fn tensor_names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match self {
             Self::Floats(file) => Box::new(file.tensor_names()),
@@ -223,10 +152,16 @@ impl AdapterFiles {
             .and_then(|kind| required(kind, "peft_type", "the name of a method"))
             .map_err(|reason| Error::document(&config_path, reason))?
             .to_owned();
-        let weights = match Object::root(&config).str(coded::ADAPTER_TYPE) {
-            Ok(Some(_)) => Weights::open_codes(&dir.join(CODES_FILE))?,
-            Ok(None) => Weights::Floats(SafeFile::open(&dir.join(WEIGHTS_FILE))?),
-            Err(reason) => return Err(Error::document(&config_path, reason)),
+        let said = Object::root(&config).str(coded::ADAPTER_TYPE);
+        let weights = match said.map_err(|reason| Error::document(&config_path, reason))? {
+            Some(said) => {
+                let weights = Weights::open_codes(&dir.join(CODES_FILE))?;
+                weights
+                    .check_codes(said)
+                    .map_err(|reason| Error::document(&config_path, reason))?;
+                weights
+            }
+            None => Weights::Floats(SafeFile::open(&dir.join(WEIGHTS_FILE))?),
         };
         let files = Self { dir: dir.to_path_buf(), config, peft_type, weights };
         files.check_tensors().map_err(|reason| files.error(reason))?;
@@ -393,7 +328,7 @@ pub struct AdapterTensor<'a> {
 ///
 /// Settings are written with sorted keys, as PEFT does. Tensors are streamed; nothing of their
 /// size is allocated. Where one of them is codes, the file of tensors is one of codes and the
-/// settings say so.
+/// settings say so; the file of the other kind is removed, if there is one.
 ///
 /// # Errors
 /// [`Error::Adapter`] if a value is NaN or infinite, or there is no tensor; [`Error::Io`]. Then
@@ -438,11 +373,9 @@ pub fn write(
         serde_json::to_writer_pretty(&mut *out, &sorted(&config))?;
         Ok(())
     })?;
-    files.commit()?;
-    // What an earlier run left would be taken for this adapter by who reads no settings; what
-    // cannot be taken away is told by nobody who does.
-    let _ = std::fs::remove_file(dir.join(other));
-    Ok(())
+    // What an earlier run left would be taken for this adapter by a reader that knows no codes.
+    files.remove(other);
+    files.commit()
 }
 
 impl<'a> AdapterTensor<'a> {
