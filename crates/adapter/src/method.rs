@@ -102,6 +102,11 @@ pub trait Method<F: Float = f32>: Send + Sync {
         &[]
     }
 
+    /// The value that means the same as leaving the option `name` out, if there is one.
+    fn default_option(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
+
     /// Which sites it adapts when nobody says: a list of last parts of their names, or
     /// `all-linear`.
     fn default_targets(&self) -> &'static str {

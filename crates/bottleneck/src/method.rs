@@ -10,6 +10,9 @@ use crate::{Bottleneck, NonLinearity};
 /// The option that chooses the non-linearity.
 const NON_LINEARITY: &str = "non_linearity";
 
+/// The non-linearity unless the option says another.
+const NON_LINEARITY_DEFAULT: &str = "gelu";
+
 /// Builds a [`Bottleneck`] for every branch or linear that is targeted, the two branches of a block
 /// unless others are named.
 ///
@@ -27,6 +30,10 @@ impl<F: Float> Method<F> for BottleneckMethod {
         &[NON_LINEARITY]
     }
 
+    fn default_option(&self, name: &str) -> Option<&'static str> {
+        (name == NON_LINEARITY).then_some(NON_LINEARITY_DEFAULT)
+    }
+
     fn default_targets(&self) -> &'static str {
         "self_attn,mlp"
     }
@@ -37,7 +44,7 @@ impl<F: Float> Method<F> for BottleneckMethod {
         config: &Config,
     ) -> Result<Option<Box<dyn Adapter<F>>>, BuildError> {
         check_options::<F>(self, config)?;
-        let name = config.options.get(NON_LINEARITY).map_or("gelu", |name| name);
+        let name = config.options.get(NON_LINEARITY).map_or(NON_LINEARITY_DEFAULT, |name| name);
         let act = NonLinearity::from_name(name).ok_or_else(|| BuildError::BadOption {
             method: Bottleneck::KIND,
             option: NON_LINEARITY,

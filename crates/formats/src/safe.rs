@@ -421,11 +421,14 @@ impl Outgoing<'_> {
             return write_values(out, self.values, 0..self.values.len());
         };
         let row_len = self.values.len() / (heads * head_dim);
-        for row in 0..heads * head_dim {
+        let mut ranges = (0..heads * head_dim).map(|row| {
             let start = rows::hf_row_to_gguf_row(row, heads, head_dim) * row_len;
-            write_values(out, self.values, start..start + row_len)?;
+            start..start + row_len
+        });
+        if let Values::Stored(tensor) = self.values {
+            return tensor.write_f32(ranges, &mut |piece| out.write_all(piece));
         }
-        Ok(())
+        ranges.try_for_each(|range| write_values(out, self.values, range))
     }
 }
 
@@ -458,7 +461,9 @@ fn write_values(out: &mut dyn Write, values: Values<'_>, range: Range<usize>) ->
                 out.write_all(&piece[..values.len() * 2])?;
             }
         }
-        Values::Stored(tensor) => tensor.write_f32(range, &mut |piece| out.write_all(piece))?,
+        Values::Stored(tensor) => {
+            tensor.write_f32(std::iter::once(range), &mut |piece| out.write_all(piece))?;
+        }
         Values::Codes(coded) => {
             assert!(range == (0..values.len()), "codes are written whole");
             coded.encode(&mut |line| out.write_all(line))?;

@@ -218,23 +218,35 @@ impl<'a> Tensor<'a> {
         values
     }
 
-    /// Decodes the values in `range` and hands them on as little-endian f32, a piece at a time.
+    /// Decodes the values in `ranges`, one range after the other, and hands them on as little-endian
+    /// f32, a piece at a time. A tensor in coded lines is decoded whole, once.
     ///
     /// # Errors
     /// Those of `put`.
     ///
     /// # Panics
-    /// If `range` is not whole blocks of the tensor, or scales lie apart.
+    /// If a range is not whole blocks of the tensor, or scales lie apart.
     pub(crate) fn write_f32(
+        &self,
+        mut ranges: impl Iterator<Item = Range<usize>>,
+        put: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(lines) = self.lines else {
+            return ranges.try_for_each(|range| self.write_blocks(range, put));
+        };
+        let values = lines.decode(self.shape, self.bytes);
+        ranges.try_for_each(|range| {
+            values[range].iter().try_for_each(|value| put(&value.to_le_bytes()))
+        })
+    }
+
+    /// The same of one range of a tensor without lines.
+    fn write_blocks(
         &self,
         range: Range<usize>,
         put: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         const PIECE: usize = 1024;
-        if let Some(lines) = self.lines {
-            let values = lines.decode(self.shape, self.bytes);
-            return values[range].iter().try_for_each(|value| put(&value.to_le_bytes()));
-        }
         assert!(self.apart.is_none(), "scales of a tensor to be written lie apart");
         let (block_len, block_bytes) = (self.format.block_len(), self.format.block_bytes());
         let whole = |at: usize| at.is_multiple_of(block_len);

@@ -8,10 +8,11 @@ use std::path::Path;
 use lowtide_formats::gguf::{Gguf, Value, Writer, parse};
 use lowtide_formats::gguf_adapter::{GgufAdapter, Settings, describe, permuted_rows, write};
 use lowtide_formats::peft::{
-    AdapterError, AdapterFiles, AdapterTensor, LORA_DOWN, LORA_UP, LoraConfig, LoraPair,
+    AdapterError, AdapterFiles, AdapterTensor, Coded, LORA_DOWN, LORA_UP, LoraConfig, LoraPair,
 };
-use lowtide_formats::safe::Values;
-use lowtide_formats::{Base, DocumentError, Error, Hyperparameters, Tensor, peft};
+use lowtide_formats::safe::{PermutedRows, Values};
+use lowtide_formats::{Base, DocumentError, Error, Hyperparameters, Tensor, peft, rows};
+use lowtide_quant::LineCodes;
 use lowtide_quant::formats::F32;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -78,6 +79,50 @@ fn what_is_written_equals_what_llama_cpp_wrote() {
     };
     assert!(data(&path) == data(&golden("formats/l4.gguf")));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left there");
+}
+
+/// A parameter of q.
+fn tensor<'a>(
+    parameter: &str,
+    shape: [usize; 2],
+    values: Values<'a>,
+    permuted: Option<PermutedRows>,
+) -> AdapterTensor<'a> {
+    let (module, parameter) = (Q.to_owned(), parameter.to_owned());
+    AdapterTensor { module, parameter, shape: shape.to_vec(), values, permuted }
+}
+
+#[test]
+fn codes_are_written_as_the_floats_that_they_stand_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = ([0.5; 2 * 64], std::array::from_fn::<f32, 128, _>(|i| (i as f32 - 40.0) / 9.0));
+    let hyper = hyper("llama_tied");
+    let order = permuted_rows(&hyper, Q).unwrap();
+    let config = LoraConfig { r: 2, ..LoraConfig::default() }.to_document();
+    for codes in [LineCodes::Int8, LineCodes::Int4] {
+        let coded = [([2, 64], &a), ([64, 2], &b)].map(|(s, v)| Coded::new(codes, v, s, None));
+        let tensors = [
+            tensor(LORA_DOWN, [2, 64], Values::Codes(&coded[0]), None),
+            tensor(LORA_UP, [64, 2], Values::Codes(&coded[1]), None),
+        ];
+        peft::write(dir.path(), &config, &tensors).unwrap();
+        let files = AdapterFiles::open(dir.path()).unwrap();
+        let (_, pairs) = files.lora().unwrap();
+        let in_hf = pairs[0].b.to_f32_vec();
+        let path = dir.path().join("a.gguf");
+        write(&path, &hyper, &plain(4.0), &pairs).unwrap();
+        let file = GgufAdapter::open(&path).unwrap();
+        let mut expected = vec![f32::NAN; 128];
+        rows::permute(&in_hf, &mut expected, order.heads, order.head_dim);
+        assert_eq!(file.pairs().next().unwrap().b.to_f32_vec(), expected);
+        // The other way in a folder of floats.
+        let turned = dir.path().join("turned");
+        let up = tensor(LORA_UP, [64, 2], Values::Stored(pairs[0].b), Some(order));
+        peft::write(&turned, &config, &[up]).unwrap();
+        rows::unpermute(&in_hf, &mut expected, order.heads, order.head_dim);
+        let turned = AdapterFiles::open(&turned).unwrap();
+        assert_eq!(turned.tensor(Q, LORA_UP).unwrap().to_f32_vec(), expected);
+    }
 }
 
 #[test]

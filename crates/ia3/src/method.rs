@@ -12,6 +12,9 @@ use crate::{Ia3, Scales};
 /// The option that lists the feed-forward linears.
 const FEEDFORWARD: &str = "feedforward_modules";
 
+/// The feed-forward linears unless the option lists others.
+const FEEDFORWARD_DEFAULT: &str = "down_proj";
+
 /// Builds an [`Ia3`] for every linear.
 ///
 /// The option `feedforward_modules` lists the linears whose inputs are scaled, by the last parts of
@@ -30,6 +33,10 @@ impl<F: Float> Method<F> for Ia3Method {
         &[FEEDFORWARD]
     }
 
+    fn default_option(&self, name: &str) -> Option<&'static str> {
+        (name == FEEDFORWARD).then_some(FEEDFORWARD_DEFAULT)
+    }
+
     fn default_targets(&self) -> &'static str {
         "k_proj,v_proj,down_proj"
     }
@@ -45,7 +52,8 @@ impl<F: Float> Method<F> for Ia3Method {
             let expected = "0: this method drops nothing";
             return Err(BadValue { method: Ia3::KIND, field, value, expected }.into());
         }
-        let feedforward = config.options.get(FEEDFORWARD).map_or("down_proj", |names| names);
+        let feedforward =
+            config.options.get(FEEDFORWARD).map_or(FEEDFORWARD_DEFAULT, |names| names);
         let mut names = feedforward.split(',').map(str::trim);
         if names.clone().any(str::is_empty) {
             return Err(BuildError::BadOption {

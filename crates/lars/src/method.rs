@@ -13,6 +13,13 @@ const POOL: &str = "pool";
 /// The option that says how many rows a chunk has.
 const CHUNK_ROWS: &str = "chunk";
 
+/// What is pooled unless the option says something else.
+const POOL_DEFAULT: &str = "prompt";
+
+/// [`CHUNK`] as the option has it.
+const CHUNK_ROWS_DEFAULT: &str = "64";
+const _: () = assert!(CHUNK == 64, "the option's default is the largest chunk");
+
 /// Builds a [`Pooled`] for every linear, or a [`Gate`].
 ///
 /// The option `pool` is `prompt` unless it says `all`, `chunk`, `learned` or `gate`; the option
@@ -35,7 +42,7 @@ fn pool(config: &Config) -> Result<Option<Pool>, BuildError> {
             .filter(|rows| (1..=CHUNK).contains(rows))
             .ok_or_else(|| bad(CHUNK_ROWS, rows, "a whole number from 1 to 64"))?,
     };
-    Ok(Some(match config.options.get(POOL).map_or("prompt", |name| name) {
+    Ok(Some(match config.options.get(POOL).map_or(POOL_DEFAULT, |name| name) {
         "prompt" => Pool::Prompt,
         "all" => Pool::All,
         "chunk" => Pool::Chunk(rows),
@@ -52,6 +59,14 @@ impl<F: Float> Method<F> for LarsMethod {
 
     fn options(&self) -> &'static [&'static str] {
         &[POOL, CHUNK_ROWS]
+    }
+
+    fn default_option(&self, name: &str) -> Option<&'static str> {
+        match name {
+            POOL => Some(POOL_DEFAULT),
+            CHUNK_ROWS => Some(CHUNK_ROWS_DEFAULT),
+            _ => None,
+        }
     }
 
     fn needs_prompts(&self, config: &Config) -> bool {

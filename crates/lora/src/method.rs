@@ -131,6 +131,10 @@ impl<F: Float> Method<F> for QaLoraMethod {
         &[GROUP_SIZE, QUANTIZE]
     }
 
+    fn default_option(&self, name: &str) -> Option<&'static str> {
+        (name == GROUP_SIZE).then_some(GROUP_SIZE_DEFAULT)
+    }
+
     fn build(&self, site: &SiteInfo, config: &Config) -> Built<F> {
         let expected = "a whole number that is at least 1";
         let group = option(QaLora::KIND, GROUP_SIZE, config, expected)?;
@@ -151,6 +155,10 @@ impl<F: Float> Method<F> for VeraMethod {
 
     fn options(&self) -> &'static [&'static str] {
         &[PROJECTION_PRNG_KEY, D_INITIAL, QUANTIZE]
+    }
+
+    fn default_option(&self, name: &str) -> Option<&'static str> {
+        vera_default(name)
     }
 
     fn default_rank(&self) -> usize {
@@ -176,6 +184,10 @@ impl<F: Float> Method<F> for VeraInOrder<'_> {
 
     fn options(&self) -> &'static [&'static str] {
         &[PROJECTION_PRNG_KEY, D_INITIAL, QUANTIZE]
+    }
+
+    fn default_option(&self, name: &str) -> Option<&'static str> {
+        vera_default(name)
     }
 
     fn default_rank(&self) -> usize {
@@ -230,6 +242,10 @@ impl<F: Float> Method<F> for CodedInOrder<'_, F> {
 
     fn options(&self) -> &'static [&'static str] {
         self.method.options()
+    }
+
+    fn default_option(&self, name: &str) -> Option<&'static str> {
+        self.method.default_option(name)
     }
 
     fn default_targets(&self) -> &'static str {
@@ -290,6 +306,20 @@ const GROUP_SIZE: &str = "group_size";
 const PROJECTION_PRNG_KEY: &str = "projection_prng_key";
 /// Option of VeRA.
 const D_INITIAL: &str = "d_initial";
+
+/// [`QaLora::GROUP_SIZE`] as the option has it.
+const GROUP_SIZE_DEFAULT: &str = "32";
+const _: () = assert!(QaLora::GROUP_SIZE == 32, "the option's default is the method's");
+const _: () = assert!(Vera::<f32>::D_INITIAL == 0.1, "the option's default is the method's");
+
+/// What VeRA's options are when they are left out.
+fn vera_default(name: &str) -> Option<&'static str> {
+    match name {
+        PROJECTION_PRNG_KEY => Some("0"),
+        D_INITIAL => Some("0.1"),
+        _ => None,
+    }
+}
 
 /// What a method makes of a site.
 type Built<F> = Result<Option<Box<dyn Adapter<F>>>, BuildError>;

@@ -6,7 +6,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use lowtide_adapter::{Config, Registry};
+use lowtide_adapter::{Config, Method, Registry};
 use lowtide_backend::Backend;
 use lowtide_formats::peft::QUANTIZE;
 use lowtide_model::{Adaptation, Layers, Model, SitePatterns, TargetModules};
@@ -98,7 +98,7 @@ impl<'s> Job<'s> {
                 patterns = adapter.patterns.clone();
             }
             check_start(adapter, &settings.method, &config, &patterns)?;
-            take_options(adapter, &mut config)?;
+            take_options(adapter, method, &mut config)?;
         }
         settings.adapter_type()?.check(codes_in_training(&settings.method, &config))?;
         let prepared = Prepared {
@@ -356,11 +356,18 @@ fn check_start(
 }
 
 /// Takes over the options that an adapter to start from was trained with and the run leaves open.
-/// One that it was trained without had its default, which is another function of the same tensors
-/// as a rule; only coding may begin later.
-fn take_options(adapter: &LoadedAdapter, config: &mut Config) -> Result<(), RuntimeError> {
-    let new = |name: &&String| *name != QUANTIZE && !adapter.config.options.contains_key(*name);
-    if let Some(name) = config.options.keys().find(new) {
+/// One that it was trained without had its default, and another value is another function of the
+/// same tensors as a rule; only coding may begin later.
+fn take_options(
+    adapter: &LoadedAdapter,
+    method: &dyn Method<f32>,
+    config: &mut Config,
+) -> Result<(), RuntimeError> {
+    let usual = |name: &str, value: &str| method.default_option(name) == Some(value);
+    let mut new = config.options.iter().filter(|(name, value)| {
+        *name != QUANTIZE && !adapter.config.options.contains_key(*name) && !usual(name, value)
+    });
+    if let Some((name, _)) = new.next() {
         let reason = format!(
             "it was trained with the usual `{name}`, and this run gives another: leave it out"
         );

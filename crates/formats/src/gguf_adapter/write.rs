@@ -24,7 +24,8 @@ pub struct Settings<'a> {
 /// Writes an adapter of a base of those `hyper` as a GGUF file of F32, whole or not at all.
 ///
 /// `pairs` have their rows in HF order, as PEFT folders do; where GGUF keeps q and k in another
-/// order they are written in that. Tensors are streamed; nothing of their size is allocated.
+/// order they are written in that. Tensors are streamed; nothing of their size is allocated, but
+/// for one in codes at a time.
 ///
 /// # Errors
 /// [`Error::Adapter`], naming the tensor as PEFT does: there is no pair, one is of a module that
@@ -60,14 +61,15 @@ pub fn write(
         for (tensor, order) in &parts {
             let mut put = |piece: &[u8]| data.write(piece);
             let Some(PermutedRows { heads, head_dim }) = *order else {
-                tensor.write_f32(0..tensor.len(), &mut put)?;
+                tensor.write_f32(std::iter::once(0..tensor.len()), &mut put)?;
                 continue;
             };
             let cols = tensor.shape[1];
-            for row in 0..heads * head_dim {
+            let ranges = (0..heads * head_dim).map(|row| {
                 let from = rows::gguf_row_to_hf_row(row, heads, head_dim) * cols;
-                tensor.write_f32(from..from + cols, &mut put)?;
-            }
+                from..from + cols
+            });
+            tensor.write_f32(ranges, &mut put)?;
         }
         data.finish().map(|_| ())
     })

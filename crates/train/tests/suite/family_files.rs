@@ -129,6 +129,30 @@ fn an_adapter_of_another_method_is_no_start() {
 }
 
 #[test]
+fn an_option_written_out_as_its_default_is_no_other() {
+    let home = Home::new(&TinyLlama::default());
+    let be = Simd::new(1);
+    for (method, name, usual) in
+        [("lars", "pool", "prompt"), ("bottleneck", "non_linearity", "gelu")]
+    {
+        // Written down only after the second run: the third gives none and takes it over.
+        let mut start = settings(&home, method, None);
+        finetune(&start, &be, 1, &mut |_| ()).unwrap();
+        for option in [Some((name, usual)), None] {
+            let on = Settings {
+                init_adapter: Some(start.output.clone()),
+                output: home.path(&format!("{method} {}", option.is_some())),
+                ..settings(&home, method, option)
+            };
+            finetune(&on, &be, 1, &mut |_| ()).unwrap();
+            start = on;
+        }
+        let options = LoadedAdapter::open(&start.output).unwrap().config.options;
+        assert_eq!(options.get(name).map(String::as_str), Some(usual));
+    }
+}
+
+#[test]
 fn an_adapter_of_some_sites_goes_on_with_those() {
     let home = Home::new(&TinyLlama::default());
     let be = Simd::new(1);
