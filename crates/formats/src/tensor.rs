@@ -218,8 +218,8 @@ impl<'a> Tensor<'a> {
         values
     }
 
-    /// Decodes the values in `ranges`, one range after the other, and hands them on as little-endian
-    /// f32, a piece at a time. A tensor in coded lines is decoded whole, once.
+    /// Decodes the values in `ranges`, one range after the other, and hands them on as f32,
+    /// little-endian, a piece at a time. A tensor in coded lines is decoded whole, once.
     ///
     /// # Errors
     /// Those of `put`.
