@@ -23,9 +23,7 @@ pub fn bytes(codes: LineCodes, spec: &ParamSpec) -> usize {
     if !is_coded(spec) {
         return 4 * spec.len();
     }
-    let [rows, columns] = spec.shape;
-    let (lines, line) = (rows.min(columns), rows.max(columns));
-    lines * (2 * codes.scales(line) + codes.code_bytes(line))
+    codes.bytes(spec.shape)
 }
 
 /// What the numbers `p` of a trained tensor are after coding. `order` has, for each output in

@@ -68,6 +68,13 @@ impl LineCodes {
         }
     }
 
+    /// Bytes of a matrix, codes and scales.
+    #[must_use]
+    pub fn bytes(self, [rows, columns]: [usize; 2]) -> usize {
+        let (lines, line) = (rows.min(columns), rows.max(columns));
+        lines * (size_of::<bf16>() * self.scales(line) + self.code_bytes(line))
+    }
+
     /// The scale of a group. NaN where a number is not finite, so that damage stays visible; zero
     /// where the numbers are too small to be told from it.
     #[must_use]

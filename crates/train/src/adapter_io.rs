@@ -152,11 +152,16 @@ pub(crate) fn settle(
     }
 }
 
+/// The tensors of a site that are saved, and whether each can be coded: what is not trained is not.
+pub(crate) fn saved(site: &Site) -> impl Iterator<Item = (&ParamSpec, bool)> {
+    let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
+    trained.chain(site.frozen.iter().map(|spec| (spec, false)))
+}
+
 /// Bytes of the file of weights that [`save_adapter`] writes of `sites`.
 pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
     let parameters = sites.iter().flat_map(|site| {
-        let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
-        trained.chain(site.frozen.iter().map(|spec| (spec, false))).map(|(spec, coded)| {
+        saved(site).map(|(spec, coded)| {
             let shape = peft::shape_in_file(spec.name, spec.shape);
             (site.info.name.as_str(), spec.name, shape, coded)
         })
@@ -167,10 +172,8 @@ pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
 /// The most bytes that this file can have when so many pairs of low rank are left of all `sites`.
 pub(crate) fn adapter_bytes_of_pairs(sites: &[Site], left: usize, r#type: AdapterType) -> u64 {
     let pairs = |site: &Site| {
-        let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
-        let specs = trained.chain(site.frozen.iter().map(|spec| (spec, false)));
         let (mut rank, mut bytes) = (0, 0);
-        for (spec, coded) in specs {
+        for (spec, coded) in saved(site) {
             if let Some(axis) = spec.rank_axis {
                 let mut one = spec.shape;
                 (rank, one[axis]) = (spec.shape[axis], 1);

@@ -94,13 +94,12 @@ impl AdapterType {
 
     /// Bytes of the numbers of a tensor, without its entry in a header.
     pub(crate) fn data_bytes(self, [rows, columns]: [usize; 2], coded: bool) -> u64 {
-        let (lines, line) = (rows.min(columns), rows.max(columns));
         let bytes = match self {
-            Self::Coded(codes) if coded && peft::can_code(codes, line) => {
-                lines * (2 * codes.scales(line) + codes.code_bytes(line))
+            Self::Coded(codes) if coded && peft::can_code(codes, rows.max(columns)) => {
+                codes.bytes([rows, columns])
             }
-            Self::Rounded(_) => 2 * lines * line,
-            Self::F32 | Self::Coded(_) => 4 * lines * line,
+            Self::Rounded(_) => 2 * rows * columns,
+            Self::F32 | Self::Coded(_) => 4 * rows * columns,
         };
         bytes as u64
     }

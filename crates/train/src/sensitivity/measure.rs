@@ -2,10 +2,10 @@
 
 use lowtide_adapter::{Config, ParamSpec};
 use lowtide_model::Site;
-use lowtide_runtime::is_coded;
 
 use super::eigen::eigenvalues;
 use crate::SettingsError;
+use crate::adapter_io::saved;
 use crate::ranks::up;
 
 /// What each further rank of a site promises, most first; one number where a site has no ranks.
@@ -114,13 +114,11 @@ impl Saved {
 
 /// What is saved of a site, trained or not.
 pub(super) fn tensors(site: &Site) -> Vec<Saved> {
-    let trained = site.params.iter().map(|spec| (spec, is_coded(spec)));
-    let specs = trained.chain(site.frozen.iter().map(|spec| (spec, false)));
-    let saved = |(spec, coded): (&ParamSpec, bool)| Saved {
+    let of = |(spec, coded): (&ParamSpec, bool)| Saved {
         name: spec.name,
         shape: spec.shape,
         axis: spec.rank_axis,
         coded,
     };
-    specs.map(saved).collect()
+    saved(site).map(of).collect()
 }
