@@ -28,7 +28,7 @@ pub enum Phase {
 
 /// Something worth telling the user, in the order in which it happens: data, plan, evaluation
 /// before, steps (with evaluations and saves between), evaluation after, saved, done.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The data was read and tokenized.
@@ -69,6 +69,35 @@ pub enum Event {
     /// An update was made. Sent for every update; `report` says whether it is one of those that
     /// `report-every` asks for.
     Step(StepReport),
+    /// A loss or a gradient norm was far above what is usual. Not sent for every one of many.
+    Spike {
+        /// The update.
+        step: u64,
+        /// `loss` or `grad_norm`.
+        what: &'static str,
+        /// What it was.
+        value: f64,
+        /// What it usually was before.
+        usual: f64,
+    },
+    /// An update was no number, or a spike, and the run went back to the last good state.
+    RolledBack {
+        /// The update.
+        step: u64,
+        /// Updates made before that state.
+        to: u64,
+        /// Loss of the update.
+        loss: f64,
+        /// What the learning rate is multiplied with from now on.
+        lr_factor: f64,
+    },
+    /// Tensors that are trained had no gradient in any of the first updates.
+    Untrained {
+        /// How many updates.
+        updates: u64,
+        /// Names of the tensors.
+        tensors: Vec<String>,
+    },
     /// The adapter was written.
     Saved {
         /// Updates made before it.
@@ -393,6 +422,14 @@ pub struct Summary {
     pub mlock: bool,
     /// Trainable numbers.
     pub trainable_parameters: usize,
+    /// How often it went back to a good state.
+    pub rollbacks: u64,
+    /// Losses and gradient norms far above the usual.
+    pub spikes: u64,
+    /// Whether held-out loss had not become better for as long as `patience` allows.
+    pub stopped_early: bool,
+    /// Updates made before the adapter that was saved, where the best was kept.
+    pub best_step: Option<u64>,
     /// The run was asked to stop before its last update.
     #[serde(skip)]
     pub interrupted: bool,

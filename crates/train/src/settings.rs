@@ -128,6 +128,18 @@ pub struct Settings {
     pub eval_every: u64,
     /// Updates between saves; 0 for only at the end.
     pub save_every: u64,
+    /// Evaluations without a better held-out loss after which the run ends; its best adapter is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
+    /// By how much a held-out loss has to be lower to be better.
+    pub min_delta: f64,
+    /// Whether the adapter with the best held-out loss is saved in the end, not the last.
+    pub keep_best: bool,
+    /// How often the run may go back to a good state when its loss is no number.
+    pub max_rollbacks: u64,
+    /// What is done where a loss or a gradient norm is far above the usual: `warn`, `roll-back` or
+    /// `off`.
+    pub on_spike: String,
     /// Updates between reports.
     pub report_every: u64,
     /// Held-out prompts that the report shows answered before and after; 0 for none.
@@ -214,6 +226,11 @@ impl Default for Settings {
             val_split: 0.0,
             eval_every: 0,
             save_every: 0,
+            patience: None,
+            min_delta: 0.0,
+            keep_best: false,
+            max_rollbacks: 3,
+            on_spike: "warn".into(),
             report_every: 10,
             samples: 3,
             adapter_budget: None,
@@ -293,6 +310,11 @@ impl Settings {
     #[must_use]
     pub fn scratch_dir(&self) -> PathBuf {
         self.scratch_dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
+    /// Whether the best adapter is kept.
+    pub(crate) fn keeps_best(&self) -> bool {
+        self.keep_best || self.patience.is_some()
     }
 
     /// What the adapter's weights may take.

@@ -66,6 +66,8 @@ pub struct Trainer<'p, 'w> {
     seed: u64,
     /// Which words the softmax of training runs over, where that is not all.
     union: Option<Union<'p, 'w>>,
+    /// Of each tensor, whether it had a gradient that was not zero in one of the first updates.
+    seen: Vec<bool>,
 }
 
 impl<'p, 'w> Trainer<'p, 'w> {
@@ -98,6 +100,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
             optimizer.init(&tensor_lens, held.state.get_mut());
         }
         let segments = segments(model, optimizer, &tensor_lens);
+        let seen = vec![false; tensor_lens.len()];
         let ranges = model.program.param_ranges();
         let drawn = match gradient {
             Gradient::Partial { blocks } => Some(Drawn::new(&ranges, blocks, seed)),
@@ -123,6 +126,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
             ranks: None,
             seed,
             union: None,
+            seen,
         })
     }
 
@@ -245,6 +249,17 @@ impl<'p, 'w> Trainer<'p, 'w> {
     pub fn initialise(&mut self, seed: u64) {
         initialise(&self.model.sites, seed, self.values_mut());
         self.executor.start(self.held.params.get_mut());
+    }
+
+    /// Names of the tensors that had no gradient but zero in the first updates.
+    pub(crate) fn without_gradient(&self) -> Vec<String> {
+        if self.gradient != Gradient::Backprop {
+            return Vec::new();
+        }
+        let named = self.model.sites.iter().flat_map(|site| {
+            site.params.iter().map(move |spec| format!("{}.{}", site.info.name, spec.name))
+        });
+        named.zip(&self.seen).filter(|(_, seen)| !**seen).map(|(name, _)| name).collect()
     }
 
     /// The gradients of the last update, where they are kept.

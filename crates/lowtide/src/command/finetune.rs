@@ -112,6 +112,10 @@ impl<'a> Teller<'a> {
                 self.console.text(&format!("{}\n", show::evaluation::line(*step, result)));
             }
             Event::Step(step) => self.step(step),
+            Event::Spike { .. } | Event::RolledBack { .. } | Event::Untrained { .. } => {
+                self.console.settle();
+                self.console.text(&show::watch::watch(event));
+            }
             // The last save is part of the summary.
             Event::Saved { step, .. } if *step == self.steps => {}
             Event::Saved { step, path } => {

@@ -272,6 +272,27 @@ struct RhythmFlags {
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     save_every: Option<u64>,
+    /// End after so many evaluations without a better held-out loss, with the best adapter; needs
+    /// --eval-every
+    #[arg(long, alias = "early-stopping-patience", value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
+    patience: Option<u64>,
+    /// How much lower a held-out loss has to be to count as better [default: 0]
+    #[arg(long, alias = "early-stopping-threshold", value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
+    min_delta: Option<f64>,
+    /// Save the adapter with the best held-out loss in the end, not the last [default: false]
+    #[arg(long, alias = "load-best-model-at-end", value_name = "BOOL", num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "true")]
+    keep_best: Option<bool>,
+    /// How often to go back to the last good state, with half the learning rate, when a loss is no
+    /// number [default: 3]
+    #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
+    max_rollbacks: Option<u64>,
+    /// What to do where a loss or a gradient norm is far above the usual [default: warn]
+    #[arg(long, value_name = "WHAT", value_parser = ["warn", "roll-back", "off"])]
+    on_spike: Option<String>,
     /// Updates between reports [default: 10]
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
@@ -364,6 +385,11 @@ impl RunFlags {
         set(&mut s.val_split, &rhythm.val_split);
         set(&mut s.eval_every, &rhythm.eval_every);
         set(&mut s.save_every, &rhythm.save_every);
+        set_option(&mut s.patience, &rhythm.patience);
+        set(&mut s.min_delta, &rhythm.min_delta);
+        set(&mut s.keep_best, &rhythm.keep_best);
+        set(&mut s.max_rollbacks, &rhythm.max_rollbacks);
+        set(&mut s.on_spike, &rhythm.on_spike);
         set(&mut s.report_every, &rhythm.report_every);
         set(&mut s.samples, &rhythm.samples);
         settings

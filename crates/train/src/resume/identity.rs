@@ -49,8 +49,8 @@ const LEFT_OPEN: [&str; 10] = [
 /// Settings whose other values `--resume-anyway` accepts.
 const ANYWAY: [&str; 2] = ["precision", "compute"];
 
-/// What a run computes with and from. Hashes are the first half of a SHA-256, in hexadecimal
-/// digits.
+/// What a run computes with and from. Hashes are the first 16
+/// hexadecimal digits of a SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
@@ -76,8 +76,8 @@ impl Identity {
             hash.update(valid.digest()?);
         }
         Ok(Self {
-            model: half(&model),
-            data: half(&hex(&hash.finalize())),
+            model: short(&model),
+            data: short(&hex(&hash.finalize())),
             config: config(&resolved.to_toml()),
             backend: be.name().to_owned(),
             isa: be.caps().isa.to_owned(),
@@ -87,7 +87,7 @@ impl Identity {
     /// One that differs from others by its settings.
     #[cfg(test)]
     pub(super) fn named(config: &str) -> Self {
-        let hash = |text: &str| half(&hex(&Sha256::digest(text)));
+        let hash = |text: &str| short(&hex(&Sha256::digest(text)));
         let (backend, isa) = ("ndarray".into(), "avx512vnni".into());
         Self { model: hash("model"), data: hash("data"), config: hash(config), backend, isa }
     }
@@ -135,16 +135,16 @@ impl Identity {
 }
 
 fn config(toml: &str) -> String {
-    half(&hex(&Sha256::digest(toml)))
+    short(&hex(&Sha256::digest(toml)))
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Enough of a hash, so that a token is short.
-pub(super) fn half(digits: &str) -> String {
-    digits.chars().take(digits.len() / 2).collect()
+/// Enough of a hash to tell runs apart, so that a token is short.
+pub(super) fn short(digits: &str) -> String {
+    digits.chars().take(16).collect()
 }
 
 /// Refuses settings that would not go on with the run of `then`, both with nothing left to choose.
@@ -199,6 +199,10 @@ fn compare_but(
 /// Settings by name, with one value for all that give the same bits.
 fn told(settings: &Settings) -> Table {
     let mut table = Table::try_from(settings).expect("settings are plain values");
+    if settings.keeps_best() {
+        // What the best is chosen among.
+        table.insert("evaluations".into(), Value::Integer(settings.eval_every as i64));
+    }
     let same = |key: &str, from: &[&str], to: &str, table: &mut Table| {
         if let Some(value) = table.get_mut(key)
             && value.as_str().is_some_and(|text| from.contains(&text))

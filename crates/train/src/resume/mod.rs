@@ -24,6 +24,7 @@ use serde_json::{Map, Value};
 pub(crate) use self::identity::Identity;
 use self::token::Token;
 use crate::job::Job;
+use crate::run::{Held, Watched};
 use crate::{Settings, TrainError, Trainer};
 
 /// Folder of the snapshot, in the output folder.
@@ -78,9 +79,9 @@ pub enum ResumeError {
     },
 }
 
-/// How far a run has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// How far a run has come. What is as it is in most runs is left out of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct Progress {
     /// Updates made: also where the run is in its data and in its schedule.
     pub(crate) step: u64,
@@ -90,11 +91,65 @@ pub(crate) struct Progress {
     pub(crate) labelled_tokens: u64,
     pub(crate) loss_first: Option<f64>,
     pub(crate) loss_last: Option<f64>,
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) eval_loss_before: Option<f64>,
     /// Of all updates.
     pub(crate) seconds: f64,
     /// Whether the parameters are as the adapter's file rounds them, after the last update.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) settled: bool,
+    /// What the learning rate has become by going back to good states.
+    #[serde(skip_serializing_if = "is_one")]
+    pub(crate) lr_factor: f64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) rollbacks: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) spikes: u64,
+    /// Updates before the last good state.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) good_step: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) usual: Watched,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) held_out: Held,
+    /// Updates before the last evaluation.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) evaluated: Option<u64>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) stopped_early: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn is_one(value: &f64) -> bool {
+    value.to_bits() == 1.0_f64.to_bits()
+}
+
+impl Default for Progress {
+    /// Before the first update.
+    fn default() -> Self {
+        Self {
+            step: 0,
+            micro_batches: 0,
+            tokens: 0,
+            labelled_tokens: 0,
+            loss_first: None,
+            loss_last: None,
+            eval_loss_before: None,
+            seconds: 0.0,
+            settled: false,
+            lr_factor: 1.0,
+            rollbacks: 0,
+            spikes: 0,
+            good_step: 0,
+            usual: Watched::default(),
+            held_out: Held::default(),
+            evaluated: None,
+            stopped_early: false,
+        }
+    }
 }
 
 /// What is saved of a run besides its numbers.
@@ -237,6 +292,14 @@ impl SavedRun {
         identity::compare(&self.settings, resolved, resolved.resume_anyway, &self.path())
     }
 
+    /// The bytes of a part of the save; none where it has no such part.
+    pub(crate) fn section(&self, name: &str) -> &[u8] {
+        match &self.state {
+            State::Snapshot(snapshot) => snapshot.section(name),
+            State::Adapter(_) => &[],
+        }
+    }
+
     /// Refuses another run than the one that was saved; `resolved` are its settings with nothing
     /// left to choose.
     pub(crate) fn check(&self, now: &Identity, resolved: &Settings) -> Result<(), ResumeError> {
@@ -289,12 +352,15 @@ fn broken(path: &Path, reason: String) -> ResumeError {
     ResumeError::Broken { path: path.to_owned(), reason }
 }
 
-/// Saves what `trainer` needs to go on, and the adapter of `output`, which `save_adapter` writes.
+/// Saves what `trainer` needs to go on, with what else is `kept`, and the adapter of `output`, which
+/// `save_adapter` writes. A token has no room for what is kept: a run that goes on from one begins
+/// with its state as the last good one.
 pub(crate) fn save(
     output: &Path,
     resolved: &Settings,
     saved: Saved,
     trainer: &mut Trainer<'_, '_>,
+    kept: &[Section<'_>],
     save_adapter: impl FnOnce(&mut Trainer<'_, '_>) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let (state, token) = (output.join(FOLDER).join(STATE), output.join(token::FILE));
@@ -306,7 +372,8 @@ pub(crate) fn save(
         unreachable!("a struct of plain values is an object")
     };
     document.insert(SETTINGS.into(), resolved.to_toml().into());
-    write_state(&state, &document, &trainer.sections(resolved.init_adapter.is_some()))?;
+    let parts = trainer.sections(resolved.init_adapter.is_some());
+    write_state(&state, &document, &parts, kept)?;
     save_adapter(trainer)?;
     forget(&token)
 }
@@ -315,6 +382,7 @@ fn write_state(
     path: &Path,
     document: &Map<String, Value>,
     parts: &[(&str, &[u8])],
+    kept: &[Section<'_>],
 ) -> Result<(), TrainError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
@@ -322,11 +390,12 @@ fn write_state(
     }
     let writers: Vec<_> =
         parts.iter().map(|&(_, bytes)| move |out: &mut dyn Write| out.write_all(bytes)).collect();
-    let sections: Vec<Section<'_>> = parts
+    let mut sections: Vec<Section<'_>> = parts
         .iter()
         .zip(&writers)
         .map(|((name, bytes), write)| Section { name, bytes: bytes.len() as u64, write })
         .collect();
+    sections.extend(kept);
     Ok(snapshot::write(path, document, &sections)?)
 }
 
@@ -344,6 +413,6 @@ impl Settings {
     /// Whether the file of the adapter has the parameters bit for bit.
     fn saves_bits(&self) -> bool {
         let coded = self.method_option.contains_key(lowtide_formats::peft::QUANTIZE);
-        self.adapter_type == "f32" && self.adaptive_rank.is_none() && !coded
+        self.adapter_type == "f32" && !self.keeps_best() && self.adaptive_rank.is_none() && !coded
     }
 }

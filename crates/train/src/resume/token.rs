@@ -12,7 +12,7 @@ use lowtide_formats::atomic;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::identity::{half, hex};
+use super::identity::{hex, short};
 use super::{Identity, LAYOUT, Progress, ResumeError, Saved, broken};
 use crate::{TrainError, Trainer};
 
@@ -121,12 +121,14 @@ pub(super) fn settle(folder: &Path, saved: &Saved) -> Result<(), TrainError> {
 }
 
 fn digest(params: &[f32]) -> String {
-    half(&hex(&Sha256::digest(bytemuck::cast_slice::<f32, u8>(params))))
+    short(&hex(&Sha256::digest(bytemuck::cast_slice::<f32, u8>(params))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const USUAL: &str = r#"{"loss":[4294967295,1.2345679,0.12345679],"grad_norm":[4294967295,12.345679,1.2345679]}"#;
 
     /// With the longest numbers there are.
     fn progress(step: u64) -> Progress {
@@ -140,6 +142,13 @@ mod tests {
             eval_loss_before: Some(1.234_567_890_123_456_7),
             seconds: 1_234_567.890_123_456_7,
             settled: false,
+            lr_factor: 0.125,
+            rollbacks: 3,
+            spikes: 1000,
+            good_step: 1_000_000,
+            usual: serde_json::from_str(USUAL).unwrap(),
+            evaluated: Some(1_000_000),
+            ..Progress::default()
         }
     }
 

@@ -5,8 +5,11 @@ use std::time::Instant;
 
 use lowtide_data::order::permutation;
 use lowtide_optim::{Schedule, StepHyper};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::best::{BEST, Best, Held};
+use super::good::{GOOD, Good};
+use super::spikes::Usual;
 use crate::adapter_io::settle;
 use crate::job::Job;
 use crate::log::Log;
@@ -38,11 +41,31 @@ pub(super) struct Course<'r> {
     mapped: u64,
     gradient: &'static str,
     /// Updates of the whole run.
-    steps: u64,
+    pub(super) steps: u64,
     /// Updates made before this process took it up.
-    from: u64,
+    pub(super) from: u64,
     /// Whether the parameters are what is read from the adapter's file, after the last update.
     settled: bool,
+    /// What the learning rate has become by going back.
+    pub(super) lr_factor: f64,
+    pub(super) usual: Watched,
+    /// What is gone back to, where that is allowed.
+    pub(super) good: Option<Good>,
+    /// Updates before the last good state of the save that the run goes on from.
+    good_step: u64,
+    held_out: Held,
+    /// Updates before the last evaluation.
+    evaluated: Option<u64>,
+    /// The best parameters so far, where they are kept.
+    pub(super) best: Option<Best>,
+}
+
+/// What losses and gradient norms usually are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Watched {
+    pub(super) loss: Usual,
+    pub(super) grad_norm: Usual,
 }
 
 /// What a run has around it.
@@ -89,6 +112,9 @@ impl<'r> Course<'r> {
             loss_first: progress.loss_first,
             loss_last: progress.loss_last,
             eval_loss_before: progress.eval_loss_before,
+            rollbacks: progress.rollbacks,
+            spikes: progress.spikes,
+            stopped_early: progress.stopped_early,
             ..Summary::default()
         };
         Ok(Self {
@@ -109,6 +135,13 @@ impl<'r> Course<'r> {
             steps,
             from,
             settled: progress.settled,
+            lr_factor: progress.lr_factor,
+            usual: progress.usual,
+            good: None,
+            good_step: progress.good_step,
+            held_out: progress.held_out,
+            evaluated: progress.evaluated,
+            best: None,
         })
     }
 
@@ -125,55 +158,136 @@ impl<'r> Course<'r> {
             eval_loss_before: summary.eval_loss_before,
             seconds: self.log.seconds(),
             settled: self.settled,
+            lr_factor: self.lr_factor,
+            rollbacks: summary.rollbacks,
+            spikes: summary.spikes,
+            good_step: self.good.as_ref().map_or(0, Good::step),
+            usual: self.usual,
+            held_out: self.held_out,
+            evaluated: self.evaluated,
+            stopped_early: summary.stopped_early,
         }
     }
 
     /// Trains to the end, or until it is told to stop.
     pub(super) fn train(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
         let (settings, steps) = (self.job.settings, self.steps);
+        self.keep_states(trainer)?;
         if self.from == 0 {
             self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
         }
         self.compare_softmax(trainer)?;
         let warmup_steps = self.resolved.warmup_steps.unwrap_or(0);
         let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
+        // One that was stopped in the middle of an evaluation has it now.
+        self.evaluate_if_due(trainer, self.from)?;
         for step in self.from + 1..=steps {
             if self.stop.load(Ordering::Relaxed) {
                 self.summary.interrupted = true;
                 return Ok(());
             }
-            let lr = schedule.lr(step - 1, steps);
-            self.step(trainer, step, lr)?;
-            let every = |n: u64| n > 0 && step.is_multiple_of(n) && step < steps;
-            if every(settings.eval_every) {
-                self.evaluate(trainer, step)?;
+            if self.summary.stopped_early {
+                break;
             }
-            if every(settings.save_every) {
+            let lr = schedule.lr(step - 1, steps) * self.lr_factor;
+            self.step(trainer, step, lr)?;
+            self.evaluate_if_due(trainer, step)?;
+            if self.is_due(settings.save_every, step) {
                 self.save(trainer)?;
             }
         }
         self.conclude(trainer)
     }
 
+    /// Whether something happens after this update that happens every so many, but not at the end.
+    fn is_due(&self, every: u64, step: u64) -> bool {
+        every > 0 && step.is_multiple_of(every) && (1..self.steps).contains(&step)
+    }
+
+    /// Measures held-out loss where the settings say so, and ends a run whose loss has not become
+    /// better for long enough.
+    fn evaluate_if_due(
+        &mut self,
+        trainer: &mut Trainer<'_, '_>,
+        step: u64,
+    ) -> Result<(), TrainError> {
+        let settings = self.job.settings;
+        let measured = self.evaluated == Some(step) || self.summary.stopped_early;
+        if self.is_due(settings.eval_every, step) && !measured {
+            self.evaluate(trainer, step)?;
+            let patience = settings.patience.filter(|_| self.evaluated == Some(step));
+            self.summary.stopped_early =
+                patience.is_some_and(|patience| self.held_out.since >= patience);
+        }
+        Ok(())
+    }
+
+    /// Makes room for the last good state and the best parameters, and takes those of a save.
+    fn keep_states(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
+        let settings = self.job.settings;
+        let section = |name| self.job.resumed.as_ref().map_or(&[][..], |run| run.section(name));
+        if settings.max_rollbacks > 0 {
+            let saved = Some((self.good_step, section(GOOD)));
+            self.good = Some(Good::of(trainer, settings, self.from, saved)?);
+        }
+        if settings.keeps_best() && self.job.data.valid.is_some() {
+            let best = Best::of(trainer, settings)?;
+            let bytes = section(BEST);
+            if !bytes.is_empty() {
+                best.set(bytes)?;
+            }
+            self.best = Some(best);
+        }
+        Ok(())
+    }
+
     /// Brings the parameters to what is saved of them, and measures that.
     fn conclude(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
-        let (settings, steps) = (self.job.settings, self.steps);
+        let (settings, step) = (self.job.settings, self.summary.steps);
         if !self.settled {
+            self.end_with_a_number(trainer)?;
+        }
+        let keeps = self.best.is_some();
+        if keeps && !self.settled && self.evaluated != Some(step) {
+            self.evaluate(trainer, step)?;
+        }
+        if !self.settled && !self.summary.interrupted {
+            if let (Some(best), Some((at, _))) = (&self.best, self.held_out.best)
+                && at != step
+            {
+                best.restore(trainer)?;
+            }
             // What is measured is what is saved.
             let (hyper, sites) = (self.job.base.file().hyper(), &trainer.model().sites);
             let (codes, r#type) = (self.job.codes(), settings.adapter_type()?);
             settle(hyper, sites, codes, r#type, &mut trainer.values_mut());
             self.settled = true;
         }
-        self.summary.eval_loss_after = self.evaluate(trainer, steps)?;
-        if self.job.data.valid.is_none() {
-            // Nobody else looks at the model after its last update.
-            let loss = trainer.loss_of(&self.job.data.train, 0)?.mean();
-            if !loss.is_finite() {
-                return Err(TrainError::Diverged { step: steps, loss, lr: settings.lr });
-            }
+        if keeps {
+            let measured = self.measure(trainer, step)?;
+            self.summary.eval_loss_after = measured.map(|measured| measured.loss);
+            self.summary.best_step = self.held_out.best.map(|(step, _)| step);
+        } else {
+            self.summary.eval_loss_after = self.evaluate(trainer, step)?;
+        }
+        let measured = self.job.data.valid.is_none() || self.summary.eval_loss_after.is_some();
+        if !measured && !self.summary.interrupted {
+            return Err(TrainError::Diverged { step, loss: f64::NAN, lr: settings.lr });
         }
         Ok(())
+    }
+
+    /// Goes back where the last update left parameters that give no number: no update looks at them
+    /// any more.
+    fn end_with_a_number(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
+        loop {
+            let loss = trainer.loss_of(&self.job.data.train, 0)?.mean();
+            if loss.is_finite() {
+                return Ok(());
+            }
+            let lr = self.job.settings.lr * self.lr_factor;
+            self.go_back(trainer, self.summary.steps, loss, lr)?;
+        }
     }
 
     fn step(
@@ -201,10 +315,11 @@ impl<'r> Course<'r> {
         let seconds = start.elapsed().as_secs_f64();
         self.watch.look();
         let loss = update.sum.mean();
+        self.summary.steps = step;
+        self.summary.tokens += update.tokens;
+        self.summary.labelled_tokens += update.sum.labelled as u64;
         if !loss.is_finite() || update.non_finite > 0 {
-            // A weight that is not a number is the base's fault, anything else the run's.
-            job.base.file().check_finite()?;
-            return Err(TrainError::Diverged { step, loss, lr });
+            return self.go_back(trainer, step, loss, lr);
         }
         let report =
             step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
@@ -222,16 +337,13 @@ impl<'r> Course<'r> {
             report,
         };
         self.log.time(seconds);
-        self.summary.steps = step;
-        self.summary.tokens += update.tokens;
-        self.summary.labelled_tokens += update.sum.labelled as u64;
         self.summary.loss_first.get_or_insert(loss);
         self.summary.loss_last = Some(loss);
         if report {
             self.log.updates.write(&line)?;
         }
         (self.on_event)(&Event::Step(line));
-        Ok(())
+        self.watch(trainer, step, &update, lr)
     }
 
     /// Tells how far an approximate softmax is from the exact one on the first micro-batch.
@@ -245,12 +357,32 @@ impl<'r> Course<'r> {
         Ok(())
     }
 
-    /// Held-out loss, if there is held-out data.
+    /// Measures held-out loss, if there is held-out data, and takes note of it.
     fn evaluate(
         &mut self,
         trainer: &mut Trainer<'_, '_>,
         step: u64,
     ) -> Result<Option<f64>, TrainError> {
+        let Some(result) = self.measure(trainer, step)? else { return Ok(None) };
+        let loss = result.loss;
+        self.evaluated = Some(step);
+        if let Some(best) = self.best.as_ref().filter(|_| step > 0)
+            && self.held_out.see(step, loss, self.job.settings.min_delta)
+        {
+            best.take(trainer)?;
+        }
+        self.evaluations.push(HeldOut { step, loss });
+        self.log.evaluations.write(&EvaluationLine { step, result })?;
+        (self.on_event)(&Event::Evaluation { step, result });
+        Ok(Some(loss))
+    }
+
+    /// Held-out loss, if there is held-out data.
+    fn measure(
+        &mut self,
+        trainer: &mut Trainer<'_, '_>,
+        step: u64,
+    ) -> Result<Option<Evaluation>, TrainError> {
         let Some(valid) = &self.job.data.valid else { return Ok(None) };
         let (start, total) = (Instant::now(), valid.len());
         let (on_event, stop) = (&mut *self.on_event, self.stop);
@@ -263,19 +395,19 @@ impl<'r> Course<'r> {
             self.summary.interrupted = true;
             return Ok(None);
         }
-        if !sum.loss.is_finite() {
-            self.job.base.file().check_finite()?;
-            let (path, lr) = (self.job.settings.model.clone(), self.job.settings.lr);
-            if step > 0 {
-                return Err(TrainError::Diverged { step, loss: sum.mean(), lr });
-            }
-            return Err(TrainError::LossNotFinite { path, loss: sum.mean() });
+        let loss = sum.mean();
+        if loss.is_finite() {
+            let seconds = start.elapsed().as_secs_f64();
+            return Ok(Some(Evaluation::of(sum, valid.stats().tokens, seconds)));
         }
-        let result = Evaluation::of(sum, valid.stats().tokens, start.elapsed().as_secs_f64());
-        self.evaluations.push(HeldOut { step, loss: result.loss });
-        self.log.evaluations.write(&EvaluationLine { step, result })?;
-        (self.on_event)(&Event::Evaluation { step, result });
-        Ok(Some(result.loss))
+        if step == 0 {
+            self.job.base.file().check_finite()?;
+            let path = self.job.settings.model.clone();
+            return Err(TrainError::LossNotFinite { path, loss });
+        }
+        // The update to come goes back: how often is measured changes no result.
+        tracing::warn!(step, loss, "held-out loss is no number");
+        Ok(None)
     }
 
     /// Saves what was learned, and sums the run up but for what the plan and the

@@ -1,8 +1,12 @@
 //! The whole jobs: plan a run, or plan it and run it.
 
+mod best;
 mod course;
+mod good;
 mod saving;
+mod spikes;
 mod told;
+mod watching;
 
 use std::sync::atomic::AtomicBool;
 
@@ -11,6 +15,8 @@ use lowtide_backend::Backend;
 use lowtide_memory::{Budget, Ledger};
 use lowtide_runtime::registry;
 
+pub(crate) use self::best::Held;
+pub(crate) use self::course::Watched;
 use self::course::{Around, Course};
 use crate::job::{Job, Planned};
 use crate::metrics::by_name;

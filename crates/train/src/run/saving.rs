@@ -1,8 +1,13 @@
 //! Saving a run: its adapter, what it needs to go on, and what it tells.
 
-use lowtide_formats::atomic;
+use std::io::Write;
 
+use lowtide_formats::atomic;
+use lowtide_formats::snapshot::Section;
+
+use super::best::{BEST, Best};
 use super::course::Course;
+use super::good::{GOOD, Good};
 use crate::adapter_io::adapter_bytes;
 use crate::job::Job;
 use crate::metrics::file;
@@ -15,8 +20,9 @@ impl Course<'_> {
         let (job, step) = (self.job, self.summary.steps);
         let output = &job.settings.output;
         if !trainer.is_finite() {
-            let loss = self.summary.loss_last.unwrap_or(f64::NAN);
-            return Err(TrainError::Diverged { step, loss, lr: job.settings.lr });
+            // The update to come has a loss that is no number, and goes back. What was saved stays.
+            tracing::warn!(step, "not saved: parameters are no numbers");
+            return Ok(());
         }
         std::fs::create_dir_all(output)
             .map_err(|source| TrainError::Output { path: output.clone(), source })?;
@@ -26,7 +32,14 @@ impl Course<'_> {
         self.log.publish(output)?;
         let saved = Saved::new(self.identity.clone(), self.progress(trainer));
         let mut bytes = 0;
-        resume::save(output, &self.resolved, saved, trainer, |trainer| {
+        let (best, good) = (self.best.as_ref(), self.good.as_ref());
+        let write_best = |out: &mut dyn Write| best.map_or(Ok(()), |best| best.copy_to(out));
+        let write_good = |out: &mut dyn Write| good.map_or(Ok(()), |good| good.copy_to(out));
+        let kept = [
+            Section { name: BEST, bytes: best.map_or(0, Best::bytes), write: &write_best },
+            Section { name: GOOD, bytes: good.map_or(0, Good::bytes), write: &write_good },
+        ];
+        resume::save(output, &self.resolved, saved, trainer, &kept, |trainer| {
             bytes = save_compacted(job, trainer)?;
             Ok(())
         })?;

@@ -12,6 +12,9 @@ const SAMPLES_MAX: usize = 100;
 /// Batches whose gradients are taken before training, at most.
 const PROBES_MAX: usize = 1000;
 
+/// What may be done about spikes.
+const SPIKES: [&str; 3] = ["warn", "roll-back", "off"];
+
 /// The most sequences in a micro-batch and micro-batches in an update: no real run has more, and
 /// their product is a count.
 const COUNT_MAX: usize = 1 << 20;
@@ -59,6 +62,18 @@ impl Settings {
         }
         if self.samples > SAMPLES_MAX {
             return bad("samples", &self.samples, "at most 100");
+        }
+        if self.patience == Some(0) {
+            return bad("patience", &0, "at least 1 evaluation");
+        }
+        if self.patience.is_some() && self.eval_every == 0 {
+            return bad("patience", &"set", "eval-every beside it, which is what it counts");
+        }
+        if !self.min_delta.is_finite() || self.min_delta < 0.0 {
+            return bad("min-delta", &self.min_delta, "a finite number, 0 or more");
+        }
+        if !SPIKES.contains(&self.on_spike.as_str()) {
+            return bad("on-spike", &self.on_spike, "warn, roll-back or off");
         }
         if !(0.0..1.0).contains(&self.val_split) {
             return bad("val-split", &self.val_split, "a share from 0 to below 1");

@@ -1,5 +1,7 @@
 //! What of a trainer is saved between updates, and comes back.
 
+use lowtide_formats::Error;
+
 use super::Trainer;
 use crate::ranks::Score;
 
@@ -46,8 +48,30 @@ impl Trainer<'_, '_> {
         if !fixed.is_empty() {
             set("fixed", bytemuck::cast_slice_mut(self.executor.fixed_mut()), fixed)?;
         }
-        self.executor.params_changed();
+        self.state_changed();
         Ok(())
+    }
+
+    /// Hands out the bytes of all numbers that change from update to update, a part at a time, to
+    /// be kept or set; [`Trainer::state_changed`] has to follow when they were set.
+    ///
+    /// # Errors
+    /// The first of `each`.
+    pub(crate) fn each_state(
+        &mut self,
+        each: &mut dyn FnMut(&mut [u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        each(self.held.params.get_mut())?;
+        each(self.held.state.get_mut())?;
+        each(self.held.scores.get_mut())
+    }
+
+    /// Takes note that parameters and states are others.
+    pub(crate) fn state_changed(&mut self) {
+        self.executor.params_changed();
+        if let Some(ranks) = &mut self.ranks {
+            ranks.go_on_with(self.held.scores.get::<Score>());
+        }
     }
 
     /// Micro-batches computed, which dropout counts.
@@ -60,9 +84,6 @@ impl Trainer<'_, '_> {
         self.micro_batches = micro_batches;
         if let Some(drawn) = &mut self.drawn {
             (1..=step).for_each(|update| drawn.draw(update, &self.ranges));
-        }
-        if let Some(ranks) = &mut self.ranks {
-            ranks.go_on_with(self.held.scores.get::<Score>());
         }
     }
 }

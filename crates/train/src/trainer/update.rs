@@ -94,6 +94,7 @@ impl Trainer<'_, '_> {
                 state: self.held.state.get_mut(),
                 drawn: self.drawn.as_ref(),
                 ranks: self.ranks.as_ref().map(|ranks| (ranks, self.held.scores.get_mut())),
+                seen: &mut self.seen,
                 block_norm,
             };
             for (segment, range) in ranges.iter().enumerate().filter(|(_, r)| !r.is_empty()) {
@@ -142,6 +143,7 @@ impl Trainer<'_, '_> {
             state: self.held.state.get_mut(),
             drawn: self.drawn.as_ref(),
             ranks: self.ranks.as_ref().map(|ranks| (ranks, self.held.scores.get_mut())),
+            seen: &mut self.seen,
             block_norm: block_norm(
                 self.clip,
                 self.drawn.as_ref().map_or(&self.ranges[..], Drawn::ranges),
@@ -206,6 +208,9 @@ fn block_norm(clip: Clip, ranges: &[Range<usize>]) -> Option<f64> {
     }
 }
 
+/// Updates in which it is looked at whether tensors have gradients.
+const FIRST: u64 = 3;
+
 /// Updates one segment after another.
 struct Blocks<'a> {
     be: &'a dyn Backend<f32>,
@@ -218,14 +223,28 @@ struct Blocks<'a> {
     drawn: Option<&'a Drawn>,
     /// Pairs of low rank with their scores, where some are switched off on the way.
     ranks: Option<(&'a Ranks, &'a mut [Score])>,
+    /// Of each tensor, whether it had a gradient in one of the first updates.
+    seen: &'a mut [bool],
     /// Norm that the gradients of each are scaled down to.
     block_norm: Option<f64>,
 }
 
 impl Blocks<'_> {
+    /// Takes note of which tensors of a segment have a gradient.
+    fn see(&mut self, segment: usize, mut g: &[f32]) {
+        for tensor in self.segments[segment].0.clone() {
+            let (own, rest) = g.split_at(self.lens[tensor]);
+            self.seen[tensor] |= own.iter().any(|g| *g != 0.0);
+            g = rest;
+        }
+    }
+
     fn apply(&mut self, segment: usize, p: &mut [f32], g: &[f32], squares: f64, hyper: StepHyper) {
         if let Some((ranks, scores)) = &mut self.ranks {
             ranks.observe(segment, p, g, scores);
+        }
+        if hyper.step <= FIRST {
+            self.see(segment, g);
         }
         let factor = self.block_norm.map_or(1.0, |most| clip_factor(squares, most));
         let step = self.drawn.map_or(hyper.step, |drawn| drawn.update_of(segment));

@@ -23,4 +23,5 @@ mod resume;
 mod softmax;
 mod streaming;
 mod support;
+mod watching;
 mod window;

@@ -144,6 +144,22 @@ fn every_kind_of_adapter_goes_on() {
 }
 
 #[test]
+fn what_is_kept_beside_the_state_goes_on() {
+    let home = home();
+    same(&home, "best", |s| Settings { keep_best: true, eval_every: 1, lr: 0.5, ..s });
+    // Goes back after its first update, and again.
+    let constant = || "constant".to_owned();
+    same(&home, "back", |s| Settings {
+        lr: 3e18,
+        lr_scheduler: constant(),
+        max_steps: Some(8),
+        ..s
+    });
+    let stops = |s| Settings { patience: Some(2), eval_every: 1, lr: 0.5, max_steps: Some(9), ..s };
+    same(&home, "early", stops);
+}
+
+#[test]
 fn a_run_that_began_with_an_adapter_goes_on_without_it() {
     let home = home();
     let first = Settings { method: "vera".into(), ..settings(&home, "first") };

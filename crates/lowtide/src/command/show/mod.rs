@@ -12,6 +12,7 @@ pub(crate) mod sensitivity;
 pub(crate) mod step;
 pub(crate) mod summary;
 pub(crate) mod tradeoff;
+pub(crate) mod watch;
 
 use std::fmt::Write;
 
