@@ -10,7 +10,9 @@
 //! |---|---|---|
 //! | [`AdamW`] | 8 | |
 //! | [`AdamW8`] | 2 | 8 for each block of 256 begun, rounded up to whole words |
-//! | [`Sgd`] | 0 | |
+//! | [`Lion`] | 4 | |
+//! | [`Lion8`] | 1 | 4 for each block of 256 begun, rounded up to whole words |
+//! | [`Sgd`] | 0, or 4 with momentum | |
 //! | [`SparseTop`] of one of them | for each chosen entry, 4 and the rule's | |
 //! | [`SparseThreshold`] of one of them | the rule's for a tensor of 1, and 2 where it has any | |
 //!
@@ -51,6 +53,7 @@ extern crate std;
 
 mod adamw;
 mod clip;
+mod lion;
 mod noise;
 mod optimizer;
 mod schedule;
@@ -60,6 +63,7 @@ mod sparse;
 
 pub use adamw::{AdamW, AdamW8};
 pub use clip::clip_factor;
+pub use lion::{Lion, Lion8};
 pub use noise::Noise;
 pub use optimizer::{Optimizer, StepHyper};
 pub use schedule::{Schedule, ScheduleKind};

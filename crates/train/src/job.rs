@@ -24,6 +24,7 @@ use crate::pace;
 use crate::room::{Allowed, Room, cache_bytes};
 use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
+use crate::update_rule::UpdateRule;
 use crate::{
     AdaptiveRank, Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings,
     SettingsError, Softmax, StreamWeights, TrainError, Warning, WorstCase,
@@ -79,8 +80,8 @@ impl<'s> Job<'s> {
         };
         let targets = target_modules.parse()?;
         let layers = settings.layers.parse()?;
-        let sparse = settings.sparse_updates()?;
-        let optimizers = sparse.optimizers(&settings.optimizer, settings.weight_decay)?;
+        let (rule, names) = UpdateRule::of(settings)?;
+        let optimizers = names.into_iter().map(|name| rule.optimizer(name)).collect();
         let candidates = settings.candidates()?;
         let mut config = Config {
             rank: settings.rank,

@@ -41,6 +41,7 @@ mod start;
 mod streaming;
 mod thin;
 mod trainer;
+mod update_rule;
 mod warning;
 
 pub use adapter_io::save_adapter;
@@ -68,4 +69,5 @@ pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use sparse_updates::SparseUpdates;
 pub use streaming::StreamWeights;
 pub use trainer::{Trainer, Update};
+pub use update_rule::OPTIMIZERS;
 pub use warning::Warning;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterType, SparseUpdates};
+use crate::AdapterType;
 
 mod bytes;
 mod check;
@@ -66,8 +66,19 @@ pub struct Settings {
     /// Updates over which the learning rate rises; 3 % of all when not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
-    /// `adamw`, `adamw8bit` or `sgd`; `auto` is `adamw` where it fits the budget, else `adamw8bit`.
+    /// `adamw`, `adamw8bit`, `lion`, `lion8bit` or `sgd`; `auto` is `adamw` where it fits the budget, else `adamw8bit`.
     pub optimizer: String,
+    /// Decay of the first moment; 0.9 when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta1: Option<f64>,
+    /// Decay of AdamW's second moment, 0.999 when not given, or of Lion's momentum, 0.99.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta2: Option<f64>,
+    /// Added to AdamW's denominator; 1e-8 when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
+    /// What is left of SGD's last step in the next; 0 for none.
+    pub momentum: f64,
     /// Which entries of gradients are applied, with states for those only: `off` for all,
     /// `top:10%` of each tensor, or `threshold:0.001` and more.
     pub sparse_updates: String,
@@ -184,6 +195,10 @@ impl Default for Settings {
             lr_scheduler: "cosine".into(),
             warmup_steps: None,
             optimizer: "adamw8bit".into(),
+            beta1: None,
+            beta2: None,
+            eps: None,
+            momentum: 0.0,
             sparse_updates: "off".into(),
             weight_decay: 0.0,
             max_grad_norm: 1.0,
@@ -289,11 +304,6 @@ impl Settings {
     /// What the adapter's weights may take.
     pub(crate) fn adapter_bytes(&self) -> Result<Option<u64>, BudgetError> {
         self.adapter_budget.as_deref().map(parse_bytes).transpose()
-    }
-
-    /// Which entries of gradients are applied.
-    pub(crate) fn sparse_updates(&self) -> Result<SparseUpdates, SettingsError> {
-        SparseUpdates::named(&self.sparse_updates)
     }
 
     /// The type that the adapter is saved in.

@@ -7,7 +7,9 @@ use std::str::FromStr;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use lowtide::optim::ScheduleKind;
-use lowtide::train::{AdapterType, BudgetError, Gradient, PatternTable, Settings, parse_bytes};
+use lowtide::train::{
+    AdapterType, BudgetError, Gradient, OPTIMIZERS, PatternTable, Settings, parse_bytes,
+};
 
 use super::args::{MaskFlags, PackingFlags};
 use super::computing::ArithmeticFlags;
@@ -162,11 +164,13 @@ struct TrainingFlags {
     warmup_steps: Option<u64>,
     /// Optimizer; auto: adamw where it fits the budget, else adamw8bit [default: adamw8bit]
     #[arg(long, alias = "optim", value_name = "NAME")]
-    #[arg(value_parser = ["auto", "adamw", "adamw8bit", "sgd"])]
+    #[arg(value_parser = OPTIMIZERS)]
     optimizer: Option<String>,
+    #[command(flatten)]
+    constants: ConstantFlags,
     /// Which entries of gradients are applied, with optimizer states for those only: off (all),
     /// top:P% (of each tensor those that are largest at first) or threshold:X (of at least this
-    /// magnitude; with adamw or sgd) [default: off]
+    /// magnitude; with adamw, lion or sgd) [default: off]
     #[arg(long, value_name = "ENTRIES")]
     sparse_updates: Option<String>,
     /// Decoupled weight decay [default: 0]
@@ -197,6 +201,37 @@ struct TrainingFlags {
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     seed: Option<u64>,
+}
+
+/// What optimizers are made with.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Training")]
+struct ConstantFlags {
+    /// Decay of the optimizer's first moment, in what Lion steps along [default: 0.9]
+    #[arg(long, alias = "adam-beta1", value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
+    beta1: Option<f64>,
+    /// Decay of AdamW's second moment, or of Lion's momentum [default: 0.999, or 0.99 for Lion]
+    #[arg(long, alias = "adam-beta2", value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
+    beta2: Option<f64>,
+    /// Added to AdamW's denominator [default: 1e-8]
+    #[arg(long, alias = "adam-epsilon", value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
+    eps: Option<f64>,
+    /// What is left of SGD's last step in the next; 0 needs no state [default: 0]
+    #[arg(long, value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
+    momentum: Option<f64>,
+}
+
+impl ConstantFlags {
+    fn over(&self, s: &mut Settings) {
+        set_option(&mut s.beta1, &self.beta1);
+        set_option(&mut s.beta2, &self.beta2);
+        set_option(&mut s.eps, &self.eps);
+        set(&mut s.momentum, &self.momentum);
+    }
 }
 
 /// What is minimised.
@@ -313,6 +348,7 @@ impl RunFlags {
         set(&mut s.lr_scheduler, &training.lr_scheduler);
         set_option(&mut s.warmup_steps, &training.warmup_steps);
         set(&mut s.optimizer, &training.optimizer);
+        training.constants.over(s);
         set(&mut s.sparse_updates, &training.sparse_updates);
         set(&mut s.weight_decay, &training.weight_decay);
         set(&mut s.max_grad_norm, &training.max_grad_norm);

@@ -1,6 +1,7 @@
 //! What values settings may have.
 
 use super::{Settings, SettingsError, parse_bytes};
+use crate::update_rule::UpdateRule;
 use crate::{Softmax, StreamWeights};
 
 /// Inner widths of adapters, at most; what is larger is a slip.
@@ -27,7 +28,7 @@ impl Settings {
         self.check_rates()?;
         self.check_adapter_budget()?;
         self.check_adaptive_rank()?;
-        self.sparse_updates()?;
+        UpdateRule::of(self)?;
         self.check_gradient()?;
         self.schedule_kind()?;
         self.precision()?.check(&self.compute)?;

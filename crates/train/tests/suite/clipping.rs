@@ -9,7 +9,7 @@ use lowtide_train::{Clip, OpenBase, Settings, TrainError, finetune, plan};
 use crate::support::{ADAMW, Home, Setup, bits, dataset};
 
 static ADAMW8: AdamW8 = AdamW8(ADAMW);
-static SGD: Sgd = Sgd { weight_decay: 0.0 };
+static SGD: Sgd = Sgd { weight_decay: 0.0, momentum: 0.0 };
 
 /// Below the norm of every update here.
 const NORM: f64 = 0.05;

@@ -65,6 +65,9 @@ fn optional_settings_have_flags_too() {
         "--init-adapter=from",
         "--mezo-eps=0.5",
         "--partial-blocks=3",
+        "--beta1=0.8",
+        "--adam-beta2=0.95",
+        "--eps=1e-6",
         "--rank-pattern=layers.0.*=2",
         "--adapter-budget=96KiB",
         "--adaptive-rank=5",
@@ -80,6 +83,9 @@ fn optional_settings_have_flags_too() {
         init_adapter: Some("from".into()),
         mezo_eps: Some(0.5),
         partial_blocks: Some(3),
+        beta1: Some(0.8),
+        beta2: Some(0.95),
+        eps: Some(1e-6),
         adapter_budget: Some("96KiB".into()),
         adaptive_rank: Some(5),
         rank_pattern: PatternTable(vec![("layers.0.*".into(), 2), ("q=k".into(), 0)]),
@@ -157,7 +163,7 @@ fn bad_usage_is_worded() {
     let known = ["--model=m", "--data=d"];
     let with = |flag| refused(&[known[0], known[1], flag]);
     assert!(with("--memory-budget=12 parsecs").contains("`12 parsecs` is no size"));
-    assert!(with("--optimizer=adam").contains("adamw, adamw8bit, sgd"));
+    assert!(with("--optimizer=adam").contains("adamw, adamw8bit, lion, lion8bit, sgd"));
     assert!(with("--lr-scheduler=step").contains("constant, linear, cosine"));
     assert!(with("--checkpoint-store=f16").contains("auto, f32, bf16, int8, file"));
     assert!(with("--threads=0").contains("1..=1024"));
