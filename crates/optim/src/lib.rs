@@ -25,7 +25,7 @@
 //! use lowtide_optim::{AdamW, Optimizer, Schedule, ScheduleKind, StepHyper, clip_factor};
 //!
 //! let optimizer = AdamW { weight_decay: 0.01, ..AdamW::default() };
-//! let schedule = Schedule { kind: ScheduleKind::Cosine, lr: 2e-4, warmup_steps: 2 };
+//! let schedule = Schedule { warmup_steps: 2, ..Schedule::new(ScheduleKind::Cosine, 2e-4, 10) };
 //!
 //! // Two tensors, of 3 parameters and of 1.
 //! let tensors = [3, 1];

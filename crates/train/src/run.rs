@@ -9,7 +9,7 @@ use lowtide_backend::Backend;
 use lowtide_data::order::permutation;
 use lowtide_formats::atomic;
 use lowtide_memory::{Budget, Ledger};
-use lowtide_optim::{Schedule, StepHyper};
+use lowtide_optim::StepHyper;
 use lowtide_runtime::registry;
 
 use crate::adapter_io::{adapter_bytes, settle};
@@ -145,7 +145,7 @@ pub fn finetune_with(
         ready(&job, &model, be, planned, neighbours.as_ref(), &mut ledger)?;
     let mut run = Run {
         job: &job,
-        resolved: resolved(&job, &report),
+        resolved: resolved(&job, &report)?,
         sequences: report.micro_batch,
         stop,
         watch: &watch,
@@ -185,9 +185,8 @@ pub fn finetune_with(
 }
 
 /// The settings with nothing left to choose.
-fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
+fn resolved(job: &Job<'_>, plan: &PlanReport) -> Result<Settings, SettingsError> {
     let settings = job.settings;
-    let warmup_steps = settings.warmup_steps.unwrap_or(plan.steps.saturating_mul(3) / 100);
     let clipping = match plan.clipping {
         "off" => settings.clipping.clone(),
         way => way.to_owned(),
@@ -202,7 +201,6 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
         some => some.to_string(),
     };
     let mut resolved = Settings {
-        warmup_steps: Some(warmup_steps),
         micro_batch,
         target_modules: job.target_modules.clone(),
         optimizer: plan.optimizer.clone(),
@@ -214,10 +212,11 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
         ..settings.clone()
     };
     resolved.method_option.clone_from(&job.config.options);
+    resolved.set_schedule(&settings.schedule(plan.steps)?);
     resolved.set_patterns(&job.patterns);
     // The ranks that it chose are among the patterns.
     resolved.adapter_budget = None;
-    resolved
+    Ok(resolved)
 }
 
 /// Takes over what the plan settled.
@@ -311,8 +310,7 @@ impl Run<'_> {
         let settings = self.job.settings;
         self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
         self.compare_softmax(trainer)?;
-        let warmup_steps = self.resolved.warmup_steps.unwrap_or(0);
-        let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
+        let schedule = settings.schedule(steps)?;
         for step in 1..=steps {
             if self.stop.load(Ordering::Relaxed) {
                 self.summary.interrupted = true;

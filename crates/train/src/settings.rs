@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
 use crate::AdapterType;
@@ -11,6 +10,7 @@ use crate::AdapterType;
 mod bytes;
 mod check;
 mod patterns;
+mod schedule;
 
 pub use bytes::{BudgetError, parse_bytes};
 pub use check::check_window;
@@ -61,11 +61,24 @@ pub struct Settings {
     pub lr: f64,
     /// What the second factor of low-rank updates learns faster by than all else (LoRA+).
     pub lora_plus_ratio: f64,
-    /// `constant`, `linear` or `cosine`.
+    /// `constant`, `linear`, `cosine`, `wsd` or `inverse-sqrt`.
     pub lr_scheduler: String,
-    /// Updates over which the learning rate rises; 3 % of all when not given.
+    /// Updates over which the learning rate rises; 3 % of all when neither they nor their share are
+    /// given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
+    /// Share of all updates over which the learning rate rises, instead of `warmup_steps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_ratio: Option<f64>,
+    /// Updates at the end over which the learning rate of `wsd` falls; 10 % of all when neither
+    /// they nor their share are given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<u64>,
+    /// Share of all updates over which it falls, instead of `decay_steps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_ratio: Option<f64>,
+    /// Share of `lr` that `linear`, `cosine` and `wsd` end at.
+    pub min_lr_ratio: f64,
     /// `adamw`, `adamw8bit`, `lion`, `lion8bit` or `sgd`; `auto` is `adamw` where it fits the budget, else `adamw8bit`.
     pub optimizer: String,
     /// Decay of the first moment; 0.9 when not given.
@@ -194,6 +207,10 @@ impl Default for Settings {
             lora_plus_ratio: 1.0,
             lr_scheduler: "cosine".into(),
             warmup_steps: None,
+            warmup_ratio: None,
+            decay_steps: None,
+            decay_ratio: None,
+            min_lr_ratio: 0.0,
             optimizer: "adamw8bit".into(),
             beta1: None,
             beta2: None,
@@ -309,15 +326,6 @@ impl Settings {
     /// The type that the adapter is saved in.
     pub(crate) fn adapter_type(&self) -> Result<AdapterType, SettingsError> {
         AdapterType::named(&self.adapter_type)
-    }
-
-    /// The learning-rate schedule by name.
-    pub(crate) fn schedule_kind(&self) -> Result<ScheduleKind, SettingsError> {
-        ScheduleKind::by_name(&self.lr_scheduler).ok_or_else(|| SettingsError::BadValue {
-            field: "lr-scheduler",
-            found: self.lr_scheduler.clone(),
-            expected: "constant, linear or cosine",
-        })
     }
 
     /// The budget in bytes, if there is one.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use lowtide::optim::ScheduleKind;
 use lowtide::train::{
     AdapterType, BudgetError, Gradient, OPTIMIZERS, PatternTable, Settings, parse_bytes,
@@ -154,14 +154,8 @@ struct TrainingFlags {
     #[arg(long, value_name = "X")]
     #[arg(allow_negative_numbers = true)]
     lora_plus_ratio: Option<f64>,
-    /// How the learning rate falls [default: cosine]
-    #[arg(long, value_name = "NAME")]
-    #[arg(value_parser = PossibleValuesParser::new(ScheduleKind::ALL.map(ScheduleKind::name)))]
-    lr_scheduler: Option<String>,
-    /// Updates over which the learning rate rises [default: 3 % of all]
-    #[arg(long, value_name = "N")]
-    #[arg(allow_negative_numbers = true)]
-    warmup_steps: Option<u64>,
+    #[command(flatten)]
+    schedule: ScheduleFlags,
     /// Optimizer; auto: adamw where it fits the budget, else adamw8bit [default: adamw8bit]
     #[arg(long, alias = "optim", value_name = "NAME")]
     #[arg(value_parser = OPTIMIZERS)]
@@ -201,6 +195,53 @@ struct TrainingFlags {
     #[arg(long, value_name = "N")]
     #[arg(allow_negative_numbers = true)]
     seed: Option<u64>,
+}
+
+/// How the learning rate moves.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Training")]
+struct ScheduleFlags {
+    /// How the learning rate falls: constant (not at all), linear and cosine (from warm-up to the
+    /// end), wsd (at the end only), inverse-sqrt (with the root of the update) [default: cosine]
+    #[arg(long, alias = "lr-scheduler-type", value_name = "NAME")]
+    #[arg(value_parser = PossibleValuesParser::new(ScheduleKind::ALL.map(schedule)))]
+    lr_scheduler: Option<String>,
+    /// Updates over which the learning rate rises [default: 3 % of all]
+    #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
+    warmup_steps: Option<u64>,
+    /// The same as a share of all updates
+    #[arg(long, value_name = "SHARE", conflicts_with = "warmup_steps")]
+    #[arg(allow_negative_numbers = true)]
+    warmup_ratio: Option<f64>,
+    /// Updates at the end over which the learning rate of wsd falls [default: 10 % of all]
+    #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
+    decay_steps: Option<u64>,
+    /// The same as a share of all updates
+    #[arg(long, value_name = "SHARE", conflicts_with = "decay_steps")]
+    #[arg(allow_negative_numbers = true)]
+    decay_ratio: Option<f64>,
+    /// Share of the highest learning rate that linear, cosine and wsd end at [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    #[arg(allow_negative_numbers = true)]
+    min_lr_ratio: Option<f64>,
+}
+
+impl ScheduleFlags {
+    fn over(&self, s: &mut Settings) {
+        set(&mut s.lr_scheduler, &self.lr_scheduler);
+        set_instead(&mut s.warmup_steps, &self.warmup_steps, &mut s.warmup_ratio);
+        set_instead(&mut s.warmup_ratio, &self.warmup_ratio, &mut s.warmup_steps);
+        set_instead(&mut s.decay_steps, &self.decay_steps, &mut s.decay_ratio);
+        set_instead(&mut s.decay_ratio, &self.decay_ratio, &mut s.decay_steps);
+        set(&mut s.min_lr_ratio, &self.min_lr_ratio);
+    }
+}
+
+/// A schedule's name on the command line, with those it has elsewhere.
+fn schedule(kind: ScheduleKind) -> PossibleValue {
+    PossibleValue::new(kind.name()).aliases(kind.aliases())
 }
 
 /// What optimizers are made with.
@@ -345,8 +386,7 @@ impl RunFlags {
         set(&mut s.max_seq_len, &training.max_seq_len);
         set(&mut s.lr, &training.lr);
         set(&mut s.lora_plus_ratio, &training.lora_plus_ratio);
-        set(&mut s.lr_scheduler, &training.lr_scheduler);
-        set_option(&mut s.warmup_steps, &training.warmup_steps);
+        training.schedule.over(s);
         set(&mut s.optimizer, &training.optimizer);
         training.constants.over(s);
         set(&mut s.sparse_updates, &training.sparse_updates);
@@ -388,6 +428,13 @@ fn set<T: Clone>(setting: &mut T, given: &Option<T>) {
 fn set_option<T: Clone>(setting: &mut Option<T>, given: &Option<T>) {
     if given.is_some() {
         setting.clone_from(given);
+    }
+}
+
+/// Sets what was given, and lets go of what a file says in its place.
+fn set_instead<T: Copy, U>(setting: &mut Option<T>, given: &Option<T>, other: &mut Option<U>) {
+    if given.is_some() {
+        (*setting, *other) = (*given, None);
     }
 }
 

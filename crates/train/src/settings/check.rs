@@ -30,7 +30,7 @@ impl Settings {
         self.check_adaptive_rank()?;
         UpdateRule::of(self)?;
         self.check_gradient()?;
-        self.schedule_kind()?;
+        self.schedule(1)?;
         self.precision()?.check(&self.compute)?;
         self.budget()?;
         self.candidates()?;

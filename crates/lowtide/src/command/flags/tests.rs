@@ -65,6 +65,7 @@ fn optional_settings_have_flags_too() {
         "--init-adapter=from",
         "--mezo-eps=0.5",
         "--partial-blocks=3",
+        "--decay-ratio=0.2",
         "--beta1=0.8",
         "--adam-beta2=0.95",
         "--eps=1e-6",
@@ -83,6 +84,7 @@ fn optional_settings_have_flags_too() {
         init_adapter: Some("from".into()),
         mezo_eps: Some(0.5),
         partial_blocks: Some(3),
+        decay_ratio: Some(0.2),
         beta1: Some(0.8),
         beta2: Some(0.95),
         eps: Some(1e-6),
@@ -103,6 +105,22 @@ fn flags_not_given_leave_settings_alone() {
     };
     let expected = Settings { model: "m".into(), data: "d".into(), lr: 1.0, ..before.clone() };
     assert_eq!(args.run.flags.over(before), expected);
+}
+
+#[test]
+fn a_share_takes_the_place_of_a_number_and_the_other_way_round() {
+    let over = |flag, before: Settings| {
+        let Job::Plan(args) = Cli::parse_from(["lowtide", "plan", "-m=m", "-d=d", flag]).job else {
+            panic!("plan")
+        };
+        let after = args.run.flags.over(before);
+        (after.warmup_steps, after.warmup_ratio)
+    };
+    let steps = Settings { warmup_steps: Some(9), ..Settings::default() };
+    assert_eq!(over("--warmup-ratio=0.5", steps), (None, Some(0.5)));
+    let ratio = Settings { warmup_ratio: Some(0.5), ..Settings::default() };
+    assert_eq!(over("--warmup-steps=9", ratio), (Some(9), None));
+    assert!(refused(&["-m=m", "-d=d", "--decay-ratio=1", "--decay-steps=1"]).contains("cannot"));
 }
 
 #[test]
@@ -139,6 +157,8 @@ fn names_of_other_trainers_are_understood() {
     let more = settings(&["--output-dir=o", "--fine-tune-type=lora", "--lora-r=4"]);
     assert_eq!((more.output, more.rank), ("o".into(), 4));
     assert_eq!(settings(&["--max-seq-length=64"]).max_seq_len, 64);
+    let hf = settings(&["--lr-scheduler-type=warmup_stable_decay", "--warmup-ratio=0.1"]);
+    assert_eq!((hf.lr_scheduler.as_str(), hf.warmup_ratio), ("warmup_stable_decay", Some(0.1)));
     assert_eq!(settings(&["--lora-plus-ratio=16"]).lora_plus_ratio, 16.0);
 }
 
@@ -164,7 +184,7 @@ fn bad_usage_is_worded() {
     let with = |flag| refused(&[known[0], known[1], flag]);
     assert!(with("--memory-budget=12 parsecs").contains("`12 parsecs` is no size"));
     assert!(with("--optimizer=adam").contains("adamw, adamw8bit, lion, lion8bit, sgd"));
-    assert!(with("--lr-scheduler=step").contains("constant, linear, cosine"));
+    assert!(with("--lr-scheduler=step").contains("constant, linear, cosine, wsd, inverse-sqrt"));
     assert!(with("--checkpoint-store=f16").contains("auto, f32, bf16, int8, file"));
     assert!(with("--threads=0").contains("1..=1024"));
     assert!(with("--rnak=8").contains("--rank"));
