@@ -38,6 +38,8 @@ pub(crate) struct Job<'s> {
     pub(crate) init_adapter: Option<LoadedAdapter>,
     /// What the planner may choose among, the most exact first.
     pub(crate) optimizers: Vec<Box<dyn Optimizer>>,
+    /// What makes them.
+    pub(crate) rule: UpdateRule,
     pub(crate) config: Config,
     /// What sites have of their own, be it by the settings or by the adapter to start from.
     pub(crate) patterns: SitePatterns,
@@ -118,6 +120,7 @@ impl<'s> Job<'s> {
             data,
             init_adapter,
             optimizers,
+            rule,
             config,
             patterns,
             sensitivity: None,
@@ -237,6 +240,7 @@ impl<'s> Job<'s> {
         neighbours: Option<&Neighbours>,
     ) -> Result<Planned<'_>, TrainError> {
         let settings = self.settings;
+        settings.groups(&model.sites)?;
         let room = Room::now();
         let allowed = Allowed::of(settings.budget()?, &room, cache_bytes(&self.parts));
         let (choice, smallest_budget) = self.choose(model, be, &allowed, neighbours)?;

@@ -18,6 +18,7 @@ mod clipping;
 mod error;
 mod evaluate;
 mod gradient;
+mod groups;
 mod init;
 mod job;
 mod log;

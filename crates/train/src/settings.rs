@@ -181,6 +181,13 @@ pub struct Settings {
     /// Alphas that differ from `alpha`, in the same way.
     #[serde(skip_serializing_if = "PatternTable::is_empty")]
     pub alpha_pattern: PatternTable<f64>,
+    /// Factors on the learning rates of some trained tensors, by regular expressions for the ends
+    /// of their names or of their sites'.
+    #[serde(skip_serializing_if = "PatternTable::is_empty")]
+    pub lr_pattern: PatternTable<f64>,
+    /// Weight decays that differ from `weight_decay`, in the same way.
+    #[serde(skip_serializing_if = "PatternTable::is_empty")]
+    pub weight_decay_pattern: PatternTable<f64>,
 }
 
 impl Default for Settings {
@@ -249,6 +256,8 @@ impl Default for Settings {
             init_adapter: None,
             rank_pattern: PatternTable::default(),
             alpha_pattern: PatternTable::default(),
+            lr_pattern: PatternTable::default(),
+            weight_decay_pattern: PatternTable::default(),
         }
     }
 }

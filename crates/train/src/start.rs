@@ -6,7 +6,7 @@ use lowtide_model::Model;
 
 use crate::job::{Job, Planned};
 use crate::softmax::Neighbours;
-use crate::{Settings, SettingsError, TrainError, Trainer};
+use crate::{TrainError, Trainer};
 
 /// Reserves what was planned, and fills the adapter with what it starts from; whether weights are
 /// streamed.
@@ -24,7 +24,9 @@ pub(crate) fn ready<'p, 'w>(
     if let (Some(neighbours), Some(union)) = (neighbours, &report.union) {
         trainer.set_neighbours(neighbours, union.words_max, ledger)?;
     }
-    check_ratio(settings, trainer.set_lora_plus(settings.lora_plus_ratio))?;
+    trainer.set_groups(&settings.groups(&model.sites)?, |decay| {
+        job.rule.with_decay(decay).optimizer(optimizer.name())
+    });
     if let Some(course) = report.adaptive_rank {
         trainer.set_adaptive_rank(course);
     }
@@ -41,14 +43,4 @@ pub(crate) fn ready<'p, 'w>(
         trainer.lock()?;
     }
     Ok((trainer, streams))
-}
-
-/// Whether there is something for LoRA+ to speed up, where it is asked for.
-fn check_ratio(settings: &Settings, found: bool) -> Result<(), SettingsError> {
-    let ratio = settings.lora_plus_ratio;
-    if found || ratio == 1.0 {
-        return Ok(());
-    }
-    let (field, expected) = ("lora-plus-ratio", "1 with a method that trains no `lora_B.weight`");
-    Err(SettingsError::BadValue { field, found: ratio.to_string(), expected })
 }

@@ -19,6 +19,7 @@ use lowtide_tape::{Executor, LossSum};
 use self::drawn::Drawn;
 use self::rates::Rates;
 use crate::checkpoint_file::ScratchCheckpoints;
+use crate::groups::{Group, lora_plus};
 use crate::init::initialise;
 use crate::ranks::Ranks;
 use crate::softmax::{Neighbours, Union};
@@ -236,8 +237,19 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// rate of all other tensors (LoRA+). `false` where the method trains none; then nothing has
     /// changed.
     pub fn set_lora_plus(&mut self, ratio: f64) -> bool {
-        let rates = Rates::lora_plus(&self.model.sites, ratio);
-        rates.map(|rates| self.rates = rates).is_some()
+        let Some(groups) = lora_plus(&self.model.sites, ratio) else { return false };
+        self.set_groups(&groups, |_| unreachable!("the run's decay holds for all"));
+        true
+    }
+
+    /// Gives each trained tensor the rate and the decay of its group; `with_decay` makes the run's
+    /// optimizer with another decay.
+    pub(crate) fn set_groups(
+        &mut self,
+        groups: &[Group],
+        with_decay: impl FnMut(f64) -> Box<dyn Optimizer>,
+    ) {
+        self.rates = Rates::of(groups, with_decay);
     }
 
     /// Lets the adapter start as its method wants it to.

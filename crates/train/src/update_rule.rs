@@ -42,6 +42,16 @@ impl UpdateRule {
         Ok((rule, names))
     }
 
+    /// The same with another decay.
+    pub(crate) fn with_decay(self, weight_decay: f64) -> Self {
+        Self {
+            adamw: AdamW { weight_decay, ..self.adamw },
+            lion: Lion { weight_decay, ..self.lion },
+            sgd: Sgd { weight_decay, ..self.sgd },
+            ..self
+        }
+    }
+
     /// The optimizer that one of [`OPTIMIZERS`] other than `auto` stands for.
     ///
     /// # Panics

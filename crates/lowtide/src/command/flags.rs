@@ -264,6 +264,14 @@ struct ConstantFlags {
     #[arg(long, value_name = "X")]
     #[arg(allow_negative_numbers = true)]
     momentum: Option<f64>,
+    /// Factor on the learning rate of trained tensors where the regular expression matches the end
+    /// of their name (lora_A) or their site's (q_proj); may be given several times, and the first
+    /// that matches counts
+    #[arg(long, value_name = "PATTERN=FACTOR", value_parser = pattern::<f64>)]
+    lr_pattern: Vec<(String, f64)>,
+    /// Weight decay of such tensors, in the same way
+    #[arg(long, value_name = "PATTERN=X", value_parser = pattern::<f64>)]
+    weight_decay_pattern: Vec<(String, f64)>,
 }
 
 impl ConstantFlags {
@@ -272,6 +280,8 @@ impl ConstantFlags {
         set_option(&mut s.beta2, &self.beta2);
         set_option(&mut s.eps, &self.eps);
         set(&mut s.momentum, &self.momentum);
+        set_table(&mut s.lr_pattern, &self.lr_pattern);
+        set_table(&mut s.weight_decay_pattern, &self.weight_decay_pattern);
     }
 }
 

@@ -102,6 +102,14 @@ impl Settings {
                 return bad(field, &value, "a finite number, 0 or more");
             }
         }
+        for (field, table) in
+            [("lr-pattern", &self.lr_pattern), ("weight-decay-pattern", &self.weight_decay_pattern)]
+        {
+            let bad_value = |value: &f64| !value.is_finite() || *value < 0.0;
+            if let Some((_, value)) = table.iter().find(|(_, value)| bad_value(value)) {
+                return bad(field, &value, "finite numbers, 0 or more");
+            }
+        }
         if !self.lora_plus_ratio.is_finite() || self.lora_plus_ratio <= 0.0 {
             return bad("lora-plus-ratio", &self.lora_plus_ratio, "a finite number above 0");
         }

@@ -12,6 +12,7 @@ mod families;
 mod family_files;
 mod folders;
 mod gguf_and_hf;
+mod groups;
 mod methods;
 mod micro_batch;
 mod mlock;
