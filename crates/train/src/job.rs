@@ -269,6 +269,7 @@ impl<'s> Job<'s> {
             adapter_type: settings.adapter_type.clone(),
             sensitivity: self.sensitivity.clone(),
             optimizer: optimizer.name().into(),
+            optimizer_states: if plan.state_words_filed > 0 { "file" } else { "ram" },
             sparse_updates: settings.sparse_updates.clone(),
             gradient: gradient.name(),
             approximation: gradient.is_approximate().then(|| gradient.to_string()),
@@ -290,8 +291,8 @@ impl<'s> Job<'s> {
             },
             seconds_per_update: work as f64 / pace::work_per_second(be),
             work_per_update: work,
-            disk_bytes_per_update: steps
-                * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
+            disk_bytes_per_update: plan.state_traffic()
+                + steps * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
             planned_peak_bytes: plan.bytes().held(),
             peak_by_category: by_name(plan.bytes()),
             arena_bytes: plan.exec.arena_bytes(),

@@ -39,6 +39,7 @@ mod settings;
 mod softmax;
 mod sparse_updates;
 mod start;
+mod state_place;
 mod streaming;
 mod thin;
 mod trainer;
@@ -68,6 +69,7 @@ pub use sensitivity::{BudgetReport, Proposal, SensitivityReport, SiteSensitivity
 pub use settings::{BudgetError, PatternTable, Settings, SettingsError, check_window, parse_bytes};
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use sparse_updates::SparseUpdates;
+pub use state_place::STATE_PLACES;
 pub use streaming::StreamWeights;
 pub use trainer::{Trainer, Update};
 pub use update_rule::OPTIMIZERS;

@@ -44,8 +44,11 @@ pub struct RunPlan {
     pub parameters: usize,
     /// Gradients held at once.
     pub gradients: usize,
-    /// Words of optimizer state.
+    /// Words of optimizer state in memory.
     pub state_words: usize,
+    /// Words of optimizer state in a file, where they are there: then those in memory are the
+    /// states of one block.
+    pub state_words_filed: usize,
     /// Bytes of norms and biases that the model holds as floats.
     pub resident_bytes: u64,
     /// What a softmax over some words takes; nothing for the exact one.
@@ -88,7 +91,42 @@ impl RunPlan {
         let resident_bytes = model.resident_bytes;
         let union = UnionBytes::default();
         let pairs = 0;
-        Self { exec, needs, parameters, gradients, state_words, resident_bytes, union, pairs }
+        let state_words_filed = 0;
+        Self {
+            exec,
+            needs,
+            parameters,
+            gradients,
+            state_words,
+            state_words_filed,
+            resident_bytes,
+            union,
+            pairs,
+        }
+    }
+
+    /// The same with the optimizer's states in a file, and those of one block in memory.
+    #[must_use]
+    pub fn with_filed_states(self, model: &Model<'_, f32>, optimizer: &dyn Optimizer) -> Self {
+        let lens = model.tensor_lens();
+        let mut rest = &lens[..];
+        let of_blocks = model.tensors_per_segment().into_iter().map(|count| {
+            let (block, above) = rest.split_at(count);
+            rest = above;
+            optimizer.state_words(block)
+        });
+        let widest = of_blocks.max().unwrap_or(0);
+        match self.state_words {
+            // Of an optimizer without state, or in evaluation.
+            0 => self,
+            all => Self { state_words: widest, state_words_filed: all, ..self },
+        }
+    }
+
+    /// Bytes of states that an update reads from a file and writes to it.
+    #[must_use]
+    pub fn state_traffic(&self) -> u64 {
+        (2 * self.state_words_filed * size_of::<f32>()) as u64
     }
 
     /// What is kept between forward and backward: a policy's name, or `none`.

@@ -204,6 +204,7 @@ fn resolved(job: &Job<'_>, plan: &PlanReport) -> Result<Settings, SettingsError>
         micro_batch,
         target_modules: job.target_modules.clone(),
         optimizer: plan.optimizer.clone(),
+        optimizer_states: plan.optimizer_states.into(),
         clipping,
         checkpointing,
         checkpoint_store,

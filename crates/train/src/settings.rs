@@ -133,6 +133,9 @@ pub struct Settings {
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
     /// than the precision allows.
     pub checkpoint_store: String,
+    /// Where the optimizer's states are: `ram`, `file`, of which those of one block are in memory,
+    /// or `auto`, which is `ram` where any plan fits.
+    pub optimizer_states: String,
     /// Rows that a block works on at a time where it is computed again: `auto`, `all` or a multiple
     /// of 64.
     pub tile_rows: String,
@@ -238,6 +241,7 @@ impl Default for Settings {
             sliding_window: None,
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
+            optimizer_states: "auto".into(),
             tile_rows: "auto".into(),
             stream_weights: "auto".into(),
             mlock: false,

@@ -4,6 +4,7 @@ mod drawn;
 mod mezo;
 mod pruning;
 mod rates;
+mod states;
 mod update;
 
 use std::ops::Range;
@@ -18,6 +19,7 @@ use lowtide_tape::{Executor, LossSum};
 
 use self::drawn::Drawn;
 use self::rates::Rates;
+use self::states::States;
 use crate::checkpoint_file::ScratchCheckpoints;
 use crate::groups::{Group, lora_plus};
 use crate::init::initialise;
@@ -94,16 +96,16 @@ impl<'p, 'w> Trainer<'p, 'w> {
             }
         };
         let tensor_lens = model.tensor_lens();
-        if train {
-            optimizer.init(&tensor_lens, held.state.get_mut());
-        }
-        let segments = segments(model, optimizer, &tensor_lens);
+        let segments = match train {
+            true => segments(model, optimizer, &tensor_lens),
+            false => Vec::new(),
+        };
         let ranges = model.program.param_ranges();
         let drawn = match gradient {
             Gradient::Partial { blocks } => Some(Drawn::new(&ranges, blocks, seed)),
             Gradient::Backprop | Gradient::Mezo { .. } => None,
         };
-        Ok(Self {
+        let mut trainer = Self {
             model,
             be,
             optimizer,
@@ -123,11 +125,40 @@ impl<'p, 'w> Trainer<'p, 'w> {
             ranks: None,
             seed,
             union: None,
-        })
+        };
+        if trainer.held.states.are_open() {
+            trainer.init_states().expect("memory does not fail");
+        }
+        Ok(trainer)
     }
 
-    /// Takes room in `folder` for what the plan keeps in a file, if it keeps anything there; needed
-    /// before the first update.
+    /// Makes the optimizer's states what they are before the first update.
+    fn init_states(&mut self) -> Result<(), TrainError> {
+        for (tensors, words) in &self.segments {
+            let lens = &self.tensor_lens[tensors.clone()];
+            self.held.states.with(words.clone(), |state| self.optimizer.init(lens, state))?;
+        }
+        Ok(())
+    }
+
+    /// Lends the optimizer's states to `visit`, wherever they are: those of one block at a time,
+    /// from the lowest, with the words they have, which may hold any bits. What it makes of them
+    /// stays.
+    ///
+    /// # Errors
+    /// When `visit` fails, or the file that they are in.
+    pub fn for_each_state(
+        &mut self,
+        visit: &mut dyn FnMut(&mut [f32]) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        for (_, words) in self.segments.iter().filter(|(_, words)| !words.is_empty()) {
+            self.held.states.with(words.clone(), &mut *visit)??;
+        }
+        Ok(())
+    }
+
+    /// Takes room in `folder` for what the plan keeps in files, if it keeps anything there; needed
+    /// before the first update. States of an optimizer that come to lie there are fresh.
     ///
     /// # Errors
     /// When the folder, the ledger or the system refuses.
@@ -135,6 +166,10 @@ impl<'p, 'w> Trainer<'p, 'w> {
         if let Some((count, elements)) = self.executor.plan().file() {
             let file = ScratchCheckpoints::reserve(folder, count, elements, ledger)?;
             self.executor.set_file(Box::new(file));
+        }
+        if !self.held.states.are_open() {
+            self.held.states.open(folder)?;
+            self.init_states()?;
         }
         Ok(())
     }
@@ -145,8 +180,9 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// # Errors
     /// [`LockError`] when the system refuses, as it does beyond `RLIMIT_MEMLOCK`, or cannot.
     pub fn lock(&self) -> Result<(), LockError> {
-        let Held { params, grads, state, scores, .. } = &self.held;
-        [params, grads, state, scores].into_iter().try_for_each(Slab::lock)?;
+        let Held { params, grads, states, scores, .. } = &self.held;
+        [params, grads, scores].into_iter().try_for_each(Slab::lock)?;
+        states.lock()?;
         self.union.iter().try_for_each(Union::lock)?;
         self.executor.lock()
     }
@@ -317,7 +353,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
 struct Held {
     params: Slab,
     grads: Slab,
-    state: Slab,
+    states: States,
     /// What pairs of low rank earn, where some are switched off on the way.
     scores: Slab,
     /// Batches, and what the model and the datasets hold by themselves.
@@ -330,11 +366,17 @@ impl Held {
         let others = ByCategory::of(Category::Workspace, plan.resident_bytes)
             .with(Category::Data, plan.batch_bytes());
         let others = ledger.charge(others)?;
+        let states = match States::reserve(plan, ledger) {
+            Ok(states) => states,
+            Err(error) => {
+                ledger.release(others);
+                return Err(error);
+            }
+        };
         let mut slabs = Vec::new();
         for (category, words) in [
             (Category::Adapter, plan.parameters),
             (Category::Gradient, plan.gradients),
-            (Category::Optimizer, plan.state_words),
             (Category::Optimizer, plan.score_words()),
         ] {
             let bytes = ByCategory::of(category, (words * size_of::<f32>()) as u64);
@@ -342,19 +384,20 @@ impl Held {
                 Ok(slab) => slabs.push(slab),
                 Err(error) => {
                     slabs.into_iter().for_each(|slab| slab.release(ledger));
+                    states.release(ledger);
                     ledger.release(others);
                     return Err(error);
                 }
             }
         }
-        let [params, grads, state, scores] = slabs.try_into().expect("one slab each");
-        Ok(Self { params, grads, state, scores, others })
+        let [params, grads, scores] = slabs.try_into().expect("one slab each");
+        Ok(Self { params, grads, states, scores, others })
     }
 
     fn release(self, ledger: &mut Ledger) {
         self.params.release(ledger);
         self.grads.release(ledger);
-        self.state.release(ledger);
+        self.states.release(ledger);
         self.scores.release(ledger);
         ledger.release(self.others);
     }

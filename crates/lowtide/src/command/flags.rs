@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use lowtide::optim::ScheduleKind;
 use lowtide::train::{
-    AdapterType, BudgetError, Gradient, OPTIMIZERS, PatternTable, Settings, parse_bytes,
+    AdapterType, BudgetError, Gradient, OPTIMIZERS, PatternTable, STATE_PLACES, Settings, parse_bytes,
 };
 
 use super::args::{MaskFlags, PackingFlags};
@@ -314,6 +314,10 @@ struct MemoryFlags {
     /// How block inputs are kept; auto rounds no more than --precision allows [default: auto]
     #[arg(long, value_name = "STORE", value_parser = ["auto", "f32", "bf16", "int8", "file"])]
     checkpoint_store: Option<String>,
+    /// Where the optimizer's states are: ram, file (in --scratch-dir, with those of one block in
+    /// memory; the same result), or auto, which is ram where any plan fits [default: auto]
+    #[arg(long, value_name = "PLACE", value_parser = STATE_PLACES)]
+    optimizer_states: Option<String>,
     /// Rows that a block works on at a time where it is computed again: auto, all, or a multiple of
     /// 64 [default: auto]
     #[arg(long, value_name = "ROWS")]
@@ -414,6 +418,7 @@ impl RunFlags {
         set_option(&mut s.memory_budget, &memory.memory_budget);
         set(&mut s.checkpointing, &memory.checkpointing);
         set(&mut s.checkpoint_store, &memory.checkpoint_store);
+        set(&mut s.optimizer_states, &memory.optimizer_states);
         set(&mut s.tile_rows, &memory.tile_rows);
         set(&mut s.stream_weights, &memory.stream_weights);
         set(&mut s.mlock, &memory.mlock);

@@ -35,6 +35,7 @@ impl Settings {
         self.budget()?;
         self.candidates()?;
         self.clippings()?;
+        self.state_places()?;
         self.micro_batches()?;
         StreamWeights::named(&self.stream_weights)?;
         Softmax::named(&self.softmax)?;

@@ -83,7 +83,6 @@ impl Trainer<'_, '_> {
         let (grad_norm, finite) = (Some(slope.abs()), slope.is_finite());
         if finite {
             let (params, room) = (self.held.params.get_mut::<f32>(), self.held.grads.get_mut());
-            let state = self.held.state.get_mut::<f32>();
             let factor = match self.clip {
                 Clip::Off => 1.0,
                 Clip::Whole(most) | Clip::PerBlock(most) => clip_factor(slope * slope, most),
@@ -93,9 +92,11 @@ impl Trainer<'_, '_> {
             for (range, (tensors, words)) in self.ranges.iter().zip(&self.segments) {
                 let g: &mut [f32] = &mut room[..range.len()];
                 noise.each(range.start, range.len(), |i, z| g[i] = slope * z);
-                let (p, state) = (&mut params[range.clone()], &mut state[words.clone()]);
-                let by = (self.optimizer, self.be);
-                self.rates.update(by, (tensors.clone(), &self.tensor_lens), p, g, state, &hyper);
+                let p = &mut params[range.clone()];
+                let (by, of) = ((self.optimizer, self.be), (tensors.clone(), &self.tensor_lens[..]));
+                self.held.states.with(words.clone(), |state| {
+                    self.rates.update(by, of, p, g, state, &hyper);
+                })?;
             }
         }
         Ok(Update { sum, tokens, grad_norm, non_finite: usize::from(!finite) })

@@ -3,7 +3,7 @@
 use lowtide_model::{Site, SiteValues};
 
 use super::Trainer;
-use crate::AdaptiveRank;
+use crate::{AdaptiveRank, TrainError};
 use crate::ranks::{Ranks, Score, compact, is_on, restore};
 
 impl Trainer<'_, '_> {
@@ -36,13 +36,16 @@ impl Trainer<'_, '_> {
     /// Switches off what is due after update `step`: parameters and frozen tensors become zero, and
     /// the optimizer forgets them. Gradients of such a pair are exactly zero from then on, so it
     /// stays what it is without being looked at again.
-    pub(super) fn prune(&mut self, step: u64) {
-        let Some(ranks) = &mut self.ranks else { return };
+    ///
+    /// # Errors
+    /// When the states lie in a file and it fails.
+    pub(super) fn prune(&mut self, step: u64) -> Result<(), TrainError> {
+        let Some(ranks) = &mut self.ranks else { return Ok(()) };
         if !ranks.advance(step, self.held.scores.get_mut()) {
-            return;
+            return Ok(());
         }
         let scores = self.held.scores.get::<Score>();
-        let (params, state) = (self.held.params.get_mut::<f32>(), self.held.state.get_mut::<f32>());
+        let (params, states) = (self.held.params.get_mut::<f32>(), &mut self.held.states);
         let fixed = self.executor.fixed_mut();
         let mut words = 0;
         for (number, site) in self.model.sites.iter().enumerate() {
@@ -54,7 +57,7 @@ impl Trainer<'_, '_> {
                 let own = words..words + self.optimizer.state_words(&[spec.len()]);
                 words = own.end;
                 zero(&mut params[start..start + spec.len()], &off);
-                self.optimizer.forget(spec.len(), &mut state[own], &off);
+                states.with(own, |state| self.optimizer.forget(spec.len(), state, &off))?;
                 start += spec.len();
             }
             let mut start = site.fixed.start;
@@ -64,6 +67,7 @@ impl Trainer<'_, '_> {
             }
         }
         self.executor.params_changed();
+        Ok(())
     }
 
     /// Lets `look` see the sites and their values as they are saved: without the pairs that are

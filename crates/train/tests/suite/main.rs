@@ -21,6 +21,7 @@ mod plan_is_ledger;
 mod ranks;
 mod refused;
 mod softmax;
+mod states;
 mod streaming;
 mod support;
 mod window;

@@ -70,10 +70,11 @@ fn ranks(course: &AdaptiveRank, sites: usize) -> String {
 
 /// How many updates, and of what.
 fn training(report: &PlanReport) -> String {
-    let updates = counted(report.steps, "update");
+    let (updates, optimizer) = (counted(report.steps, "update"), &report.optimizer);
+    let filed = if report.optimizer_states == "file" { ", its states in a file" } else { "" };
     match report.sparse_updates.as_str() {
-        "off" => format!("{updates} with {}", report.optimizer),
-        sparse => format!("{updates} with {} of {sparse} of each gradient", report.optimizer),
+        "off" => format!("{updates} with {optimizer}{filed}"),
+        sparse => format!("{updates} with {optimizer} of {sparse} of each gradient{filed}"),
     }
 }
 
@@ -266,6 +267,7 @@ mod tests {
             adaptive_rank: None,
             sensitivity: None,
             optimizer: "adamw8bit".into(),
+            optimizer_states: "ram",
             sparse_updates: "off".into(),
             gradient: "backprop",
             approximation: None,
