@@ -1,5 +1,5 @@
-//! Optimizers over flat slabs, learning-rate schedules, gradient clipping, and the directions of
-//! zeroth-order methods.
+//! Optimizers over flat slabs, learning-rate schedules, gradient clipping, the directions of
+//! zeroth-order methods, and rounding by chance.
 //!
 //! An [`Optimizer`] never learns what a parameter means. It sees three slabs of f32 words,
 //! parameters, gradients and its own state, and the lengths of the tensors that lie one after
@@ -56,6 +56,7 @@ mod clip;
 mod lion;
 mod noise;
 mod optimizer;
+mod rounding;
 mod schedule;
 mod sgd;
 mod slabs;
@@ -66,6 +67,7 @@ pub use clip::clip_factor;
 pub use lion::{Lion, Lion8};
 pub use noise::Noise;
 pub use optimizer::{Optimizer, StepHyper};
+pub use rounding::StochasticRounding;
 pub use schedule::{Schedule, ScheduleKind};
 pub use sgd::Sgd;
 pub use sparse::{SparseThreshold, SparseTop};

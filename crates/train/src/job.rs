@@ -267,6 +267,7 @@ impl<'s> Job<'s> {
             },
             adaptive_rank,
             adapter_type: settings.adapter_type.clone(),
+            param_dtype: settings.param_dtype.clone(),
             sensitivity: self.sensitivity.clone(),
             optimizer: optimizer.name().into(),
             optimizer_states: if plan.state_words_filed > 0 { "file" } else { "ram" },

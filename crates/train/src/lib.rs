@@ -25,6 +25,7 @@ mod log;
 mod metrics;
 mod micro_batch;
 mod pace;
+mod param_dtype;
 mod planner;
 mod precision;
 mod prepare;
@@ -58,6 +59,7 @@ pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};
 pub use metrics::{
     DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary, WorstCase,
 };
+pub use param_dtype::PARAM_DTYPES;
 pub use planner::{Needs, RunPlan};
 pub use precision::Precision;
 pub use prepare::{Prepared, PreparedData};

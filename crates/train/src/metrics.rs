@@ -188,6 +188,8 @@ pub struct PlanReport {
     pub sensitivity: Option<SensitivityReport>,
     /// Optimizer.
     pub optimizer: String,
+    /// What parameters lie in while they are trained: `f32` or `bf16`.
+    pub param_dtype: String,
     /// Where its states are: `ram`, or `file` with those of one block in memory.
     pub optimizer_states: &'static str,
     /// Which entries of gradients are applied: `off` for all.

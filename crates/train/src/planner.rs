@@ -42,6 +42,11 @@ pub struct RunPlan {
     pub needs: Needs,
     /// Trainable numbers.
     pub parameters: usize,
+    /// Parameters of a block that is widened, where they lie in bf16; `None` where they are f32.
+    pub widened: Option<usize>,
+    /// Room to show all parameters in at once, where they lie in bf16 and nothing that is idle
+    /// between updates has it.
+    pub view: usize,
     /// Gradients held at once.
     pub gradients: usize,
     /// Words of optimizer state in memory.
@@ -96,12 +101,31 @@ impl RunPlan {
             exec,
             needs,
             parameters,
+            widened: None,
+            view: 0,
             gradients,
             state_words,
             state_words_filed,
             resident_bytes,
             union,
             pairs,
+        }
+    }
+
+    /// The same with parameters in bf16.
+    #[must_use]
+    pub fn with_bf16_parameters(self, model: &Model<'_, f32>) -> Self {
+        let widened = Some(widest(&model.program.param_ranges(), 1));
+        let idle = self.gradients.max(self.exec.arena_bytes() as usize / size_of::<f32>());
+        let view = if idle >= self.parameters { 0 } else { self.parameters };
+        Self { widened, view, ..self }
+    }
+
+    /// Words that parameters take.
+    pub(crate) fn parameter_words(&self) -> usize {
+        match self.widened {
+            None => self.parameters,
+            Some(block) => self.parameters.div_ceil(2) + block + self.view,
         }
     }
 
@@ -146,7 +170,7 @@ impl RunPlan {
             .bytes()
             .with(Category::Scratch, self.exec.library_bytes())
             .with(Category::Checkpoint, self.file_bytes())
-            .with(Category::Adapter, words(self.parameters))
+            .with(Category::Adapter, words(self.parameter_words()))
             .with(Category::Gradient, words(self.gradients))
             .with(Category::Optimizer, words(self.state_words + self.score_words()))
             .with(Category::Workspace, self.resident_bytes)

@@ -330,7 +330,7 @@ impl Run<'_> {
         // What is measured is what is saved.
         let (hyper, sites) = (self.job.base.file().hyper(), &trainer.model().sites);
         let (codes, r#type) = (self.job.codes(), settings.adapter_type()?);
-        settle(hyper, sites, codes, r#type, &mut trainer.values_mut());
+        trainer.with_values(|mut values| settle(hyper, sites, codes, r#type, &mut values));
         self.summary.eval_loss_after = self.evaluate(trainer, steps)?;
         if self.job.data.valid.is_none() {
             // Nobody else looks at the model after its last update.

@@ -133,6 +133,9 @@ pub struct Settings {
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
     /// than the precision allows.
     pub checkpoint_store: String,
+    /// What the adapter's parameters lie in while they are trained: `f32`, or `bf16`, to which
+    /// updates round by chance.
+    pub param_dtype: String,
     /// Where the optimizer's states are: `ram`, `file`, of which those of one block are in memory,
     /// or `auto`, which is `ram` where any plan fits.
     pub optimizer_states: String,
@@ -241,6 +244,7 @@ impl Default for Settings {
             sliding_window: None,
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
+            param_dtype: "f32".into(),
             optimizer_states: "auto".into(),
             tile_rows: "auto".into(),
             stream_weights: "auto".into(),

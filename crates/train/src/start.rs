@@ -34,7 +34,8 @@ pub(crate) fn ready<'p, 'w>(
     let streams = room.is_some_and(|room| trainer.stream_weights(job.parts.clone(), room));
     match &job.init_adapter {
         Some(adapter) => {
-            adapter.fill(job.base.file().hyper(), &model.sites, trainer.values_mut())?;
+            let (hyper, sites) = (job.base.file().hyper(), &model.sites);
+            trainer.with_values(|values| adapter.fill(hyper, sites, values))?;
         }
         None => trainer.initialise(settings.seed),
     }

@@ -2,6 +2,7 @@
 
 mod drawn;
 mod mezo;
+mod params;
 mod pruning;
 mod rates;
 mod states;
@@ -15,9 +16,10 @@ use lowtide_data::{DataError, Dataset};
 use lowtide_memory::{ByCategory, Category, Charge, Ledger, LockError, ReserveError, Slab};
 use lowtide_model::{Model, SiteValues};
 use lowtide_optim::Optimizer;
-use lowtide_tape::{Executor, LossSum};
+use lowtide_tape::{Executor, LossSum, Params};
 
 use self::drawn::Drawn;
+use self::params::Parameters;
 use self::rates::Rates;
 use self::states::States;
 use crate::checkpoint_file::ScratchCheckpoints;
@@ -181,7 +183,8 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// [`LockError`] when the system refuses, as it does beyond `RLIMIT_MEMLOCK`, or cannot.
     pub fn lock(&self) -> Result<(), LockError> {
         let Held { params, grads, states, scores, .. } = &self.held;
-        [params, grads, scores].into_iter().try_for_each(Slab::lock)?;
+        [grads, scores].into_iter().try_for_each(Slab::lock)?;
+        params.lock()?;
         states.lock()?;
         self.union.iter().try_for_each(Union::lock)?;
         self.executor.lock()
@@ -216,7 +219,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         let Some(union) = &mut self.union else { return Ok(None) };
         let exact = self.batch.fill(data, sequences, 0)?;
         let batch = union.over(exact)?;
-        let gap = self.executor.head_gap(self.held.params.get(), &batch, exact.targets);
+        let gap = self.executor.head_gap_with(&mut self.held.params, &batch, exact.targets);
         let words = batch.words.map_or(0, |words| words.rows());
         let vocabulary = self.model.program.head.weight.rows();
         Ok(Some(SoftmaxError::of(&gap, words, vocabulary)))
@@ -238,22 +241,40 @@ impl<'p, 'w> Trainer<'p, 'w> {
     }
 
     /// The adapter's parameters, as the sites' ranges divide them.
+    ///
+    /// # Panics
+    /// Where they lie in bf16: see [`Trainer::with_values`].
     #[must_use]
     pub fn params(&self) -> &[f32] {
-        self.held.params.get()
+        self.held.params.plain()
     }
 
     /// Whether every parameter is a finite number.
     #[must_use]
-    pub fn is_finite(&self) -> bool {
-        self.be.stats(self.params()).non_finite == 0
+    pub fn is_finite(&mut self) -> bool {
+        let (be, params) = (self.be, &mut self.held.params);
+        self.ranges.iter().all(|range| be.stats(params.get(range.clone())).non_finite == 0)
     }
 
     /// The adapter's parameters, to set.
+    ///
+    /// # Panics
+    /// Where they lie in bf16.
     #[must_use]
     pub fn params_mut(&mut self) -> &mut [f32] {
         self.executor.params_changed();
-        self.held.params.get_mut()
+        self.held.params.plain_mut()
+    }
+
+    /// Lends all of the adapter's tensors, whatever their parameters lie in, and keeps what
+    /// `change` makes of them: as it is, or as the nearest bf16.
+    pub fn with_values<R>(&mut self, change: impl FnOnce(SiteValues<'_>) -> R) -> R {
+        let Held { params, grads, view, .. } = &mut self.held;
+        let ((arena, fixed), count) = (self.executor.idle(), self.model.program.params());
+        let (grads, view) = (grads.get_mut::<f32>(), view.get_mut::<f32>());
+        let room = [grads, arena, view].into_iter().find(|room| room.len() >= count);
+        let room = room.unwrap_or_default();
+        params.with_all(room, |params| change(SiteValues { params, fixed }))
     }
 
     /// What goes with the parameters and is not trained, as the sites' ranges divide it.
@@ -263,10 +284,13 @@ impl<'p, 'w> Trainer<'p, 'w> {
     }
 
     /// All of the adapter's tensors, to set.
+    ///
+    /// # Panics
+    /// Where parameters lie in bf16: see [`Trainer::with_values`].
     #[must_use]
     pub fn values_mut(&mut self) -> SiteValues<'_> {
         let Self { held, executor, .. } = self;
-        SiteValues { params: held.params.get_mut(), fixed: executor.fixed_mut() }
+        SiteValues { params: held.params.plain_mut(), fixed: executor.fixed_mut() }
     }
 
     /// Lets the second factors of low-rank updates, `lora_B`, learn with `ratio` times the learning
@@ -290,8 +314,9 @@ impl<'p, 'w> Trainer<'p, 'w> {
 
     /// Lets the adapter start as its method wants it to.
     pub fn initialise(&mut self, seed: u64) {
-        initialise(&self.model.sites, seed, self.values_mut());
-        self.executor.start(self.held.params.get_mut());
+        let model = self.model;
+        self.with_values(|values| initialise(&model.sites, seed, values));
+        self.executor.start_with(&mut self.held.params);
     }
 
     /// The gradients of the last update, where they are kept.
@@ -330,7 +355,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         while start < data.len() {
             let end = start.saturating_add(sequences).min(data.len());
             let batch = self.batch.fill(data, start..end, 0)?;
-            sum += self.executor.loss(self.held.params.get(), &batch);
+            sum += self.executor.loss_with(&mut self.held.params, &batch);
             start = end;
             if !go_on(end) {
                 return Ok((sum, end == data.len()));
@@ -345,13 +370,15 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// When the data's temporary file cannot be read.
     pub fn loss_of(&mut self, data: &Dataset, index: usize) -> Result<LossSum, DataError> {
         let batch = self.batch.fill(data, index..index + 1, 0)?;
-        Ok(self.executor.loss(self.held.params.get(), &batch))
+        Ok(self.executor.loss_with(&mut self.held.params, &batch))
     }
 }
 
 /// What a trainer holds besides its executor.
 struct Held {
-    params: Slab,
+    params: Parameters,
+    /// Where all are shown at once, where nothing else has room for that.
+    view: Slab,
     grads: Slab,
     states: States,
     /// What pairs of low rank earn, where some are switched off on the way.
@@ -366,16 +393,24 @@ impl Held {
         let others = ByCategory::of(Category::Workspace, plan.resident_bytes)
             .with(Category::Data, plan.batch_bytes());
         let others = ledger.charge(others)?;
+        let params = match Parameters::reserve(plan, ledger) {
+            Ok(params) => params,
+            Err(error) => {
+                ledger.release(others);
+                return Err(error);
+            }
+        };
         let states = match States::reserve(plan, ledger) {
             Ok(states) => states,
             Err(error) => {
+                params.release(ledger);
                 ledger.release(others);
                 return Err(error);
             }
         };
         let mut slabs = Vec::new();
         for (category, words) in [
-            (Category::Adapter, plan.parameters),
+            (Category::Adapter, plan.view),
             (Category::Gradient, plan.gradients),
             (Category::Optimizer, plan.score_words()),
         ] {
@@ -384,18 +419,20 @@ impl Held {
                 Ok(slab) => slabs.push(slab),
                 Err(error) => {
                     slabs.into_iter().for_each(|slab| slab.release(ledger));
+                    params.release(ledger);
                     states.release(ledger);
                     ledger.release(others);
                     return Err(error);
                 }
             }
         }
-        let [params, grads, scores] = slabs.try_into().expect("one slab each");
-        Ok(Self { params, grads, states, scores, others })
+        let [view, grads, scores] = slabs.try_into().expect("one slab each");
+        Ok(Self { params, view, grads, states, scores, others })
     }
 
     fn release(self, ledger: &mut Ledger) {
         self.params.release(ledger);
+        self.view.release(ledger);
         self.grads.release(ledger);
         self.states.release(ledger);
         self.scores.release(ledger);

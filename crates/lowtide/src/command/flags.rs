@@ -1,16 +1,18 @@
 //! The flags of `finetune` and `plan`: one for every field of [`Settings`], none of them with a
 //! default of its own, so that what was not given leaves the configuration file its say.
 
+mod updates;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use clap::builder::{PossibleValue, PossibleValuesParser};
-use lowtide::optim::ScheduleKind;
 use lowtide::train::{
-    AdapterType, BudgetError, Gradient, OPTIMIZERS, PatternTable, STATE_PLACES, Settings, parse_bytes,
+    AdapterType, BudgetError, Gradient, OPTIMIZERS, PARAM_DTYPES, PatternTable, STATE_PLACES,
+    Settings, parse_bytes,
 };
 
+use self::updates::{ConstantFlags, ScheduleFlags};
 use super::args::{MaskFlags, PackingFlags};
 use super::computing::ArithmeticFlags;
 
@@ -197,94 +199,6 @@ struct TrainingFlags {
     seed: Option<u64>,
 }
 
-/// How the learning rate moves.
-#[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Training")]
-struct ScheduleFlags {
-    /// How the learning rate falls: constant (not at all), linear and cosine (from warm-up to the
-    /// end), wsd (at the end only), inverse-sqrt (with the root of the update) [default: cosine]
-    #[arg(long, alias = "lr-scheduler-type", value_name = "NAME")]
-    #[arg(value_parser = PossibleValuesParser::new(ScheduleKind::ALL.map(schedule)))]
-    lr_scheduler: Option<String>,
-    /// Updates over which the learning rate rises [default: 3 % of all]
-    #[arg(long, value_name = "N")]
-    #[arg(allow_negative_numbers = true)]
-    warmup_steps: Option<u64>,
-    /// The same as a share of all updates
-    #[arg(long, value_name = "SHARE", conflicts_with = "warmup_steps")]
-    #[arg(allow_negative_numbers = true)]
-    warmup_ratio: Option<f64>,
-    /// Updates at the end over which the learning rate of wsd falls [default: 10 % of all]
-    #[arg(long, value_name = "N")]
-    #[arg(allow_negative_numbers = true)]
-    decay_steps: Option<u64>,
-    /// The same as a share of all updates
-    #[arg(long, value_name = "SHARE", conflicts_with = "decay_steps")]
-    #[arg(allow_negative_numbers = true)]
-    decay_ratio: Option<f64>,
-    /// Share of the highest learning rate that linear, cosine and wsd end at [default: 0]
-    #[arg(long, value_name = "SHARE")]
-    #[arg(allow_negative_numbers = true)]
-    min_lr_ratio: Option<f64>,
-}
-
-impl ScheduleFlags {
-    fn over(&self, s: &mut Settings) {
-        set(&mut s.lr_scheduler, &self.lr_scheduler);
-        set_instead(&mut s.warmup_steps, &self.warmup_steps, &mut s.warmup_ratio);
-        set_instead(&mut s.warmup_ratio, &self.warmup_ratio, &mut s.warmup_steps);
-        set_instead(&mut s.decay_steps, &self.decay_steps, &mut s.decay_ratio);
-        set_instead(&mut s.decay_ratio, &self.decay_ratio, &mut s.decay_steps);
-        set(&mut s.min_lr_ratio, &self.min_lr_ratio);
-    }
-}
-
-/// A schedule's name on the command line, with those it has elsewhere.
-fn schedule(kind: ScheduleKind) -> PossibleValue {
-    PossibleValue::new(kind.name()).aliases(kind.aliases())
-}
-
-/// What optimizers are made with.
-#[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Training")]
-struct ConstantFlags {
-    /// Decay of the optimizer's first moment, in what Lion steps along [default: 0.9]
-    #[arg(long, alias = "adam-beta1", value_name = "X")]
-    #[arg(allow_negative_numbers = true)]
-    beta1: Option<f64>,
-    /// Decay of AdamW's second moment, or of Lion's momentum [default: 0.999, or 0.99 for Lion]
-    #[arg(long, alias = "adam-beta2", value_name = "X")]
-    #[arg(allow_negative_numbers = true)]
-    beta2: Option<f64>,
-    /// Added to AdamW's denominator [default: 1e-8]
-    #[arg(long, alias = "adam-epsilon", value_name = "X")]
-    #[arg(allow_negative_numbers = true)]
-    eps: Option<f64>,
-    /// What is left of SGD's last step in the next; 0 needs no state [default: 0]
-    #[arg(long, value_name = "X")]
-    #[arg(allow_negative_numbers = true)]
-    momentum: Option<f64>,
-    /// Factor on the learning rate of trained tensors where the regular expression matches the end
-    /// of their name (lora_A) or their site's (q_proj); may be given several times, and the first
-    /// that matches counts
-    #[arg(long, value_name = "PATTERN=FACTOR", value_parser = pattern::<f64>)]
-    lr_pattern: Vec<(String, f64)>,
-    /// Weight decay of such tensors, in the same way
-    #[arg(long, value_name = "PATTERN=X", value_parser = pattern::<f64>)]
-    weight_decay_pattern: Vec<(String, f64)>,
-}
-
-impl ConstantFlags {
-    fn over(&self, s: &mut Settings) {
-        set_option(&mut s.beta1, &self.beta1);
-        set_option(&mut s.beta2, &self.beta2);
-        set_option(&mut s.eps, &self.eps);
-        set(&mut s.momentum, &self.momentum);
-        set_table(&mut s.lr_pattern, &self.lr_pattern);
-        set_table(&mut s.weight_decay_pattern, &self.weight_decay_pattern);
-    }
-}
-
 /// What is minimised.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Training")]
@@ -314,6 +228,10 @@ struct MemoryFlags {
     /// How block inputs are kept; auto rounds no more than --precision allows [default: auto]
     #[arg(long, value_name = "STORE", value_parser = ["auto", "f32", "bf16", "int8", "file"])]
     checkpoint_store: Option<String>,
+    /// What the adapter lies in while it is trained: f32, or bf16, half of it, with updates rounded
+    /// up or down by chance [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = PARAM_DTYPES)]
+    param_dtype: Option<String>,
     /// Where the optimizer's states are: ram, file (in --scratch-dir, with those of one block in
     /// memory; the same result), or auto, which is ram where any plan fits [default: auto]
     #[arg(long, value_name = "PLACE", value_parser = STATE_PLACES)]
@@ -418,6 +336,7 @@ impl RunFlags {
         set_option(&mut s.memory_budget, &memory.memory_budget);
         set(&mut s.checkpointing, &memory.checkpointing);
         set(&mut s.checkpoint_store, &memory.checkpoint_store);
+        set(&mut s.param_dtype, &memory.param_dtype);
         set(&mut s.optimizer_states, &memory.optimizer_states);
         set(&mut s.tile_rows, &memory.tile_rows);
         set(&mut s.stream_weights, &memory.stream_weights);
@@ -443,13 +362,6 @@ fn set<T: Clone>(setting: &mut T, given: &Option<T>) {
 fn set_option<T: Clone>(setting: &mut Option<T>, given: &Option<T>) {
     if given.is_some() {
         setting.clone_from(given);
-    }
-}
-
-/// Sets what was given, and lets go of what a file says in its place.
-fn set_instead<T: Copy, U>(setting: &mut Option<T>, given: &Option<T>, other: &mut Option<U>) {
-    if given.is_some() {
-        (*setting, *other) = (*given, None);
     }
 }
 

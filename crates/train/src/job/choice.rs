@@ -53,6 +53,7 @@ impl Job<'_> {
             let size = sizes.iter().find(|size| size.micro_batch == way.micro_batch);
             size.expect("every size is among them")
         };
+        let in_bf16 = self.settings.in_bf16(self.codes())?;
         let mut choice = None;
         let (mut smallest, mut policy) = (u64::MAX, String::new());
         let places = self.settings.state_places()?.into_iter();
@@ -64,6 +65,7 @@ impl Job<'_> {
                 let &Size { needs, union, .. } = size(way);
                 let needs = Needs { apply_and_free, ..needs };
                 let plan = RunPlan::new(model, be, optimizer, needs, way.checkpointing);
+                let plan = if in_bf16 { plan.with_bf16_parameters(model) } else { plan };
                 let plan = match place {
                     StatePlace::Ram => plan,
                     StatePlace::File => plan.with_filed_states(model, optimizer),

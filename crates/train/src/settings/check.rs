@@ -36,6 +36,7 @@ impl Settings {
         self.candidates()?;
         self.clippings()?;
         self.state_places()?;
+        self.in_bf16(self.adapter_type()?.codes())?;
         self.micro_batches()?;
         StreamWeights::named(&self.stream_weights)?;
         Softmax::named(&self.softmax)?;

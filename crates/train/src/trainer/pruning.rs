@@ -1,10 +1,10 @@
 //! Pairs of low rank that are switched off while a run goes on.
 
-use lowtide_model::{Site, SiteValues};
+use lowtide_model::Site;
 
 use super::Trainer;
-use crate::{AdaptiveRank, TrainError};
 use crate::ranks::{Ranks, Score, compact, is_on, restore};
+use crate::{AdaptiveRank, TrainError};
 
 impl Trainer<'_, '_> {
     /// Lets the run switch pairs off on its way, as `course` says. The plan must have been made
@@ -45,7 +45,7 @@ impl Trainer<'_, '_> {
             return Ok(());
         }
         let scores = self.held.scores.get::<Score>();
-        let (params, states) = (self.held.params.get_mut::<f32>(), &mut self.held.states);
+        let (params, states) = (&mut self.held.params, &mut self.held.states);
         let fixed = self.executor.fixed_mut();
         let mut words = 0;
         for (number, site) in self.model.sites.iter().enumerate() {
@@ -56,7 +56,7 @@ impl Trainer<'_, '_> {
                 let off = |element| is_off(spec.pair_of(element));
                 let own = words..words + self.optimizer.state_words(&[spec.len()]);
                 words = own.end;
-                zero(&mut params[start..start + spec.len()], &off);
+                params.change(start..start + spec.len(), &mut |values| zero(values, &off));
                 states.with(own, |state| self.optimizer.forget(spec.len(), state, &off))?;
                 start += spec.len();
             }
@@ -73,15 +73,20 @@ impl Trainer<'_, '_> {
     /// Lets `look` see the sites and their values as they are saved: without the pairs that are
     /// switched off. Nothing is copied.
     pub(crate) fn compacted<R>(&mut self, look: impl FnOnce(&[Site], (&[f32], &[f32])) -> R) -> R {
-        let sites = &self.model.sites;
-        let fixed = self.executor.fixed_mut();
-        let mut values = SiteValues { params: self.held.params.get_mut(), fixed };
-        let Some(ranks) = &self.ranks else { return look(sites, (values.params, values.fixed)) };
-        let scores = self.held.scores.get::<Score>();
-        let on = |site, pair| is_on(&scores[ranks.of_site(site)][pair]);
-        let kept = compact(sites, &mut values, &on);
-        let seen = look(&kept, (values.params, values.fixed));
-        restore(sites, &mut values, &on);
+        let (sites, ranks) = (&self.model.sites, self.ranks.take());
+        let Some(ranks) = ranks else {
+            return self.with_values(|values| look(sites, (values.params, values.fixed)));
+        };
+        // A byte a pair, which is what the site has two floats of in the ledger.
+        let on: Vec<bool> = self.held.scores.get::<Score>().iter().map(is_on).collect();
+        let on = |site, pair| on[ranks.of_site(site)][pair];
+        let seen = self.with_values(|mut values| {
+            let kept = compact(sites, &mut values, &on);
+            let seen = look(&kept, (values.params, values.fixed));
+            restore(sites, &mut values, &on);
+            seen
+        });
+        self.ranks = Some(ranks);
         seen
     }
 }

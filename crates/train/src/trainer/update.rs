@@ -5,7 +5,7 @@ use std::ops::Range;
 use lowtide_backend::Backend;
 use lowtide_data::Dataset;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
-use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum};
+use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum, Params};
 
 use super::drawn::Drawn;
 use super::rates::Rates;
@@ -38,6 +38,7 @@ impl Trainer<'_, '_> {
         labelled: usize,
         hyper: StepHyper,
     ) -> Result<Update, TrainError> {
+        self.held.params.begin(self.seed, hyper.step);
         if let Gradient::Mezo { eps } = self.gradient {
             return self.update_mezo(data, examples, sequences, labelled, hyper, eps);
         }
@@ -75,7 +76,7 @@ impl Trainer<'_, '_> {
             let batch = filled(&mut self.batch, &mut self.union, data, some, counter)?;
             let mut sink = Accumulate { grads: self.held.grads.get_mut(), ranges };
             tokens += batch.ids.len() as u64;
-            sum += self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
+            sum += self.executor.step_with(&mut self.held.params, &batch, scale, &mut sink)?;
         }
         let grads = self.held.grads.get::<f32>();
         let mut measured = Measured::of(&mut self.squares);
@@ -86,7 +87,7 @@ impl Trainer<'_, '_> {
         if non_finite == 0 {
             let block_norm = block_norm(self.clip, ranges);
             let hyper = clipped(hyper, self.clip, sum_squares);
-            let params = self.held.params.get_mut::<f32>();
+            let params = &mut self.held.params;
             let mut blocks = Blocks {
                 be: self.be,
                 optimizer: self.optimizer,
@@ -100,9 +101,12 @@ impl Trainer<'_, '_> {
             };
             let mut trained = ranges.iter().enumerate().filter(|(_, r)| !r.is_empty());
             let applied = trained.try_for_each(|(segment, range)| {
-                let squares = self.squares[segment];
-                let (p, g) = (&mut params[self.ranges[segment].clone()], &grads[range.clone()]);
-                blocks.apply(segment, p, g, squares, hyper)
+                let (squares, g) = (self.squares[segment], &grads[range.clone()]);
+                let mut applied = Ok(());
+                params.change(self.ranges[segment].clone(), &mut |p| {
+                    applied = blocks.apply(segment, p, g, squares, hyper);
+                });
+                applied
             });
             self.executor.params_changed();
             applied?;
@@ -121,7 +125,7 @@ impl Trainer<'_, '_> {
         let counter = &mut self.micro_batches;
         let batch = filled(&mut self.batch, &mut self.union, data, examples, counter)?;
         let tokens = batch.ids.len() as u64;
-        let (be, ranges, params) = (self.be, &self.ranges, self.held.params.get_mut::<f32>());
+        let (be, ranges, params) = (self.be, &self.ranges, &mut self.held.params);
         let mut hyper = hyper;
         if let Clip::Whole(_) = self.clip {
             let mut measured = Measured::of(&mut self.squares);
@@ -129,7 +133,7 @@ impl Trainer<'_, '_> {
                 measured.add(be, segment, g);
             };
             let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
-            let sum = self.executor.step(params, &batch, scale, &mut sink)?;
+            let sum = self.executor.step_with(params, &batch, scale, &mut sink)?;
             let (sum_squares, non_finite) = (measured.sum_squares(), measured.non_finite);
             if non_finite > 0 {
                 let grad_norm = Some(sum_squares.sqrt());
@@ -160,7 +164,7 @@ impl Trainer<'_, '_> {
             }
         };
         let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
-        let sum = self.executor.step(params, &batch, scale, &mut sink)?;
+        let sum = self.executor.step_with(params, &batch, scale, &mut sink)?;
         applied?;
         let grad_norm = (self.clip != Clip::Off).then(|| measured.sum_squares().sqrt());
         let non_finite = measured.non_finite;

@@ -13,6 +13,7 @@ mod family_files;
 mod folders;
 mod gguf_and_hf;
 mod groups;
+mod in_bf16;
 mod methods;
 mod micro_batch;
 mod mlock;

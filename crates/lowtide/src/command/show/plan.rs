@@ -55,7 +55,11 @@ fn run(report: &PlanReport) -> String {
 /// What the adapter takes as a file.
 fn saved(report: &PlanReport) -> String {
     let most = if report.adaptive_rank.is_some() { "at most " } else { "" };
-    format!("{most}{} when saved as {}", bytes(report.adapter_bytes), report.adapter_type)
+    let trained = match report.param_dtype.as_str() {
+        "f32" => String::new(),
+        other => format!(", trained in {other} rounded by chance"),
+    };
+    format!("{most}{} when saved as {}{trained}", bytes(report.adapter_bytes), report.adapter_type)
 }
 
 /// How they become smaller.
@@ -267,6 +271,7 @@ mod tests {
             adaptive_rank: None,
             sensitivity: None,
             optimizer: "adamw8bit".into(),
+            param_dtype: "f32".into(),
             optimizer_states: "ram",
             sparse_updates: "off".into(),
             gradient: "backprop",
