@@ -165,8 +165,7 @@ mod tests {
             assert!((got - want).abs() < 1e-15, "{got} for {want}");
         }
         // Hugging Face's wave would rise again past the end.
-        let schedule =
-            Schedule { warmup_steps: 2, ..Schedule::new(ScheduleKind::Cosine, 2.0, 8) };
+        let schedule = Schedule { warmup_steps: 2, ..Schedule::new(ScheduleKind::Cosine, 2.0, 8) };
         assert_eq!((schedule.lr(8, 8), schedule.lr(11, 8)), (0.0, 0.0));
     }
 

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use lowtide_backend::{
-    Activation, AdamHyper, AttentionShape, Backend, Caps, Direction, DropoutKey, LionHyper, Moments8, Momentum8, OpShape, Pairing, Req, SgdHyper, Span, Stats,
+    Activation, AdamHyper, AttentionShape, Backend, Caps, Direction, DropoutKey, LionHyper,
+    Moments8, Momentum8, OpShape, Pairing, Req, SgdHyper, Span, Stats,
 };
 use lowtide_kernels::Kernels;
 use lowtide_quant::QMat;

@@ -50,13 +50,7 @@ pub fn sgd<F: Float>(p: &mut [F], g: &[F], hyper: &SgdHyper) {
 }
 
 /// One SGD update of one tensor with momentum, in place.
-pub fn sgd_momentum<F: Float>(
-    p: &mut [F],
-    g: &[F],
-    m: &mut [F],
-    momentum: f64,
-    hyper: &SgdHyper,
-) {
+pub fn sgd_momentum<F: Float>(p: &mut [F], g: &[F], m: &mut [F], momentum: f64, hyper: &SgdHyper) {
     contract::sgd_momentum(p, g, m);
     let (lr, decay) = (F::from_f64(hyper.lr), F::from_f64(hyper.weight_decay));
     let (scale, momentum) = (F::from_f64(hyper.grad_scale), F::from_f64(momentum));

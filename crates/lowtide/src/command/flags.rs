@@ -8,7 +8,8 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use lowtide::optim::ScheduleKind;
 use lowtide::train::{
-    AdapterType, BudgetError, Gradient, OPTIMIZERS, PatternTable, STATE_PLACES, Settings, parse_bytes,
+    AdapterType, BudgetError, Gradient, OPTIMIZERS, PatternTable, STATE_PLACES, Settings,
+    parse_bytes,
 };
 
 use super::args::{MaskFlags, PackingFlags};

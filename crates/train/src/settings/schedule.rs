@@ -90,8 +90,7 @@ mod tests {
         let base = || Settings { lr_scheduler: "wsd".into(), ..Settings::default() };
         assert_eq!(of(&base()), (6, 20));
         assert_eq!(of(&Settings { warmup_steps: Some(0), ..base() }), (0, 20));
-        let shares =
-            Settings { warmup_ratio: Some(0.101), decay_ratio: Some(0.5), ..base() };
+        let shares = Settings { warmup_ratio: Some(0.101), decay_ratio: Some(0.5), ..base() };
         assert_eq!(of(&shares), (21, 100));
         assert_eq!(of(&Settings { decay_steps: Some(7), ..base() }), (6, 7));
     }
@@ -124,8 +123,7 @@ mod tests {
         assert!(refused(share).contains("`warmup-ratio` is 1.5, expected a share from 0 to 1"));
         let decay = Settings { decay_steps: Some(3), ..base() };
         assert!(refused(decay).contains("`decay-steps` is 3, expected nothing but with"));
-        let floor =
-            Settings { lr_scheduler: "inverse-sqrt".into(), min_lr_ratio: 0.1, ..base() };
+        let floor = Settings { lr_scheduler: "inverse-sqrt".into(), min_lr_ratio: 0.1, ..base() };
         assert!(refused(floor).contains("`min-lr-ratio` is 0.1, expected 0 but with"));
         let floor = Settings { min_lr_ratio: f64::NAN, ..base() };
         assert!(refused(floor).contains("`min-lr-ratio` is NaN, expected a share"));

@@ -93,7 +93,8 @@ impl Trainer<'_, '_> {
                 let g: &mut [f32] = &mut room[..range.len()];
                 noise.each(range.start, range.len(), |i, z| g[i] = slope * z);
                 let p = &mut params[range.clone()];
-                let (by, of) = ((self.optimizer, self.be), (tensors.clone(), &self.tensor_lens[..]));
+                let (by, of) =
+                    ((self.optimizer, self.be), (tensors.clone(), &self.tensor_lens[..]));
                 self.held.states.with(words.clone(), |state| {
                     self.rates.update(by, of, p, g, state, &hyper);
                 })?;

@@ -3,8 +3,8 @@
 use lowtide_model::{Site, SiteValues};
 
 use super::Trainer;
-use crate::{AdaptiveRank, TrainError};
 use crate::ranks::{Ranks, Score, compact, is_on, restore};
+use crate::{AdaptiveRank, TrainError};
 
 impl Trainer<'_, '_> {
     /// Lets the run switch pairs off on its way, as `course` says. The plan must have been made

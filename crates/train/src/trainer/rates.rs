@@ -128,11 +128,9 @@ mod tests {
         let p = updated(&Sgd { weight_decay: 1.0, momentum: 0.0 }, &rates);
         // 1 - 0.5 (g + decay), by tensors of 2, 4, 300 and 1.
         let want = |i: usize, decay: f32| 1.0 - 0.5 * (1.0 + i as f32 + decay);
-        assert_eq!([p[0], p[2], p[6], p[306]], [
-            want(0, 0.25),
-            want(2, 1.0),
-            want(6, 0.5),
-            want(306, 0.25)
-        ]);
+        assert_eq!(
+            [p[0], p[2], p[6], p[306]],
+            [want(0, 0.25), want(2, 1.0), want(6, 0.5), want(306, 0.25)]
+        );
     }
 }
