@@ -237,7 +237,7 @@ proptest! {
     }
 
     #[test]
-    fn updates_with_one_moment([p, g, m] in rows(finite())) {
+    fn updates_with_one_moment([p, g, m, _] in rows(finite())) {
         let f = Lion {
             grad_scale: 0.5,
             shrink: 0.999,

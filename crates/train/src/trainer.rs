@@ -87,7 +87,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         seed: u64,
         ledger: &mut Ledger,
     ) -> Result<Self, ReserveError> {
-        let mut held = Held::reserve(&plan, ledger)?;
+        let held = Held::reserve(&plan, ledger)?;
         let batch = BatchBuffers::new(plan.needs.limits, plan.needs.longest);
         let Needs { apply_and_free, train, gradient, .. } = plan.needs;
         let executor = match Executor::reserve(&model.program, be, plan.exec, seed, ledger) {
