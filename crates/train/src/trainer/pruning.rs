@@ -79,7 +79,7 @@ impl Trainer<'_, '_> {
         };
         // A byte a pair, which is what the site has two floats of in the ledger.
         let on: Vec<bool> = self.held.scores.get::<Score>().iter().map(is_on).collect();
-        let on = |site, pair| on[ranks.of_site(site)][pair];
+        let on = |site: usize, pair: usize| on[ranks.of_site(site)][pair];
         let seen = self.with_values(|mut values| {
             let kept = compact(sites, &mut values, &on);
             let seen = look(&kept, (values.params, values.fixed));
