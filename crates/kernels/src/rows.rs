@@ -73,6 +73,9 @@ type Rotate = unsafe fn(&mut [f32], &mut [f32], &[f32], &[f32]);
 /// Scalars, parameters, gradient, moments.
 type Update = unsafe fn(&AdamW, &mut [f32], &[f32], &mut [f32], &mut [f32]);
 
+/// Scalars, parameters, gradient, momentum.
+type UpdateOne<H> = unsafe fn(H, &mut [f32], &[f32], &mut [f32]);
+
 /// The part of a table that works on rows. Every function asks that the processor has the
 /// instruction set, and panics when lengths differ.
 #[derive(Debug)]
@@ -99,7 +102,7 @@ pub(crate) struct Rows {
     pub(crate) stats: unsafe fn(&[f32]) -> Summary,
     pub(crate) adamw: Update,
     pub(crate) sgd: unsafe fn([f32; 3], &mut [f32], &[f32]),
-    pub(crate) sgd_momentum: unsafe fn([f32; 4], &mut [f32], &[f32], &mut [f32]),
+    pub(crate) sgd_momentum: UpdateOne<[f32; 4]>,
     pub(crate) lion: unsafe fn(&Lion, &mut [f32], &[f32], &mut [f32]),
 }
 

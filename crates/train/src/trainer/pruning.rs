@@ -1,6 +1,7 @@
 //! Pairs of low rank that are switched off while a run goes on.
 
 use lowtide_model::Site;
+use lowtide_tape::Params;
 
 use super::Trainer;
 use crate::ranks::{Ranks, Score, compact, is_on, restore};

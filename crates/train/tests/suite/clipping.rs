@@ -98,6 +98,7 @@ fn a_budget_too_small_for_all_gradients_takes_two_passes() {
             max_grad_norm: NORM,
             max_steps: Some(3),
             memory_budget: memory_budget.map(|bytes| bytes.to_string()),
+            optimizer_states: "ram".into(),
             ..home.settings(&[40, 33, 12, 25, 30])
         };
         let summary = finetune(&settings, &Simd::new(2), 2, &mut |_| ())?;
