@@ -5,6 +5,7 @@ mod mezo;
 mod params;
 mod pruning;
 mod rates;
+mod state;
 mod states;
 mod update;
 
@@ -21,6 +22,7 @@ use lowtide_tape::{Executor, LossSum, Params};
 use self::drawn::Drawn;
 use self::params::Parameters;
 use self::rates::Rates;
+pub(crate) use self::state::Bytes;
 use self::states::States;
 use crate::checkpoint_file::ScratchCheckpoints;
 use crate::groups::{Group, lora_plus};

@@ -74,6 +74,27 @@ impl Parameters {
         }
     }
 
+    /// Whether they are f32.
+    pub(super) fn are_plain(&self) -> bool {
+        matches!(self, Self::F32(_))
+    }
+
+    /// As they lie, to be saved.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::F32(slab) => slab.get(),
+            Self::Bf16(Packed { bits, .. }) => bits.get(),
+        }
+    }
+
+    /// The same, to set.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::F32(slab) => slab.get_mut(),
+            Self::Bf16(Packed { bits, .. }) => bits.get_mut(),
+        }
+    }
+
     /// All of them, where they are f32.
     pub(super) fn plain(&self) -> &[f32] {
         match self {

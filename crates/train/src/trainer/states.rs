@@ -1,5 +1,6 @@
 //! The optimizer's states: in memory, or in a file of which one block's states are in memory.
 
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -10,6 +11,9 @@ use crate::{RunPlan, TrainError};
 
 /// Bytes of a word of state.
 const WORD: u64 = size_of::<f32>() as u64;
+
+/// Bytes copied at a time where all states are, on the stack.
+const PIECE: usize = 4096;
 
 /// States of all tensors, one after another, as words of f32 that may hold any bits.
 pub(super) struct States {
@@ -64,6 +68,43 @@ impl States {
         let result = change(&mut self.room.get_mut()[..range.len()]);
         file.write(at, &self.room.get::<u8>()[..bytes])?;
         Ok(result)
+    }
+
+    /// How many bytes they are, wherever they are.
+    pub(super) fn bytes(&self) -> u64 {
+        match self.filed {
+            0 => self.room.get::<u8>().len() as u64,
+            words => words as u64 * WORD,
+        }
+    }
+
+    /// Writes all of them.
+    pub(super) fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Some(file) = &self.file else { return out.write_all(self.room.get::<u8>()) };
+        let (mut piece, mut at, end) = ([0; PIECE], 0, self.bytes());
+        while at < end {
+            let piece = &mut piece[..(end - at).min(PIECE as u64) as usize];
+            file.read(at, piece).map_err(io::Error::other)?;
+            out.write_all(piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes all of them over.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    ///
+    /// # Panics
+    /// When they are more or fewer bytes.
+    pub(super) fn set(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
+        assert!(bytes.len() as u64 == self.bytes(), "{} bytes of states", bytes.len());
+        match &self.file {
+            Some(file) => file.write(0, bytes)?,
+            None => self.room.get_mut::<u8>().copy_from_slice(bytes),
+        }
+        Ok(())
     }
 
     /// Locks what is in memory.

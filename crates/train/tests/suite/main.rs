@@ -21,6 +21,7 @@ mod packing;
 mod plan_is_ledger;
 mod ranks;
 mod refused;
+mod resume;
 mod softmax;
 mod states;
 mod streaming;
