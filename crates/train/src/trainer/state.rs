@@ -22,12 +22,12 @@ impl Trainer<'_, '_> {
     pub(crate) fn sections(&self, with_fixed: bool) -> Vec<Bytes<'_>> {
         let fixed = if with_fixed { self.fixed() } else { &[] };
         let lying = |name, bytes: &'_ [u8]| -> Bytes<'_> {
-            (name, bytes.len() as u64, Box::new(move |out| out.write_all(bytes)))
+            (name, bytes.len() as u64, Box::new(move |out: &mut dyn Write| out.write_all(bytes)))
         };
         let states = &self.held.states;
         vec![
             lying("params", self.held.params.bytes()),
-            ("optimizer", states.bytes(), Box::new(|out| states.write_to(out))),
+            ("optimizer", states.bytes(), Box::new(|out: &mut dyn Write| states.write_to(out))),
             lying("scores", self.held.scores.get::<u8>()),
             lying("fixed", bytemuck::cast_slice(fixed)),
         ]
