@@ -102,8 +102,9 @@ pub(crate) fn lion8(
     contract::lion8(p, g, &momentum);
     let (lanes, step) = slice_split(be.threads(), p.len(), BLOCK);
     let factors = lion_factors(hyper);
+    let Momentum8 { m, absmax } = momentum;
     let values = p.chunks_mut(step).zip(g.chunks(step));
-    let stored = momentum.m.chunks_mut(step).zip(momentum.absmax.chunks_mut(step / BLOCK));
+    let stored = m.chunks_mut(step).zip(absmax.chunks_mut(step / BLOCK));
     share_out(lanes, values.zip(stored), |((p, g), (m8, absmax))| {
         let values = p.chunks_mut(BLOCK).zip(g.chunks(BLOCK));
         for ((p, g), (m8, absmax)) in values.zip(m8.chunks_mut(BLOCK).zip(absmax)) {

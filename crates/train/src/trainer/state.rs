@@ -21,9 +21,6 @@ impl Trainer<'_, '_> {
     /// `with_fixed`, is made again from the seed otherwise.
     pub(crate) fn sections(&self, with_fixed: bool) -> Vec<Bytes<'_>> {
         let fixed = if with_fixed { self.fixed() } else { &[] };
-        let lying = |name, bytes: &'_ [u8]| -> Bytes<'_> {
-            (name, bytes.len() as u64, Box::new(move |out: &mut dyn Write| out.write_all(bytes)))
-        };
         let states = &self.held.states;
         vec![
             lying("params", self.held.params.bytes()),
@@ -79,4 +76,9 @@ impl Trainer<'_, '_> {
             ranks.go_on_with(self.held.scores.get::<Score>());
         }
     }
+}
+
+/// Bytes that lie in memory.
+fn lying<'a>(name: &'static str, bytes: &'a [u8]) -> Bytes<'a> {
+    (name, bytes.len() as u64, Box::new(move |out| out.write_all(bytes)))
 }
