@@ -56,7 +56,7 @@ fn sites_have_ranks_of_their_own_in_files_that_peft_reads() {
 }
 
 #[test]
-fn ranks_survive_gguf_where_alphas_are_one() {
+fn ranks_and_alphas_survive_gguf() {
     let place = Place::new();
     finetune(&place, "--rank-pattern v_proj=1 --rank-pattern up_proj=0 --output a");
     place.lowtide("convert --adapter a --output a.gguf").done();
@@ -67,9 +67,16 @@ fn ranks_survive_gguf_where_alphas_are_one() {
     };
     assert_eq!(loss("a"), loss("a.gguf"));
     assert_eq!(loss("a"), loss("b"));
-    finetune(&place, "--alpha-pattern v_proj=1 --output c");
-    let error = place.lowtide("convert --adapter c --output c.gguf").failed(1);
-    assert!(error.contains("alpha"), "{error}");
+    // Alphas are said through B, where they differ.
+    finetune(&place, "--alpha-pattern v_proj=1 --lr 0.01 --output c");
+    place.on_model("finetune --rank 4 --adaptive-rank 2 --max-steps 9 --lr 0.01 --output d").done();
+    for adapter in ["c", "d"] {
+        let line = format!("convert --adapter {adapter} --output {adapter}.gguf");
+        let out = place.lowtide(&line).done();
+        assert!(out.contains(" for all modules: B of the "), "{out}");
+        let [own, gguf] = [adapter, &format!("{adapter}.gguf")].map(|a| loss(a).as_f64().unwrap());
+        assert!((own - gguf).abs() < 1e-6, "{own}, {gguf}");
+    }
 }
 
 #[test]
