@@ -135,6 +135,12 @@ impl RanksLeft {
             left_out: ranks.len() - sites,
         }
     }
+
+    /// Whether more remain than `asked` on average, as in a run that was stopped.
+    #[must_use]
+    pub fn is_above(&self, asked: usize) -> bool {
+        self.pairs > asked * (self.sites + self.left_out)
+    }
 }
 
 /// Updates of a run that can tell pairs apart.
@@ -214,6 +220,7 @@ mod tests {
         let left = RanksLeft::of(&[3, 0, 1, 4]);
         assert_eq!((left.pairs, left.average), (8, 2.0));
         assert_eq!((left.smallest, left.largest, left.sites, left.left_out), (1, 4, 3, 1));
+        assert_eq!([1, 2, 3].map(|asked| left.is_above(asked)), [true, false, false]);
         assert_eq!(RanksLeft::of(&[0]).smallest, 0);
     }
 
