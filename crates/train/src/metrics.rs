@@ -37,6 +37,15 @@ pub enum Event {
     Sensitivity(Box<SensitivityReport>),
     /// The plan fits; memory will be reserved now.
     Plan(Box<PlanReport>),
+    /// The run goes on where it was saved.
+    Resumed {
+        /// Updates made before.
+        step: u64,
+        /// Updates of the whole run.
+        steps: u64,
+        /// The folder of the save.
+        path: PathBuf,
+    },
     /// Something that takes long and is no update is under way.
     Progress {
         /// What.

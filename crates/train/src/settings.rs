@@ -147,6 +147,13 @@ pub struct Settings {
     /// What only some methods know, by name: `pool` of LARS, for instance.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub method_option: BTreeMap<String, String>,
+    /// Output folder of the run to go on with, from where it was saved last; it has to be the same
+    /// run by all other settings. No part of a configuration file.
+    #[serde(skip)]
+    pub resume: Option<PathBuf>,
+    /// Goes on with another precision, backend or instruction set too, which changes last bits.
+    #[serde(skip)]
+    pub resume_anyway: bool,
     /// Adapter folder to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_adapter: Option<PathBuf>,
@@ -214,6 +221,8 @@ impl Default for Settings {
             probes: 4,
             adapter_type: "f32".into(),
             method_option: BTreeMap::new(),
+            resume: None,
+            resume_anyway: false,
             init_adapter: None,
             rank_pattern: PatternTable::default(),
             alpha_pattern: PatternTable::default(),

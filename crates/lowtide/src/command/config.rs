@@ -1,80 +1,125 @@
-//! From flags and a configuration file to the settings of a run: flags win over the file, and the
-//! file over the defaults.
+//! From flags and a configuration file to the settings of a run: flags win over the file, the file
+//! over those of a run that is to go on, and all over the defaults.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use lowtide::TrainError;
 use lowtide::runtime::registry;
-use lowtide::train::{Settings, SettingsError};
+use lowtide::train::{ResumeError, SavedRun, Settings, SettingsError};
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::args::RunArgs;
 use super::computing::{MachineFlags, THREADS};
 
-/// The settings of a run, and what computes it.
+/// What the flags and files of a run come to.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) settings: Settings,
+    /// What computes it.
+    pub(crate) machine: MachineFlags,
+    /// It was to go on, and nothing is saved yet where it would have been.
+    pub(crate) begins: bool,
+}
+
+/// The settings of a run: flags over the configuration file, over those of the run that is to go
+/// on, over the defaults.
 ///
 /// # Errors
 /// A file that cannot be read, with its name and the key at fault; a base or data that neither the
-/// flags nor the file name; a value outside its range.
-pub(crate) fn resolve(args: &RunArgs) -> Result<(Settings, MachineFlags), SettingsError> {
-    let File { settings, machine, ranked } = match &args.config {
-        Some(path) => read(path)?,
-        None => File::default(),
-    };
+/// flags nor the file name; a value outside its range; a run to go on with that is not there.
+pub(crate) fn resolve(args: &RunArgs) -> Result<Resolved, TrainError> {
+    let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+    let saved = saved_run(args, &file)?;
+    let begins = args.flags.resumes() && saved.is_none();
+    let ranked = saved.is_some() || file.settings.contains_key("rank") || args.flags.ranked();
+    let settings = file.over(saved.map_or_else(Settings::default, |run| run.settings()))?;
     let mut settings = args.flags.over(settings);
-    if !ranked
-        && !args.flags.ranked()
-        && let Ok(method) = registry::<f32>().get(&settings.method)
-    {
+    if !ranked && let Ok(method) = registry::<f32>().get(&settings.method) {
         settings.rank = method.default_rank();
     }
     for (field, path) in [("model", &settings.model), ("data", &settings.data)] {
         if path.as_os_str().is_empty() {
+            if begins {
+                return Err(ResumeError::NoSave { path: settings.output }.into());
+            }
             return Err(SettingsError::BadValue {
                 field,
                 found: "missing".into(),
                 expected: "a path, as a flag or in the configuration file",
-            });
+            }
+            .into());
         }
     }
     settings.check()?;
-    Ok((settings, args.machine.or(machine)))
+    Ok(Resolved { settings, machine: args.machine.or(file.machine), begins })
+}
+
+/// The run that is to go on, if one is. In a folder that is named there has to be one; where the
+/// output would be there may be none yet, so that the same line begins a run and goes on with it.
+fn saved_run(args: &RunArgs, file: &File) -> Result<Option<SavedRun>, TrainError> {
+    if !args.flags.resumes() {
+        return Ok(None);
+    }
+    if let Some(folder) = args.flags.resumed() {
+        return SavedRun::open(folder).map(Some);
+    }
+    let said = file.settings.get("output").and_then(Value::as_str).map(Path::new);
+    let default = Settings::default().output;
+    SavedRun::find(args.flags.output().or(said).unwrap_or(&default))
 }
 
 /// What a configuration file says.
 #[derive(Default)]
 struct File {
-    settings: Settings,
+    path: PathBuf,
+    text: String,
+    settings: Table,
     machine: MachineFlags,
-    /// Whether it names a rank.
-    ranked: bool,
 }
 
-/// Reads a configuration file. `backend`, `isa` and `threads` tell what computes, not what is
-/// computed, so they are no settings of a run; being flags, they may stand in the file all the
-/// same.
-fn read(path: &Path) -> Result<File, SettingsError> {
-    let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-    let mut table: Table = text.parse().map_err(|error: toml::de::Error| bad(error.to_string()))?;
-    let ranked = table.contains_key("rank");
-    let machine: Table =
-        ["backend", "isa", "threads"].iter().filter_map(|key| table.remove_entry(*key)).collect();
-    if machine.is_empty() {
-        // Reading the text itself lets an error show the line.
-        return Ok(File { settings: Settings::from_file(path)?, ranked, ..File::default() });
+impl File {
+    /// Reads a configuration file. `backend`, `isa` and `threads` tell what computes, not what is
+    /// computed, so they are no settings of a run; being flags, they may stand in the file all the
+    /// same.
+    fn read(path: &Path) -> Result<Self, SettingsError> {
+        let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+        let parsed = text.parse();
+        let mut settings: Table =
+            parsed.map_err(|error: toml::de::Error| bad(error.to_string()))?;
+        let names = ["backend", "isa", "threads"].iter();
+        let machine: Table = names.filter_map(|key| settings.remove_entry(*key)).collect();
+        let machine = MachineFlags::deserialize(Value::Table(machine));
+        let machine = machine.map_err(|error| bad(error.to_string()))?;
+        if let Some(threads) = machine.threads.filter(|&n| !THREADS.contains(&n.into())) {
+            return Err(SettingsError::BadValue {
+                field: "threads",
+                found: threads.to_string(),
+                expected: "1 to 1024",
+            });
+        }
+        Ok(Self { path: path.to_owned(), text, settings, machine })
     }
-    let machine = MachineFlags::deserialize(Value::Table(machine));
-    let machine = machine.map_err(|error| bad(error.to_string()))?;
-    if let Some(threads) = machine.threads.filter(|&n| !THREADS.contains(&n.into())) {
-        return Err(SettingsError::BadValue {
-            field: "threads",
-            found: threads.to_string(),
-            expected: "1 to 1024",
-        });
+
+    /// `settings` with everything replaced that the file says.
+    fn over(&self, settings: Settings) -> Result<Settings, SettingsError> {
+        let bad = |error: toml::de::Error| SettingsError::BadFile {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        };
+        if self.settings.is_empty() {
+            return Ok(settings);
+        }
+        if self.machine == MachineFlags::default() {
+            // Reading the text itself lets an error show the line.
+            toml::from_str::<Settings>(&self.text).map_err(bad)?;
+        }
+        let mut table = Table::try_from(&settings).expect("settings are plain values");
+        table.extend(self.settings.clone());
+        let said = Settings::deserialize(Value::Table(table)).map_err(bad)?;
+        Ok(Settings { resume: settings.resume, ..said })
     }
-    let settings = Settings::deserialize(Value::Table(table));
-    Ok(File { settings: settings.map_err(|error| bad(error.to_string()))?, machine, ranked })
 }
 
 #[cfg(test)]
@@ -86,14 +131,16 @@ mod tests {
     use crate::command::args::{Cli, Job};
     use crate::command::computing::{BackendName, IsaName};
 
-    fn with(file: &str, flags: &[&str]) -> Result<(Settings, MachineFlags), SettingsError> {
+    fn with(file: &str, flags: &[&str]) -> Result<(Settings, MachineFlags), TrainError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.toml");
         std::fs::write(&path, file).unwrap();
         let path = path.to_str().unwrap();
         let line = ["lowtide", "plan", "--config", path];
         match Cli::parse_from(line.iter().chain(flags)).job {
-            Job::Plan(args) => resolve(&args.run),
+            Job::Plan(args) => {
+                resolve(&args.run).map(|Resolved { settings, machine, .. }| (settings, machine))
+            }
             job => panic!("{job:?}"),
         }
     }

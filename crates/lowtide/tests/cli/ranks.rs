@@ -174,6 +174,7 @@ fn ranks_become_smaller_on_the_way() {
     let summary = place.json("a/summary.json");
     let left = &summary["ranks"];
     assert_eq!((&left["pairs"], &left["average"]), (&28.into(), &2.0.into()));
+    assert_eq!(left["asked"], 2);
     let told = format!("\n  ranks         2.00 on average, {} to", left["smallest"]);
     assert!(out.contains(&told), "{told}: {out}");
     let bytes = fs::metadata(place.path("a/adapter_model.safetensors")).unwrap().len();

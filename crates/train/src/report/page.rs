@@ -114,7 +114,7 @@ fn tiles(run: &Run) -> Markup {
                 some => format!(", {} linears left out", whole(some as u64)),
             };
             @let range = format!("{} to {}{none}", left.smallest, left.largest);
-            @let asked = run.settings.adaptive_rank.filter(|asked| left.is_above(*asked));
+            @let asked = left.not_reached();
             @let asked = asked.map_or_else(String::new, |asked| format!(", {asked} asked for"));
             (tile("Rank at the end", &format!("{:.2} on average{asked}", left.average), &range))
         }

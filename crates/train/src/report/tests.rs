@@ -123,8 +123,8 @@ fn a_page_says_what_is_approximate() {
 fn a_page_says_which_rank_was_asked_for_where_the_run_did_not_get_there() {
     let of = |asked| {
         let mut run = run();
-        run.summary.ranks = Some(crate::RanksLeft::of(&[3, 0, 1, 4]));
-        run.settings.adaptive_rank = Some(asked);
+        let left = crate::RanksLeft::of(&[3, 0, 1, 4]);
+        run.summary.ranks = Some(crate::RanksLeft { asked: Some(asked), ..left });
         let mut body = String::new();
         parsed(&page(&run), |doc| body = words(doc.root_element()));
         body

@@ -19,6 +19,7 @@ mod packing;
 mod plan_is_ledger;
 mod ranks;
 mod refused;
+mod resume;
 mod softmax;
 mod streaming;
 mod support;

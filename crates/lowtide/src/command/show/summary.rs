@@ -50,7 +50,7 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
         facts.add("softmax", format!("{name}, approximate: gradient cosine {cosine:.6} at first"));
     }
     if let Some(left) = &summary.ranks {
-        facts.add("ranks", ranks(left, settings.adaptive_rank, summary.adapter_bytes));
+        facts.add("ranks", ranks(left, summary.adapter_bytes));
     }
     facts.add("adapter", &output);
     facts.add("report", settings.output.join(FILE).display().to_string());
@@ -96,13 +96,13 @@ pub(crate) fn change(before: Option<f64>, after: Option<f64>, when: &str) -> Str
 
 /// Which ranks remain, where they became smaller, and which were asked for where that is less: a
 /// run that was stopped has not got there.
-fn ranks(left: &RanksLeft, asked: Option<usize>, saved: u64) -> String {
+fn ranks(left: &RanksLeft, saved: u64) -> String {
     let RanksLeft { average, smallest, largest, left_out, .. } = left;
     let none = match left_out {
         0 => String::new(),
         some => format!(", {} left out", counted(*some as u64, "linear")),
     };
-    let asked = asked.filter(|asked| left.is_above(*asked));
+    let asked = left.not_reached();
     let asked = asked.map_or_else(String::new, |asked| format!(" ({asked} asked for)"));
     let saved = bytes(saved);
     format!("{average:.2} on average{asked}, {smallest} to {largest}{none}; {saved} saved")
@@ -268,8 +268,8 @@ or load it with Hugging Face PEFT
         let line = "  ranks         2.00 on average, 1 to 4, 1 linear left out; 3.00 MiB saved\n";
         assert!(text.contains(line), "{text}");
         let asked = |rank| {
-            let settings = Settings { adaptive_rank: Some(rank), ..settings() };
-            summary(&left, &settings, next())
+            let ranks = Some(RanksLeft { asked: Some(rank), ..ranks });
+            summary(&Summary { ranks, ..left.clone() }, &settings(), next())
         };
         assert_eq!(asked(2), text, "there is nothing to add where the run got there");
         let line = "  ranks         2.00 on average (1 asked for), 1 to 4, 1 linear left out; ";
