@@ -304,8 +304,8 @@ pub(crate) fn decode(job: &Job<'_>, row: usize, values: &mut [f32]) {
     }
 }
 
-/// Copies a tensor whose type stays as it is, `tile` rows at a time. Its values are looked at on the
-/// way: what would be refused in another type is refused in its own.
+/// Copies a tensor whose type stays as it is, `tile` rows at a time. Its values are looked at on
+/// the way: what would be refused in another type is refused in its own.
 fn copy(
     job: &Job<'_>,
     room: &mut [f32],
