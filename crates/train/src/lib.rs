@@ -70,7 +70,9 @@ pub use room::{BudgetSource, GroupLimit};
 pub use rss::{Memory, Watch, memory_now};
 pub use run::{finetune, finetune_until, finetune_with, plan, sensitivity};
 pub use sensitivity::{BudgetReport, Proposal, SensitivityReport, SiteSensitivity};
-pub use settings::{BudgetError, PatternTable, Settings, SettingsError, check_window, parse_bytes};
+pub use settings::{
+    BudgetError, COUNT_MAX, PatternTable, Settings, SettingsError, check_window, parse_bytes,
+};
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use sparse_updates::SparseUpdates;
 pub use state_place::STATE_PLACES;

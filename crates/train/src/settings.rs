@@ -13,7 +13,7 @@ mod patterns;
 mod schedule;
 
 pub use bytes::{BudgetError, parse_bytes};
-pub use check::check_window;
+pub use check::{COUNT_MAX, check_window};
 pub use patterns::PatternTable;
 
 /// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
