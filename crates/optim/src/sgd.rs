@@ -6,7 +6,8 @@ use crate::slabs::{Part, for_each_tensor};
 use crate::{Optimizer, StepHyper};
 
 /// `p -= lr * (g + weight_decay * p)`, without state; with momentum, as torch has it without
-/// dampening, `m = momentum * m + g + weight_decay * p` and `p -= lr * m`, with 4 bytes a parameter.
+/// dampening, `m = momentum * m + g + weight_decay * p` and `p -= lr * m`, with 4 bytes a
+/// parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sgd {
     /// Added to the gradient as `weight_decay * p`.

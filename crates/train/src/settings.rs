@@ -79,7 +79,8 @@ pub struct Settings {
     pub decay_ratio: Option<f64>,
     /// Share of `lr` that `linear`, `cosine` and `wsd` end at.
     pub min_lr_ratio: f64,
-    /// `adamw`, `adamw8bit`, `lion`, `lion8bit` or `sgd`; `auto` is `adamw` where it fits the budget, else `adamw8bit`.
+    /// `adamw`, `adamw8bit`, `lion`, `lion8bit` or `sgd`; `auto` is `adamw` where
+    /// it fits the budget, else `adamw8bit`.
     pub optimizer: String,
     /// Decay of the first moment; 0.9 when not given.
     #[serde(skip_serializing_if = "Option::is_none")]

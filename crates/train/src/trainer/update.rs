@@ -25,8 +25,8 @@ impl Trainer<'_, '_> {
     ///
     /// # Errors
     /// When the data's temporary file cannot be read, or a file of the plan's fails: that of
-    /// checkpoints, and then nothing was updated, or where gradients are applied block by block, the
-    /// blocks above; or that of states, and then some blocks were updated.
+    /// checkpoints, and then nothing was updated, or where gradients are applied block by block,
+    /// the blocks above; or that of states, and then some blocks were updated.
     ///
     /// # Panics
     /// When the plan applies and frees but `examples` do not fit one micro-batch.
