@@ -291,7 +291,7 @@ pub struct StepReport {
     pub held_bytes: u64,
     /// Pairs of low rank that are trained after it, where some are switched off on the way.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ranks: Option<usize>,
+    pub pairs: Option<usize>,
     /// How its gradient was come by: `backprop`, or approximately by `mezo` or `partial`.
     pub gradient: &'static str,
     /// Whether `report-every` asks for this one.

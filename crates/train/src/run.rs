@@ -388,7 +388,7 @@ impl Run<'_> {
             tokens,
             seconds,
             held_bytes,
-            ranks: trainer.pairs_left(),
+            pairs: trainer.pairs_left(),
             gradient,
             report,
         };

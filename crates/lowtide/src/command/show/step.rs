@@ -66,7 +66,7 @@ mod tests {
         tokens: 500,
         seconds: 2.0,
         held_bytes: 65 << 20,
-        ranks: None,
+        pairs: None,
         gradient: "backprop",
         report: true,
     };
