@@ -284,6 +284,7 @@ impl<'s> Job<'s> {
                 labelled_held_out: found.labelled > 0,
             },
             seconds_per_update: work as f64 / pace::work_per_second(be),
+            duty: settings.duty,
             work_per_update: work,
             disk_bytes_per_update: steps
                 * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),

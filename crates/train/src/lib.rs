@@ -15,6 +15,7 @@ mod batch;
 mod checkpoint_file;
 mod checkpointing;
 mod clipping;
+mod control;
 mod error;
 mod evaluate;
 mod gradient;
@@ -47,6 +48,7 @@ pub use adapter_io::save_adapter;
 pub use adapter_type::AdapterType;
 pub use batch::BatchBuffers;
 pub use clipping::Clip;
+pub use control::{Control, PauseCause};
 pub use error::TrainError;
 pub use evaluate::{EvalSettings, Evaluation, evaluate, evaluate_telling, evaluate_with};
 pub use gradient::Gradient;
@@ -63,7 +65,9 @@ pub use room::{BudgetSource, GroupLimit};
 pub use rss::{Memory, Watch, memory_now};
 pub use run::{finetune, finetune_until, finetune_with, plan, sensitivity};
 pub use sensitivity::{BudgetReport, Proposal, SensitivityReport, SiteSensitivity};
-pub use settings::{BudgetError, PatternTable, Settings, SettingsError, check_window, parse_bytes};
+pub use settings::{
+    BudgetError, PatternTable, Preset, Settings, SettingsError, check_window, parse_bytes,
+};
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use sparse_updates::SparseUpdates;
 pub use streaming::StreamWeights;

@@ -1,7 +1,7 @@
 //! The whole jobs: plan a run, or plan it and run it.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use lowtide_adapter::Registry;
@@ -13,6 +13,7 @@ use lowtide_optim::{Schedule, StepHyper};
 use lowtide_runtime::registry;
 
 use crate::adapter_io::{adapter_bytes, settle};
+use crate::control::{Control, Rests};
 use crate::job::{Job, Planned};
 use crate::log::Log;
 use crate::metrics::{by_name, file};
@@ -83,20 +84,20 @@ pub fn finetune(
     finetune_until(settings, be, threads, on_event, &AtomicBool::new(false))
 }
 
-/// As [`finetune`], until `stop` is set: then the update under way is completed, what was learned
-/// is saved, and the summary says that the run was interrupted. Before the first update there is
-/// nothing to save, and nothing is written.
+/// As [`finetune`], until `control` stops it: then the update under way is completed, what was
+/// learned is saved, and the summary says that the run was interrupted. Before the first update
+/// there is nothing to save, and nothing is written. A flag alone is a control, too.
 ///
 /// # Errors
 /// As [`finetune`].
-pub fn finetune_until(
+pub fn finetune_until<'c>(
     settings: &Settings,
     be: &dyn Backend<f32>,
     threads: usize,
     on_event: &mut dyn FnMut(&Event),
-    stop: &AtomicBool,
+    control: impl Into<Control<'c>>,
 ) -> Result<Summary, TrainError> {
-    finetune_with(&registry(), settings, be, threads, on_event, stop)
+    finetune_with(&registry(), settings, be, threads, on_event, control)
 }
 
 /// As [`finetune_until`], where `settings.method` is a name among `methods`: the place for methods
@@ -104,13 +105,24 @@ pub fn finetune_until(
 ///
 /// # Errors
 /// As [`finetune`].
-pub fn finetune_with(
+pub fn finetune_with<'c>(
     methods: &Registry<f32>,
     settings: &Settings,
     be: &dyn Backend<f32>,
     threads: usize,
     on_event: &mut dyn FnMut(&Event),
-    stop: &AtomicBool,
+    control: impl Into<Control<'c>>,
+) -> Result<Summary, TrainError> {
+    run(methods, settings, be, threads, on_event, control.into())
+}
+
+fn run(
+    methods: &Registry<f32>,
+    settings: &Settings,
+    be: &dyn Backend<f32>,
+    threads: usize,
+    on_event: &mut dyn FnMut(&Event),
+    control: Control<'_>,
 ) -> Result<Summary, TrainError> {
     let mut job = Job::open(settings, methods, be)?;
     on_event(&Event::Data(job.data.report.clone()));
@@ -147,7 +159,8 @@ pub fn finetune_with(
         job: &job,
         resolved: resolved(&job, &report),
         sequences: report.micro_batch,
-        stop,
+        control,
+        rests: Rests::new(settings, control),
         watch: &watch,
         on_event,
         summary: Summary { stream_weights: streams, mlock: settings.mlock, ..Summary::default() },
@@ -172,7 +185,7 @@ pub fn finetune_with(
         let mut notes = Notes { course, evaluations, ..notes(&report, &summary) };
         // First without samples, which take a while: what is done is told whatever comes of them.
         tell(&settings.output, &resolved, &summary, &notes, &log)?;
-        match samples::take(settings, job.data.valid.as_ref(), be, stop, on_event) {
+        match samples::take(settings, job.data.valid.as_ref(), be, control.stop, on_event) {
             Ok(samples) => notes.samples = samples,
             Err(error) => tracing::warn!(%error, "the report goes without samples"),
         }
@@ -293,7 +306,8 @@ struct Run<'r> {
     resolved: Settings,
     /// Computed at once.
     sequences: usize,
-    stop: &'r AtomicBool,
+    control: Control<'r>,
+    rests: Rests<'r>,
     watch: &'r Watch,
     on_event: &'r mut dyn FnMut(&Event),
     summary: Summary,
@@ -314,7 +328,8 @@ impl Run<'_> {
         let warmup_steps = self.resolved.warmup_steps.unwrap_or(0);
         let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
         for step in 1..=steps {
-            if self.stop.load(Ordering::Relaxed) {
+            self.wait(trainer, step - 1)?;
+            if self.control.stopped() {
                 self.summary.interrupted = true;
                 return Ok(());
             }
@@ -405,6 +420,24 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Rests, and pauses while it is asked to, after so many updates.
+    fn wait(&mut self, trainer: &mut Trainer<'_, '_>, step: u64) -> Result<(), TrainError> {
+        self.rests.rest();
+        let Some(cause) = self.rests.cause() else { return Ok(()) };
+        if step > 0 {
+            // Whatever ends a process in its sleep then takes nothing away.
+            self.save(trainer, step)?;
+        }
+        (self.on_event)(&Event::Paused { step, cause });
+        self.watch.doze(true);
+        let seconds = self.rests.pause();
+        self.watch.doze(false);
+        if !self.control.stopped() {
+            (self.on_event)(&Event::Resumed { step, seconds });
+        }
+        Ok(())
+    }
+
     /// Tells how far an approximate softmax is from the exact one on the first micro-batch.
     fn compare_softmax(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
         let (data, settings) = (&self.job.data.train, self.job.settings);
@@ -423,11 +456,12 @@ impl Run<'_> {
         step: u64,
     ) -> Result<Option<f64>, TrainError> {
         let Some(valid) = &self.job.data.valid else { return Ok(None) };
-        let (start, total) = (Instant::now(), valid.len());
-        let (on_event, stop) = (&mut *self.on_event, self.stop);
+        let (start, total, rested) = (Instant::now(), valid.len(), self.rests.rested());
+        let (on_event, control, rests) = (&mut *self.on_event, self.control, &mut self.rests);
         let mut go_on = |done| {
             on_event(&Event::Progress { phase: Phase::Evaluation, done, total });
-            !stop.load(Ordering::Relaxed)
+            rests.rest();
+            !control.stopped()
         };
         let (sum, complete) = trainer.evaluate_while(valid, self.sequences, &mut go_on)?;
         if !complete {
@@ -442,7 +476,8 @@ impl Run<'_> {
             }
             return Err(TrainError::LossNotFinite { path, loss: sum.mean() });
         }
-        let result = Evaluation::of(sum, valid.stats().tokens, start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64() - (self.rests.rested() - rested);
+        let result = Evaluation::of(sum, valid.stats().tokens, seconds);
         self.evaluations.push(HeldOut { step, loss: result.loss });
         (self.on_event)(&Event::Evaluation { step, result });
         Ok(Some(result.loss))
@@ -474,6 +509,8 @@ impl Run<'_> {
         let summary = &mut self.summary;
         summary.seconds_per_step_median = self.log.median();
         summary.tokens_per_second = (total > 0.0).then(|| summary.tokens as f64 / total);
+        summary.seconds_rested = self.rests.rested();
+        summary.seconds_paused = self.rests.paused();
         summary.mapped_bytes = self.mapped;
         summary.storage_read_bytes =
             storage_read().zip(self.read_before).map(|(after, before)| after - before);

@@ -11,10 +11,12 @@ use crate::{AdapterType, SparseUpdates};
 mod bytes;
 mod check;
 mod patterns;
+mod preset;
 
 pub use bytes::{BudgetError, parse_bytes};
 pub use check::check_window;
 pub use patterns::PatternTable;
+pub use preset::Preset;
 
 /// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,6 +149,11 @@ pub struct Settings {
     /// What only some methods know, by name: `pool` of LARS, for instance.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub method_option: BTreeMap<String, String>,
+    /// File that makes the run wait between updates for as long as it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_file: Option<PathBuf>,
+    /// Share of its time that the run works; it rests for the others, between updates.
+    pub duty: f64,
     /// Adapter folder to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_adapter: Option<PathBuf>,
@@ -214,6 +221,8 @@ impl Default for Settings {
             probes: 4,
             adapter_type: "f32".into(),
             method_option: BTreeMap::new(),
+            pause_file: None,
+            duty: 1.0,
             init_adapter: None,
             rank_pattern: PatternTable::default(),
             alpha_pattern: PatternTable::default(),

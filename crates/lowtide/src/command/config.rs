@@ -1,10 +1,10 @@
-//! From flags and a configuration file to the settings of a run: flags win over the file, and the
-//! file over the defaults.
+//! From flags and a configuration file to the settings of a run: flags win over the file, the file
+//! over a preset, and that over the defaults.
 
 use std::path::Path;
 
 use lowtide::runtime::registry;
-use lowtide::train::{Settings, SettingsError};
+use lowtide::train::{Preset, Settings, SettingsError};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -14,12 +14,13 @@ use super::computing::{MachineFlags, THREADS};
 /// The settings of a run, and what computes it.
 ///
 /// # Errors
-/// A file that cannot be read, with its name and the key at fault; a base or data that neither the
+/// A file that cannot be read, with its name and the key at fault; a preset of another name; a base or data that neither the
 /// flags nor the file name; a value outside its range.
 pub(crate) fn resolve(args: &RunArgs) -> Result<(Settings, MachineFlags), SettingsError> {
+    let preset = args.preset.as_deref().map(Preset::named).transpose()?;
     let File { settings, machine, ranked } = match &args.config {
-        Some(path) => read(path)?,
-        None => File::default(),
+        Some(path) => read(path, preset)?,
+        None => File { settings: usual(preset), ..File::default() },
     };
     let mut settings = args.flags.over(settings);
     if !ranked
@@ -50,17 +51,31 @@ struct File {
     ranked: bool,
 }
 
-/// Reads a configuration file. `backend`, `isa` and `threads` tell what computes, not what is
-/// computed, so they are no settings of a run; being flags, they may stand in the file all the
-/// same.
-fn read(path: &Path) -> Result<File, SettingsError> {
+/// What holds where nobody says anything.
+fn usual(preset: Option<Preset>) -> Settings {
+    preset.map(Preset::settings).unwrap_or_default()
+}
+
+/// Reads a configuration file; a preset that was asked for wins over the one in it. `backend`,
+/// `isa` and `threads` tell what computes, not what is computed, and `preset` where defaults come
+/// from, so they are no settings of a run; being flags, they may stand in the file all the same.
+fn read(path: &Path, preset: Option<Preset>) -> Result<File, SettingsError> {
     let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| bad(error.to_string()))?;
     let ranked = table.contains_key("rank");
+    let own = match table.remove("preset") {
+        Some(Value::String(name)) => Some(Preset::named(&name)?),
+        Some(other) => {
+            let (found, expected) = (other.to_string(), "phone, pi or laptop");
+            return Err(SettingsError::BadValue { field: "preset", found, expected });
+        }
+        None => None,
+    };
     let machine: Table =
         ["backend", "isa", "threads"].iter().filter_map(|key| table.remove_entry(*key)).collect();
-    if machine.is_empty() {
+    let preset = preset.or(own);
+    if machine.is_empty() && preset.is_none() {
         // Reading the text itself lets an error show the line.
         return Ok(File { settings: Settings::from_file(path)?, ranked, ..File::default() });
     }
@@ -73,7 +88,9 @@ fn read(path: &Path) -> Result<File, SettingsError> {
             expected: "1 to 1024",
         });
     }
-    let settings = Settings::deserialize(Value::Table(table));
+    let mut all = Table::try_from(usual(preset)).expect("settings are plain values");
+    all.extend(table);
+    let settings = Settings::deserialize(Value::Table(all));
     Ok(File { settings: settings.map_err(|error| bad(error.to_string()))?, machine, ranked })
 }
 
@@ -111,6 +128,24 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!((settings, machine), (expected, MachineFlags::default()));
+    }
+
+    #[test]
+    fn a_preset_yields_to_whatever_is_said() {
+        let file = "model = 'm'\ndata = 'd'\nmemory-budget = '1GiB'\n";
+        let phone = Settings { model: "m".into(), data: "d".into(), ..Preset::Phone.settings() };
+        let expected =
+            Settings { memory_budget: Some("1GiB".into()), max_seq_len: 64, ..phone.clone() };
+        let flags = ["--preset=phone", "--max-seq-len=64"];
+        assert_eq!(with(file, &flags).unwrap().0, expected);
+        let named = format!("{file}preset = 'phone'\nthreads = 3\n");
+        assert_eq!(with(&named, &["--max-seq-len=64"]).unwrap().0, expected);
+        // The flag wins over the file here, too.
+        let pi = with(&named, &["--preset=pi"]).unwrap().0;
+        assert_eq!((pi.save_every, pi.duty, pi.max_seq_len), (50, 1.0, 512));
+        let line = ["lowtide", "plan", "-m=m", "-d=d", "--preset=phone"];
+        let Job::Plan(args) = Cli::parse_from(line).job else { panic!("plan") };
+        assert_eq!(resolve(&args.run).unwrap().0, phone);
     }
 
     #[test]
@@ -155,6 +190,9 @@ mod tests {
             ("backend = 'gpu'", "gpu"),
             ("isa = 'mmx'", "unknown instruction set `mmx`, expected auto, scalar, avx2"),
             ("model = 'm'\ndata = 'd'\ncompute = 'int8'", "because `precision` is exact"),
+            ("preset = 'mainframe'", "`preset` is mainframe, expected phone, pi or laptop"),
+            ("preset = 3", "`preset` is 3, expected phone"),
+            ("preset = 'pi'\nlearning_rate = 1", "learning_rate"),
             ("rank = 4", "`model` is missing"),
             ("model = 'm'", "`data` is missing"),
             ("model = 'm'\ndata = 'd'\nval-split = 2.0", "`val-split` is 2"),

@@ -1,6 +1,8 @@
 //! The flags of `finetune` and `plan`: one for every field of [`Settings`], none of them with a
 //! default of its own, so that what was not given leaves the configuration file its say.
 
+mod conduct;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -11,6 +13,7 @@ use lowtide::train::{AdapterType, BudgetError, Gradient, PatternTable, Settings,
 
 use super::args::{MaskFlags, PackingFlags};
 use super::computing::ArithmeticFlags;
+use conduct::ConductFlags;
 
 /// Settings as far as they were given on the command line.
 #[derive(Debug, Default, Args)]
@@ -33,6 +36,8 @@ pub(crate) struct RunFlags {
     arithmetic: ArithmeticFlags,
     #[command(flatten)]
     rhythm: RhythmFlags,
+    #[command(flatten)]
+    conduct: ConductFlags,
 }
 
 #[derive(Debug, Default, Args)]
@@ -280,8 +285,18 @@ impl RunFlags {
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;
-        let Self { paths, adapter, training, loss, packing, mask, memory, arithmetic, rhythm } =
-            self;
+        let Self {
+            paths,
+            adapter,
+            training,
+            loss,
+            packing,
+            mask,
+            memory,
+            arithmetic,
+            rhythm,
+            conduct,
+        } = self;
         set(&mut s.model, &paths.model);
         set(&mut s.data, &paths.data);
         set(&mut s.output, &paths.output);
@@ -339,6 +354,7 @@ impl RunFlags {
         set(&mut s.save_every, &rhythm.save_every);
         set(&mut s.report_every, &rhythm.report_every);
         set(&mut s.samples, &rhythm.samples);
+        conduct.put(s);
         settings
     }
 }

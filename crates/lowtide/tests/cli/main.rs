@@ -8,6 +8,8 @@ mod hub;
 mod inspects;
 mod merges;
 mod packaging;
+#[cfg(unix)]
+mod pauses;
 mod place;
 mod pooled;
 mod quickstart;

@@ -173,6 +173,8 @@ fn the_summary_has_every_promised_field() {
         "eval_loss_after",
         "seconds_per_step_median",
         "tokens_per_second",
+        "seconds_rested",
+        "seconds_paused",
         "adapter_bytes",
         "ranks",
         "planned_peak_bytes",

@@ -16,6 +16,7 @@ mod methods;
 mod micro_batch;
 mod mlock;
 mod packing;
+mod pauses;
 mod plan_is_ledger;
 mod ranks;
 mod refused;

@@ -1,0 +1,30 @@
+//! The flags that say when a run works.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use lowtide::Settings;
+
+use super::{set, set_option};
+
+/// When a run works and when it waits.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Pauses and rests")]
+pub(super) struct ConductFlags {
+    /// Wait between two updates for as long as this file is there; what was learned is saved before
+    #[arg(long, value_name = "PATH")]
+    pause_file: Option<PathBuf>,
+    /// Share of its time that the run works: with 0.5, every update is followed by a rest as long
+    /// as itself, for battery and heat [default: 1]
+    #[arg(long, value_name = "SHARE")]
+    #[arg(allow_negative_numbers = true)]
+    duty: Option<f64>,
+}
+
+impl ConductFlags {
+    /// Puts what was given into `settings`.
+    pub(super) fn put(&self, settings: &mut Settings) {
+        set_option(&mut settings.pause_file, &self.pause_file);
+        set(&mut settings.duty, &self.duty);
+    }
+}
