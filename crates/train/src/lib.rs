@@ -41,6 +41,7 @@ mod sparse_updates;
 mod start;
 mod streaming;
 mod thin;
+mod timing;
 mod trainer;
 mod warning;
 
@@ -71,5 +72,6 @@ pub use settings::{
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use sparse_updates::SparseUpdates;
 pub use streaming::StreamWeights;
+pub use timing::{BlockTimes, Times};
 pub use trainer::{Trainer, Update};
 pub use warning::Warning;

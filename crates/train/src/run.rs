@@ -24,6 +24,7 @@ use crate::samples;
 use crate::sensitivity::probe;
 use crate::start::ready;
 use crate::thin::Thinned;
+use crate::timing::Timing;
 use crate::{
     DataReport, Evaluation, Event, Phase, PlanReport, RanksLeft, SensitivityReport, Settings,
     SettingsError, StepReport, Summary, TrainError, Trainer, memory_now, save_adapter,
@@ -151,11 +152,14 @@ fn run(
         "plan chosen"
     );
 
+    let timing = Timing::new(model.program.segments.len(), settings.trace.as_deref())?;
     let mut ledger = Ledger::new(report.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
     let planned = Planned { plan, clip, optimizer, report: report.clone() };
     let (mut trainer, streams) =
         ready(&job, &model, be, planned, neighbours.as_ref(), &mut ledger)?;
+    trainer.set_observer(timing.observer());
     let mut run = Run {
+        timing,
         job: &job,
         resolved: resolved(&job, &report),
         sequences: report.micro_batch,
@@ -173,7 +177,7 @@ fn run(
     };
     run.train(&mut trainer, report.steps)?;
     run.finish(&mut trainer)?;
-    let Run { resolved, mut summary, log, evaluations, .. } = run;
+    let Run { resolved, mut summary, log, evaluations, timing, .. } = run;
     trainer.release(&mut ledger);
 
     summary.peak_bytes = ledger.peak();
@@ -182,7 +186,8 @@ fn run(
     as_planned(&mut summary, &report);
     if summary.steps > 0 {
         let evaluations = evaluations.into_items();
-        let mut notes = Notes { course, evaluations, ..notes(&report, &summary) };
+        let times = timing.finish();
+        let mut notes = Notes { course, evaluations, times, ..notes(&report, &summary) };
         // First without samples, which take a while: what is done is told whatever comes of them.
         tell(&settings.output, &resolved, &summary, &notes, &log)?;
         match samples::take(settings, job.data.valid.as_ref(), be, control.stop, on_event) {
@@ -301,6 +306,7 @@ fn save_compacted(job: &Job<'_>, trainer: &mut Trainer<'_, '_>) -> Result<u64, T
 
 /// A run under way.
 struct Run<'r> {
+    timing: Timing,
     job: &'r Job<'r>,
     /// The settings with nothing left to choose.
     resolved: Settings,
@@ -377,11 +383,16 @@ impl Run<'_> {
         for position in positions.clone() {
             labelled += data.sequence(order.at(position))?.labelled;
         }
+        let report =
+            step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
+        // The first update reads what the others find in memory.
+        self.timing.begin(report && (step > 1 || steps == 1));
         let start = Instant::now();
         let sequences = positions.map(|position| order.at(position));
         let hyper = StepHyper { lr, step, grad_scale: 1.0 };
         let update = trainer.update(data, sequences, self.sequences, labelled, hyper)?;
         let seconds = start.elapsed().as_secs_f64();
+        self.timing.end(step);
         self.watch.look();
         let loss = update.sum.mean();
         if !loss.is_finite() || update.non_finite > 0 {
@@ -389,8 +400,6 @@ impl Run<'_> {
             job.base.file().check_finite()?;
             return Err(TrainError::Diverged { step, loss, lr });
         }
-        let report =
-            step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
         let (tokens, grad_norm) = (update.tokens, update.grad_norm);
         let held_bytes = self.held;
         let gradient = self.gradient;

@@ -154,6 +154,9 @@ pub struct Settings {
     pub pause_file: Option<PathBuf>,
     /// Share of its time that the run works; it rests for the others, between updates.
     pub duty: f64,
+    /// File for a Chrome trace of the first updates, block by block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<PathBuf>,
     /// Adapter folder to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_adapter: Option<PathBuf>,
@@ -223,6 +226,7 @@ impl Default for Settings {
             method_option: BTreeMap::new(),
             pause_file: None,
             duty: 1.0,
+            trace: None,
             init_adapter: None,
             rank_pattern: PatternTable::default(),
             alpha_pattern: PatternTable::default(),

@@ -13,7 +13,7 @@ use lowtide::train::{AdapterType, BudgetError, Gradient, PatternTable, Settings,
 
 use super::args::{MaskFlags, PackingFlags};
 use super::computing::ArithmeticFlags;
-use conduct::ConductFlags;
+use conduct::{ConductFlags, ShowFlags};
 
 /// Settings as far as they were given on the command line.
 #[derive(Debug, Default, Args)]
@@ -38,6 +38,8 @@ pub(crate) struct RunFlags {
     rhythm: RhythmFlags,
     #[command(flatten)]
     conduct: ConductFlags,
+    #[command(flatten)]
+    show: ShowFlags,
 }
 
 #[derive(Debug, Default, Args)]
@@ -296,6 +298,7 @@ impl RunFlags {
             arithmetic,
             rhythm,
             conduct,
+            show,
         } = self;
         set(&mut s.model, &paths.model);
         set(&mut s.data, &paths.data);
@@ -355,6 +358,7 @@ impl RunFlags {
         set(&mut s.report_every, &rhythm.report_every);
         set(&mut s.samples, &rhythm.samples);
         conduct.put(s);
+        show.put(s);
         settings
     }
 }

@@ -6,13 +6,11 @@ use super::Run;
 use super::axis::Axis;
 use super::chart::{self, Drawn, Series, Words};
 use super::number::{NONE, bytes, loss, three, time, whole};
-use super::page::running_mean;
 use super::parts::{STACK, card, colour, document, footer, legend, spoken, swatch};
+use super::smooth::smoothed;
 
 /// How many colours tell runs apart; further runs begin again with the first.
 const COLOURS: usize = 8;
-/// A curve with more points is smoothed.
-const SMOOTHED_FROM: usize = 40;
 
 /// The text of a page that compares runs.
 #[must_use]
@@ -104,7 +102,7 @@ fn losses(runs: &[Run], names: &[String]) -> Markup {
         };
         let trained = run.updates.iter();
         let points: Vec<_> = trained.map(|u| (u.step as f64, u.loss.unwrap_or(f64::NAN))).collect();
-        add(Drawn::Line, if points.len() > SMOOTHED_FROM { running_mean(&points) } else { points });
+        add(Drawn::Line, smoothed(&points).map_or(points, |smooth| smooth.points));
         add(Drawn::Marks, run.notes.evaluations.iter().map(|e| (e.step as f64, e.loss)).collect());
     }
     let points = || series.iter().flat_map(|one| one.points.iter());
@@ -122,7 +120,8 @@ fn losses(runs: &[Run], names: &[String]) -> Markup {
     let colours: Vec<_> = (0..runs.len()).map(run_colour).collect();
     let entries: Vec<_> = colours.iter().map(String::as_str).zip(names.iter().cloned()).collect();
     let inside = html! { (chart::lines(&words, &across, &up, &series)) (legend(&entries)) };
-    let remark = "Lines: training, many updates as their running mean. Marks: held out.";
+    let remark =
+        "Lines: training, many updates smoothed as in the page of each run. Marks: held out.";
     card("tall", "Loss", remark, &inside)
 }
 

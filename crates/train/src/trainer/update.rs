@@ -5,7 +5,7 @@ use std::ops::Range;
 use lowtide_backend::Backend;
 use lowtide_data::Dataset;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
-use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum};
+use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum, Stage};
 
 use super::drawn::Drawn;
 use super::rates::Rates;
@@ -99,7 +99,9 @@ impl Trainer<'_, '_> {
             for (segment, range) in ranges.iter().enumerate().filter(|(_, r)| !r.is_empty()) {
                 let squares = self.squares[segment];
                 let (p, g) = (&mut params[self.ranges[segment].clone()], &grads[range.clone()]);
-                blocks.apply(segment, p, g, squares, hyper);
+                self.executor.observe(Stage::Update(segment), || {
+                    blocks.apply(segment, p, g, squares, hyper);
+                });
             }
             self.executor.params_changed();
         }

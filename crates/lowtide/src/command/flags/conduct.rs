@@ -1,4 +1,4 @@
-//! The flags that say when a run works.
+//! The flags that say when a run works, and where it is shown.
 
 use std::path::PathBuf;
 
@@ -19,6 +19,22 @@ pub(super) struct ConductFlags {
     #[arg(long, value_name = "SHARE")]
     #[arg(allow_negative_numbers = true)]
     duty: Option<f64>,
+}
+
+/// Where a run is shown besides the console and its report.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Evaluation and saving")]
+pub(super) struct ShowFlags {
+    /// Chrome trace of the first five updates, block by block, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+}
+
+impl ShowFlags {
+    /// Puts what was given into `settings`.
+    pub(super) fn put(&self, settings: &mut Settings) {
+        set_option(&mut settings.trace, &self.trace);
+    }
 }
 
 impl ConductFlags {
