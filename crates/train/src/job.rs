@@ -90,6 +90,7 @@ impl<'s> Job<'s> {
             options: settings.method_option.clone(),
         };
         check_output(&settings.output)?;
+        settings.tensorboard.as_deref().map_or(Ok(()), check_output)?;
         let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
         let base = base.with_budget(settings.budget()?);
         let mut patterns = settings.patterns()?;

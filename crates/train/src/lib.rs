@@ -12,10 +12,12 @@
 mod adapter_io;
 mod adapter_type;
 mod batch;
+mod board;
 mod checkpoint_file;
 mod checkpointing;
 mod clipping;
 mod control;
+mod energy;
 mod error;
 mod evaluate;
 mod gradient;

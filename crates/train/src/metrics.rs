@@ -341,6 +341,11 @@ pub struct Summary {
     pub seconds_rested: f64,
     /// Seconds in which the run was paused.
     pub seconds_paused: f64,
+    /// Joules that the machine drew from the first evaluation's or update's preparation to the end
+    /// of the last evaluation, pauses left out.
+    pub energy_joules: Option<f64>,
+    /// What counted them: `rapl`, which is the processor, `hwmon energy` or `hwmon power`.
+    pub energy_source: Option<String>,
     /// Bytes of the saved adapter's file of weights.
     pub adapter_bytes: u64,
     /// The ranks at the end, where they became smaller on the way.

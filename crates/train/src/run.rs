@@ -13,7 +13,9 @@ use lowtide_optim::{Schedule, StepHyper};
 use lowtide_runtime::registry;
 
 use crate::adapter_io::{adapter_bytes, settle};
+use crate::board::Board;
 use crate::control::{Control, Rests};
+use crate::energy::Meter;
 use crate::job::{Job, Planned};
 use crate::log::Log;
 use crate::metrics::{by_name, file};
@@ -160,6 +162,8 @@ fn run(
     trainer.set_observer(timing.observer());
     let mut run = Run {
         timing,
+        meter: Meter::of_system(),
+        board: settings.tensorboard.as_deref().map(Board::new),
         job: &job,
         resolved: resolved(&job, &report),
         sequences: report.micro_batch,
@@ -307,6 +311,8 @@ fn save_compacted(job: &Job<'_>, trainer: &mut Trainer<'_, '_>) -> Result<u64, T
 /// A run under way.
 struct Run<'r> {
     timing: Timing,
+    meter: Meter,
+    board: Option<Board>,
     job: &'r Job<'r>,
     /// The settings with nothing left to choose.
     resolved: Settings,
@@ -393,6 +399,7 @@ impl Run<'_> {
         let update = trainer.update(data, sequences, self.sequences, labelled, hyper)?;
         let seconds = start.elapsed().as_secs_f64();
         self.timing.end(step);
+        self.meter.read(true);
         self.watch.look();
         let loss = update.sum.mean();
         if !loss.is_finite() || update.non_finite > 0 {
@@ -424,6 +431,10 @@ impl Run<'_> {
         self.summary.loss_last = Some(loss);
         if report {
             self.log.write(&line)?;
+            if let Some(board) = &mut self.board {
+                let epochs = step as f64 / job.steps_per_epoch() as f64;
+                board.update(&line, epochs, self.watch.peak());
+            }
         }
         (self.on_event)(&Event::Step(line));
         Ok(())
@@ -439,7 +450,9 @@ impl Run<'_> {
         }
         (self.on_event)(&Event::Paused { step, cause });
         self.watch.doze(true);
+        self.meter.read(true);
         let seconds = self.rests.pause();
+        self.meter.read(false);
         self.watch.doze(false);
         if !self.control.stopped() {
             (self.on_event)(&Event::Resumed { step, seconds });
@@ -488,6 +501,9 @@ impl Run<'_> {
         let seconds = start.elapsed().as_secs_f64() - (self.rests.rested() - rested);
         let result = Evaluation::of(sum, valid.stats().tokens, seconds);
         self.evaluations.push(HeldOut { step, loss: result.loss });
+        if let Some(board) = &mut self.board {
+            board.evaluation(step, &result);
+        }
         (self.on_event)(&Event::Evaluation { step, result });
         Ok(Some(result.loss))
     }
@@ -518,6 +534,9 @@ impl Run<'_> {
         let summary = &mut self.summary;
         summary.seconds_per_step_median = self.log.median();
         summary.tokens_per_second = (total > 0.0).then(|| summary.tokens as f64 / total);
+        self.meter.read(true);
+        summary.energy_joules = self.meter.joules();
+        summary.energy_source = self.meter.source().map(str::to_owned);
         summary.seconds_rested = self.rests.rested();
         summary.seconds_paused = self.rests.paused();
         summary.mapped_bytes = self.mapped;

@@ -154,6 +154,9 @@ pub struct Settings {
     pub pause_file: Option<PathBuf>,
     /// Share of its time that the run works; it rests for the others, between updates.
     pub duty: f64,
+    /// Folder for an event file of TensorBoard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tensorboard: Option<PathBuf>,
     /// File for a Chrome trace of the first updates, block by block.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<PathBuf>,
@@ -226,6 +229,7 @@ impl Default for Settings {
             method_option: BTreeMap::new(),
             pause_file: None,
             duty: 1.0,
+            tensorboard: None,
             trace: None,
             init_adapter: None,
             rank_pattern: PatternTable::default(),

@@ -175,6 +175,8 @@ fn the_summary_has_every_promised_field() {
         "tokens_per_second",
         "seconds_rested",
         "seconds_paused",
+        "energy_joules",
+        "energy_source",
         "adapter_bytes",
         "ranks",
         "planned_peak_bytes",

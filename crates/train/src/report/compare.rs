@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::Run;
 use super::axis::Axis;
 use super::chart::{self, Drawn, Series, Words};
-use super::number::{NONE, bytes, loss, three, time, whole};
+use super::number::{NONE, bytes, joules, loss, three, time, whole};
 use super::parts::{STACK, card, colour, document, footer, legend, spoken, swatch};
 use super::smooth::smoothed;
 
@@ -49,7 +49,7 @@ fn run_colour(index: usize) -> String {
 /// A row a figure, a column a run.
 fn table(runs: &[Run], names: &[String]) -> Markup {
     type Figure = (&'static str, fn(&Run) -> String);
-    let figures: [Figure; 16] = [
+    let figures: [Figure; 18] = [
         ("base", |run| super::parts::name(&run.settings.model)),
         ("data", |run| super::parts::name(&run.settings.data)),
         ("method", |run| format!("{}, rank {}", run.settings.method, run.settings.rank)),
@@ -66,6 +66,8 @@ fn table(runs: &[Run], names: &[String]) -> Markup {
         ("process (RssAnon)", |run| run.summary.rss_anon_peak_bytes.map_or(NONE.into(), bytes)),
         ("an update takes", |run| told(run.summary.seconds_per_step_median, time)),
         ("tokens a second", |run| told(run.summary.tokens_per_second, three)),
+        ("rests and pauses", |run| time(run.summary.seconds_rested + run.summary.seconds_paused)),
+        ("energy", |run| told(run.summary.energy_joules, joules)),
     ];
     let inside = html! {
         div class="scroll" {

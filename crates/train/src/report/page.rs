@@ -6,10 +6,11 @@ use maud::{Markup, html};
 
 use super::axis::Axis;
 use super::chart::{self, Drawn, Series, Words};
-use super::number::{NONE, bytes, change, loss, three, time, whole};
+use super::number::{NONE, bytes, change, joules, loss, three, time, whole};
 use super::parts::{card, carried, document, footer, legend, name, tile, title};
 use super::smooth::{Smoothed, smoothed};
 use super::{Reported, Run, Sample, memory, times};
+use crate::Summary;
 
 /// The text of a run's page.
 #[must_use]
@@ -106,6 +107,9 @@ fn tiles(run: &Run) -> Markup {
         }
         (tile("Time in updates", &total.map_or(NONE.into(), time), &each.unwrap_or_default()))
         (tile("Speed", &speed, &computing))
+        @if let Some(energy) = s.energy_joules {
+            (tile("Energy", &joules(energy), &drawn(s)))
+        }
         (tile("Trained", &whole(s.trainable_parameters as u64), "numbers in the adapter"))
         @if let Some(left) = &s.ranks {
             @let none = match left.left_out {
@@ -117,6 +121,20 @@ fn tiles(run: &Run) -> Markup {
         }
         (tile("Learned from", &format!("{} tokens", whole(s.tokens)),
             &format!("{} of them labelled", whole(s.labelled_tokens))))
+    }
+}
+
+/// What counted the energy, and what a token took of it.
+fn drawn(summary: &Summary) -> String {
+    let what = match summary.energy_source.as_deref() {
+        Some("rapl") => "of the processor",
+        _ => "of the machine",
+    };
+    match (summary.energy_joules, summary.tokens) {
+        (Some(energy), tokens @ 1..) => {
+            format!("{what}, {} a thousand tokens", joules(1e3 * energy / tokens as f64))
+        }
+        _ => what.to_owned(),
     }
 }
 

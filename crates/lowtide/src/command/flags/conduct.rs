@@ -25,14 +25,22 @@ pub(super) struct ConductFlags {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Evaluation and saving")]
 pub(super) struct ShowFlags {
+    /// Folder for an event file of TensorBoard, written as the run goes on [default: runs in the
+    /// output folder]
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    tensorboard: Option<Option<PathBuf>>,
     /// Chrome trace of the first five updates, block by block, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 }
 
 impl ShowFlags {
-    /// Puts what was given into `settings`.
+    /// Puts what was given into `settings`, whose output folder is known.
     pub(super) fn put(&self, settings: &mut Settings) {
+        if let Some(folder) = &self.tensorboard {
+            let usual = || settings.output.join("runs");
+            settings.tensorboard = Some(folder.clone().unwrap_or_else(usual));
+        }
         set_option(&mut settings.trace, &self.trace);
     }
 }

@@ -65,6 +65,7 @@ fn optional_settings_have_flags_too() {
         "--init-adapter=from",
         "--pause-file=wait",
         "--trace=trace.json",
+        "--tensorboard=board",
         "--mezo-eps=0.5",
         "--partial-blocks=3",
         "--rank-pattern=layers.0.*=2",
@@ -82,6 +83,7 @@ fn optional_settings_have_flags_too() {
         init_adapter: Some("from".into()),
         pause_file: Some("wait".into()),
         trace: Some("trace.json".into()),
+        tensorboard: Some("board".into()),
         mezo_eps: Some(0.5),
         partial_blocks: Some(3),
         adapter_budget: Some("96KiB".into()),
@@ -91,6 +93,15 @@ fn optional_settings_have_flags_too() {
         ..Settings::default()
     };
     assert_eq!(given, expected);
+}
+
+#[test]
+fn tensorboard_has_a_folder_of_its_own() {
+    let folder = |flags: &[&str]| settings(flags).tensorboard;
+    assert_eq!(folder(&[]), None);
+    assert_eq!(folder(&["--tensorboard"]), Some("adapter/runs".into()));
+    assert_eq!(folder(&["--tensorboard", "--output=o"]), Some("o/runs".into()));
+    assert_eq!(folder(&["--tensorboard", "here", "--seed=1"]), Some("here".into()));
 }
 
 #[test]
