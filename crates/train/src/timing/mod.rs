@@ -126,16 +126,18 @@ impl Times {
     }
 
     fn add(&mut self, stage: Stage, seconds: f64) {
-        let block = |at: usize| self.blocks.get_mut(at);
-        let sum = match stage {
-            Stage::Forward(at) => block(at).map(|block| &mut block.forward),
-            Stage::Again(at) => block(at).map(|block| &mut block.again),
-            Stage::Backward(at) => block(at).map(|block| &mut block.backward),
-            Stage::Update(at) => block(at).map(|block| &mut block.update),
-            Stage::Head => Some(&mut self.head),
+        let (at, part): (_, fn(&mut BlockTimes) -> &mut f64) = match stage {
+            Stage::Forward(at) => (at, |block| &mut block.forward),
+            Stage::Again(at) => (at, |block| &mut block.again),
+            Stage::Backward(at) => (at, |block| &mut block.backward),
+            Stage::Update(at) => (at, |block| &mut block.update),
+            Stage::Head => {
+                self.head += seconds;
+                return;
+            }
         };
-        if let Some(sum) = sum {
-            *sum += seconds;
+        if let Some(block) = self.blocks.get_mut(at) {
+            *part(block) += seconds;
         }
     }
 }

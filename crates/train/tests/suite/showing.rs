@@ -33,7 +33,7 @@ fn events(path: &std::path::Path) -> Vec<(String, f64, f64)> {
 
 #[test]
 fn what_shows_a_run_changes_no_bit_of_it() {
-    let shape = TinyLlama::default();
+    let shape = TinyLlama { layers: 3, ..TinyLlama::default() };
     let home = Home::new(&shape);
     let plain = Settings {
         max_steps: Some(7),
@@ -62,13 +62,13 @@ fn what_shows_a_run_changes_no_bit_of_it() {
     let count = |name: &str| events.iter().filter(|(of, ..)| of == name).count();
     assert_eq!((count("step"), count("head")), (5, 5));
     assert_eq!((count("forward"), count("backward")), (5 * shape.layers, 5 * shape.layers));
-    assert_eq!(count("again"), 5 * (shape.layers / 2));
+    // The lowest block, for the input of the one above it.
+    assert_eq!(count("again"), 5);
     let (steps, stages): (Vec<_>, Vec<_>) = events.iter().partition(|(name, ..)| name == "step");
     // Times are rounded to nanoseconds.
     let slack = 0.01;
     for (name, start, end) in &stages {
-        let inside =
-            steps.iter().any(|(_, from, to)| *start >= from - slack && *end <= to + slack);
+        let inside = steps.iter().any(|(_, from, to)| *start >= from - slack && *end <= to + slack);
         assert!(inside, "{name} from {start} to {end} lies in no update");
     }
     let ordered = stages.windows(2).all(|pair| pair[0].2 <= pair[1].1 + slack);
