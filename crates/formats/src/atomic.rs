@@ -44,7 +44,8 @@ pub fn write_dir_files(dir: &Path, files: &[(&str, &[u8])]) -> Result<(), Error>
 /// file added last is the marker: readers look for it first. It is taken away before the others
 /// are replaced and put in place after them, so a power cut in between leaves a folder without its
 /// marker, which nobody reads, and never new files beside old ones. Files that do not belong to the
-/// set, see [`remove`](Self::remove), go while the marker is away.
+/// set, see [`remove`](Self::remove), go while the marker is away. Where the marker stays what it
+/// is and one other file is new, that one takes its place in one step and the marker is never away.
 ///
 /// Dropped without [`commit`](Self::commit), a set removes its temporary files and changes nothing.
 #[derive(Debug)]
@@ -102,7 +103,11 @@ impl FileSet {
             return Err(Error::io(path, "remove", &io::ErrorKind::IsADirectory.into()));
         }
         let mut staged = std::mem::take(&mut self.staged);
-        let marker = staged.pop();
+        let mut marker = staged.pop();
+        let stale = self.stale.iter().any(|path| path.exists());
+        if staged.len() == 1 && !stale && marker.as_ref().is_some_and(Staged::is_there_already) {
+            marker = None;
+        }
         let others = !staged.is_empty() || !self.stale.is_empty();
         if let Some(marker) = marker.as_ref().filter(|_| others) {
             remove_if_there(&marker.path, "replace")?;
@@ -174,6 +179,12 @@ impl Staged {
         Ok(staged)
     }
 
+    /// Whether the file that it would replace has the same bytes. Markers are small.
+    fn is_there_already(&self) -> bool {
+        let read = |path| fs::read(path).ok();
+        read(&self.temporary).is_some_and(|new| read(&self.path).is_some_and(|old| old == new))
+    }
+
     fn publish(mut self) -> Result<(), Error> {
         fs::rename(&self.temporary, &self.path)
             .map_err(|e| Error::io(&self.path, "replace", &e))?;
@@ -208,6 +219,35 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
             Err(e) => return Err(e),
         }
     }
+}
+
+/// Removes temporary files that writers left in `dir` when they were killed. Those of processes
+/// that are still there stay, and where the system does not tell, those younger than a day.
+pub fn remove_leftovers(dir: &Path) {
+    const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+    // Best effort: they are in nobody's way but for the room they take.
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(process) = name.to_str().and_then(writer_of) else { continue };
+        let gone = if Path::new("/proc/self").exists() {
+            process != std::process::id() && !Path::new(&format!("/proc/{process}")).exists()
+        } else {
+            let written = entry.metadata().and_then(|facts| facts.modified()).ok();
+            written.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > DAY)
+        };
+        if gone {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The process that wrote a file of this name, if it is one of [`create_beside`].
+fn writer_of(name: &str) -> Option<u32> {
+    let stem = name.strip_prefix('.')?.strip_suffix(".tmp")?;
+    let (_, numbers) = stem.rsplit_once('.')?;
+    let (process, count) = numbers.split_once('-')?;
+    count.parse::<u64>().ok()?;
+    process.parse().ok()
 }
 
 fn parent(path: &Path) -> &Path {
@@ -306,6 +346,43 @@ mod tests {
         assert!(error.starts_with(&format!("{}: cannot remove", path("old").display())), "{error}");
         assert_eq!(names(dir.path()), ["config", "new", "old"]);
         assert_eq!(fs::read(path("new")).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn a_marker_that_stays_is_never_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let marker = || fs::metadata(path("config")).unwrap().modified().unwrap();
+        write_dir_files(dir.path(), &[("weights", b"w1"), ("config", b"c1")]).unwrap();
+        let before = marker();
+        write_dir_files(dir.path(), &[("weights", b"w2"), ("config", b"c1")]).unwrap();
+        assert_eq!((fs::read(path("weights")).unwrap(), marker()), (b"w2".to_vec(), before));
+        assert_eq!(names(dir.path()), ["config", "weights"]);
+        // Two other files cannot be replaced in one step.
+        let two: [(&str, &[u8]); 3] = [("a", b"1"), ("weights", b"w3"), ("config", b"c1")];
+        write_dir_files(dir.path(), &two).unwrap();
+        assert_ne!(marker(), before);
+        // What stops the replacement leaves the old file and its marker.
+        fs::remove_file(path("weights")).unwrap();
+        fs::create_dir(path("weights")).unwrap();
+        write_dir_files(dir.path(), &[("weights", b"w4"), ("config", b"c1")]).unwrap_err();
+        assert_eq!(names(dir.path()), ["a", "config", "weights"]);
+    }
+
+    #[test]
+    fn leftovers_of_the_dead_are_told_from_all_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| fs::write(dir.path().join(name), "").unwrap();
+        // Higher than any number that a system gives.
+        let dead = format!(".a.txt.{}-3.tmp", u32::MAX);
+        let ours = format!(".a.txt.{}-3.tmp", std::process::id());
+        let others = ["a.txt", ".a.txt.1-x.tmp", ".tmp", ".a.tmp", "b.txt.4294967295-3.tmp"];
+        others.iter().copied().chain([dead.as_str(), ours.as_str()]).for_each(write);
+        remove_leftovers(dir.path());
+        let left = names(dir.path());
+        assert!(!cfg!(target_os = "linux") || !left.contains(&dead), "{left:?}");
+        assert!(left.contains(&ours) && others.iter().all(|name| left.contains(&(*name).into())));
+        remove_leftovers(&dir.path().join("nothing there"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::DocumentError;
 use crate::gguf::{GgufError, SplitError};
 use crate::peft::AdapterError;
 use crate::safe::SafeError;
+use crate::snapshot::SnapshotError;
 use crate::tensor::TensorError;
 
 /// What went wrong with which file.
@@ -99,6 +100,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong in it.
         reason: AdapterError,
+    },
+    /// A snapshot that is not whole.
+    #[error("{}: {reason}", path.display())]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: SnapshotError,
     },
 }
 

@@ -8,8 +8,8 @@
 //!   reads those of mlx-lm; [`rows`] is the row order in which GGUF files of some families keep the
 //!   query and key projections.
 //! - [`tensorboard`] writes event files.
-//! - [`atomic`] replaces files so that nobody ever sees half of one; a [`ScratchFile`] is space on
-//!   disk for what does not fit in memory.
+//! - [`atomic`] replaces files so that nobody ever sees half of one; [`snapshot`] keeps what must
+//!   come back bit for bit; a [`ScratchFile`] is space on disk for what does not fit in memory.
 //!
 //! Weights stay mapped and packed. Every parser takes any bytes: it answers with a typed
 //! [`Error`] that names the file and the field, never panics, and allocates no more than the
@@ -36,6 +36,7 @@ pub mod mlx;
 pub mod peft;
 pub mod rows;
 pub mod safe;
+pub mod snapshot;
 pub mod tensorboard;
 
 mod base;

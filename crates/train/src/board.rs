@@ -123,9 +123,9 @@ mod tests {
         board.update(&step(), 0.25, None);
         let mut another = Board::new(&folder);
         another.update(&step(), 0.25, Some(7));
-        let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap()).collect();
+        let files: Vec<_> = fs::read_dir(&folder).unwrap().map(Result::unwrap).collect();
         let mut with_memory = 0;
-        for file in files {
+        for file in &files {
             let name = file.file_name().into_string().unwrap();
             assert!(name.starts_with("events.out.tfevents."), "{name}");
             let bytes = fs::read(file.path()).unwrap();

@@ -10,6 +10,7 @@ use lowtide_runtime::RuntimeError;
 use lowtide_tape::CheckpointError;
 
 use crate::report::ReportError;
+use crate::resume::ResumeError;
 use crate::{BudgetError, BudgetSource, SettingsError};
 
 /// An error of a whole job. Each names the file or the setting at fault.
@@ -105,6 +106,9 @@ pub enum TrainError {
     /// A run cannot be read again.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// A run cannot go on where one was saved.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
     /// Two settings cannot be had together.
     #[error("{0}")]
     Unsupported(String),

@@ -25,8 +25,8 @@ use crate::room::{Allowed, Room, cache_bytes};
 use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
 use crate::{
-    AdaptiveRank, Clip, PlanReport, Prepared, PreparedData, RunPlan, SensitivityReport, Settings,
-    SettingsError, Softmax, StreamWeights, TrainError, Warning, WorstCase,
+    AdaptiveRank, Clip, PlanReport, Prepared, PreparedData, RunPlan, SavedRun, SensitivityReport,
+    Settings, SettingsError, Softmax, StreamWeights, TrainError, Warning, WorstCase,
 };
 
 /// The inputs of a run, opened and understood.
@@ -34,7 +34,10 @@ pub(crate) struct Job<'s> {
     pub(crate) settings: &'s Settings,
     pub(crate) base: OpenBase,
     pub(crate) data: PreparedData,
+    /// None where a run goes on, which had it at its start.
     pub(crate) init_adapter: Option<LoadedAdapter>,
+    /// The save that it goes on from.
+    pub(crate) resumed: Option<SavedRun>,
     /// What the planner may choose among, the most exact first.
     pub(crate) optimizers: Vec<Box<dyn Optimizer>>,
     pub(crate) config: Config,
@@ -71,7 +74,12 @@ impl<'s> Job<'s> {
         settings.check()?;
         settings.check_backend(be.caps().compute)?;
         let method = methods.get(&settings.method)?;
-        let init_adapter = settings.init_adapter.as_deref().map(LoadedAdapter::open).transpose()?;
+        let resumed = settings.resume.as_deref().map(SavedRun::open).transpose()?;
+        if let Some(run) = &resumed {
+            run.check_early(settings)?;
+        }
+        let init_adapter = settings.init_adapter.as_deref().filter(|_| resumed.is_none());
+        let init_adapter = init_adapter.map(LoadedAdapter::open).transpose()?;
         let target_modules = match (settings.target_modules.as_str(), &init_adapter) {
             ("auto", Some(adapter)) => adapter.modules.join(","),
             ("auto", None) => method.default_targets().to_owned(),
@@ -117,6 +125,7 @@ impl<'s> Job<'s> {
             base,
             data,
             init_adapter,
+            resumed,
             optimizers,
             config,
             patterns,
@@ -308,6 +317,14 @@ impl<'s> Job<'s> {
             threads,
             warnings: self.warnings()?,
         };
+        tracing::debug!(
+            policy = report.policy,
+            store = report.store,
+            tile_rows = report.tile_rows,
+            clipping = report.clipping,
+            bytes = report.planned_peak_bytes,
+            "plan chosen"
+        );
         Ok(Planned { plan, clip, optimizer, report })
     }
 }

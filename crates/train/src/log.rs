@@ -1,22 +1,30 @@
-//! What a run remembers of its updates. Nothing here grows with their number: lines of
-//! `metrics.jsonl` wait in a temporary file, and times are thinned out.
+//! What a run remembers of its updates. Nothing here grows with their number: lines wait in
+//! temporary files, and times are thinned out.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
+use lowtide_formats::atomic;
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::metrics::file;
 use crate::thin::Thinned;
-use crate::{StepReport, TrainError};
 
 /// Most times that are kept for their median.
 const TIMES_MAX: usize = 4096;
 
+/// The longest line of a file that is read again; those written are a tenth of it.
+const LINE_BYTES_MAX: u64 = 4096;
+
 /// The course of a run so far.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// The lines of `metrics.jsonl`, in a file without a name until they are saved.
-    lines: File,
-    /// The line being written.
-    line: Vec<u8>,
+    /// The lines of `metrics.jsonl`.
+    pub(crate) updates: Lines,
+    /// The lines of `evaluations.jsonl`.
+    pub(crate) evaluations: Lines,
     /// Seconds of evenly spaced updates.
     times: Thinned<f32>,
     seconds: f64,
@@ -28,10 +36,33 @@ impl Log {
     /// # Errors
     /// [`TrainError::Output`] when the system has no room for a temporary file.
     pub(crate) fn new() -> Result<Self, TrainError> {
-        let lines = tempfile::tempfile()
-            .map_err(|source| TrainError::Output { path: std::env::temp_dir(), source })?;
-        let (line, times) = (Vec::with_capacity(512), Thinned::new(TIMES_MAX));
-        Ok(Self { lines, line, times, seconds: 0.0 })
+        let times = Thinned::new(TIMES_MAX);
+        Ok(Self { updates: Lines::new()?, evaluations: Lines::new()?, times, seconds: 0.0 })
+    }
+
+    /// The log of a run of `steps` updates that goes on after `step` of them, which took so many
+    /// seconds, from the files that it left in `folder`; what they lack is lacking. `evaluated`
+    /// hears of each evaluation: how many updates were made before it, and its loss.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or there is no room for a temporary one.
+    pub(crate) fn of_run(
+        folder: &Path,
+        (step, steps): (u64, u64),
+        seconds: f64,
+        evaluated: &mut dyn FnMut(u64, f64),
+    ) -> Result<Self, TrainError> {
+        let mut log = Self { seconds, ..Self::new()? };
+        let times = &mut log.times;
+        log.updates.take_over(&file(folder, UPDATES), step, &mut |line| {
+            line.seconds.into_iter().for_each(|seconds| times.push(seconds));
+        })?;
+        // The one after the last update is made again.
+        let last = step.min(steps.saturating_sub(1));
+        log.evaluations.take_over(&file(folder, EVALUATIONS), last, &mut |line| {
+            line.loss.into_iter().for_each(|loss| evaluated(line.step, loss));
+        })?;
+        Ok(log)
     }
 
     /// Remembers how long an update took.
@@ -40,25 +71,87 @@ impl Log {
         self.times.push(seconds as f32);
     }
 
+    /// Writes the files of an output folder anew.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn publish(&self, output: &Path) -> Result<(), TrainError> {
+        atomic::write_file(&file(output, UPDATES), |out| self.updates.copy_to(out))?;
+        if !self.evaluations.is_empty() {
+            atomic::write_file(&file(output, EVALUATIONS), |out| self.evaluations.copy_to(out))?;
+        }
+        Ok(())
+    }
+
+    /// Seconds of all updates.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    /// Median time of an update: of all of them up to a few thousand, of evenly spaced ones beyond.
+    pub(crate) fn median(&self) -> Option<f64> {
+        let mut times = self.times.items().to_vec();
+        times.sort_by(f32::total_cmp);
+        times.get(times.len() / 2).map(|seconds| f64::from(*seconds))
+    }
+}
+
+/// One line a reported update.
+pub(crate) const UPDATES: &str = "metrics.jsonl";
+
+/// One line an evaluation.
+pub(crate) const EVALUATIONS: &str = "evaluations.jsonl";
+
+/// What lines that are read again have to say.
+#[derive(Deserialize)]
+struct Line {
+    step: u64,
+    #[serde(default)]
+    seconds: Option<f32>,
+    #[serde(default)]
+    loss: Option<f64>,
+}
+
+/// JSON objects, one a line, in a file without a name until they are saved.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    file: File,
+    /// The line being written.
+    line: Vec<u8>,
+    bytes: u64,
+}
+
+impl Lines {
+    fn new() -> Result<Self, TrainError> {
+        let file = tempfile::tempfile().map_err(temporary)?;
+        Ok(Self { file, line: Vec::with_capacity(512), bytes: 0 })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
     /// Appends a line.
     ///
     /// # Errors
     /// Those of the temporary file.
-    pub(crate) fn write(&mut self, report: &StepReport) -> Result<(), TrainError> {
+    pub(crate) fn write(&mut self, line: &impl Serialize) -> Result<(), TrainError> {
         self.line.clear();
-        serde_json::to_writer(&mut self.line, report)
+        serde_json::to_writer(&mut self.line, line)
             .map_err(io::Error::from)
             .and_then(|()| self.line.write_all(b"\n"))
-            .and_then(|()| self.lines.write_all(&self.line))
-            .map_err(|source| TrainError::Output { path: std::env::temp_dir(), source })
+            .and_then(|()| self.file.write_all(&self.line))
+            .map_err(temporary)?;
+        self.bytes += self.line.len() as u64;
+        Ok(())
     }
 
     /// Copies all lines so far.
     ///
     /// # Errors
     /// Those of the temporary file and of `out`.
-    pub(crate) fn copy_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut lines = &self.lines;
+    fn copy_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut lines = &self.file;
         lines.seek(SeekFrom::Start(0))?;
         let mut block = [0; 4096];
         loop {
@@ -74,25 +167,48 @@ impl Log {
     ///
     /// # Errors
     /// Those of the temporary file.
-    pub(crate) fn lines(&self) -> Result<impl BufRead, TrainError> {
-        let mut lines = &self.lines;
-        lines
-            .seek(SeekFrom::Start(0))
-            .map_err(|source| TrainError::Output { path: std::env::temp_dir(), source })?;
+    pub(crate) fn read(&self) -> Result<impl BufRead, TrainError> {
+        let mut lines = &self.file;
+        lines.seek(SeekFrom::Start(0)).map_err(temporary)?;
         Ok(BufReader::new(lines))
     }
 
-    /// Seconds of all updates.
-    pub(crate) fn seconds(&self) -> f64 {
-        self.seconds
+    /// Takes over the lines of the file at `path` about the first `step` updates, telling each.
+    /// Those behind are of updates that will be made again; a file that is not there has none.
+    fn take_over(
+        &mut self,
+        path: &Path,
+        step: u64,
+        tell: &mut dyn FnMut(Line),
+    ) -> Result<(), TrainError> {
+        let refuse = |source| TrainError::Output { path: path.to_owned(), source };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(refuse(error)),
+        };
+        let mut lines = BufReader::new(file);
+        loop {
+            self.line.clear();
+            let mut line = lines.by_ref().take(LINE_BYTES_MAX);
+            if line.read_until(b'\n', &mut self.line).map_err(refuse)? == 0 {
+                return Ok(());
+            }
+            // What is not one of our lines is somebody else's, and not part of this run.
+            match serde_json::from_slice::<Line>(&self.line) {
+                Ok(line) if line.step <= step && self.line.ends_with(b"\n") => {
+                    self.file.write_all(&self.line).map_err(temporary)?;
+                    self.bytes += self.line.len() as u64;
+                    tell(line);
+                }
+                _ => {}
+            }
+        }
     }
+}
 
-    /// Median time of an update: of all of them up to a few thousand, of evenly spaced ones beyond.
-    pub(crate) fn median(&self) -> Option<f64> {
-        let mut times = self.times.items().to_vec();
-        times.sort_by(f32::total_cmp);
-        times.get(times.len() / 2).map(|seconds| f64::from(*seconds))
-    }
+fn temporary(source: io::Error) -> TrainError {
+    TrainError::Output { path: std::env::temp_dir(), source }
 }
 
 #[cfg(test)]
@@ -137,17 +253,53 @@ mod tests {
         let mut log = Log::new().unwrap();
         let text = |log: &Log| {
             let mut out = Vec::new();
-            log.copy_to(&mut out).unwrap();
+            log.updates.copy_to(&mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert_eq!(text(&log), "");
-        (1..=100).for_each(|step| log.write(&report(step)).unwrap());
+        (1..=100).for_each(|step| log.updates.write(&report(step)).unwrap());
         assert_eq!(text(&log).lines().count(), 100);
-        log.write(&report(101)).unwrap();
+        log.updates.write(&report(101)).unwrap();
         let lines = text(&log);
         let steps = lines.lines().map(|line| {
             serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap()
         });
         assert!(steps.eq(1..=101), "{lines}");
+    }
+    #[test]
+    fn a_run_that_goes_on_has_the_lines_up_to_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::new().unwrap();
+        (1..=9).for_each(|step| log.updates.write(&report(step)).unwrap());
+        for step in [0, 4, 9] {
+            let loss = step as f64 / 2.0;
+            log.evaluations.write(&serde_json::json!({ "step": step, "loss": loss })).unwrap();
+        }
+        log.publish(dir.path()).unwrap();
+        let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let (updates, evaluations) = (text("metrics.jsonl"), text("evaluations.jsonl"));
+        // Half a line, as a system that lost power may leave it, and somebody else's.
+        let path = dir.path().join("metrics.jsonl");
+        std::fs::write(&path, format!("{{}}\n{updates}{{\"step\":1")).unwrap();
+        for (step, rest, held_out) in
+            [(6, 6, vec![(0, 0.0), (4, 2.0)]), (9, 9, vec![(0, 0.0), (4, 2.0)])]
+        {
+            let mut heard = Vec::new();
+            let mut tell = |step, loss| heard.push((step, loss));
+            let again = Log::of_run(dir.path(), (step, 9), 3.5, &mut tell).unwrap();
+            assert_eq!(
+                (heard, again.seconds(), again.median()),
+                (held_out, 3.5, Some(f64::from(0.1_f32)))
+            );
+            let mut out = Vec::new();
+            again.updates.copy_to(&mut out).unwrap();
+            let lines: Vec<&str> = updates.lines().take(rest).collect();
+            assert_eq!(String::from_utf8(out).unwrap(), lines.join("\n") + "\n");
+            let mut out = Vec::new();
+            again.evaluations.copy_to(&mut out).unwrap();
+            assert!(evaluations.starts_with(&String::from_utf8(out).unwrap()));
+        }
+        let nothing = Log::of_run(&dir.path().join("none"), (9, 9), 0.0, &mut |_, _| ()).unwrap();
+        assert!(nothing.updates.is_empty());
     }
 }

@@ -37,6 +37,15 @@ pub enum Event {
     Sensitivity(Box<SensitivityReport>),
     /// The plan fits; memory will be reserved now.
     Plan(Box<PlanReport>),
+    /// The run goes on where it was saved.
+    Resumed {
+        /// Updates made before.
+        step: u64,
+        /// Updates of the whole run.
+        steps: u64,
+        /// The folder of the save.
+        path: PathBuf,
+    },
     /// Something that takes long and is no update is under way.
     Progress {
         /// What.
@@ -67,8 +76,8 @@ pub enum Event {
         /// Why.
         cause: PauseCause,
     },
-    /// The run goes on.
-    Resumed {
+    /// The run goes on after a pause.
+    Continued {
         /// Updates made before it.
         step: u64,
         /// Seconds that it waited.

@@ -160,6 +160,13 @@ pub struct Settings {
     /// File for a Chrome trace of the first updates, block by block.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<PathBuf>,
+    /// Output folder of the run to go on with, from where it was saved last; it has to be the same
+    /// run by all other settings. No part of a configuration file.
+    #[serde(skip)]
+    pub resume: Option<PathBuf>,
+    /// Goes on with another precision, backend or instruction set too, which changes last bits.
+    #[serde(skip)]
+    pub resume_anyway: bool,
     /// Adapter folder to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_adapter: Option<PathBuf>,
@@ -231,6 +238,8 @@ impl Default for Settings {
             duty: 1.0,
             tensorboard: None,
             trace: None,
+            resume: None,
+            resume_anyway: false,
             init_adapter: None,
             rank_pattern: PatternTable::default(),
             alpha_pattern: PatternTable::default(),

@@ -1,15 +1,15 @@
-//! A trainer on the point of its first update: everything reserved, the adapter filled.
+//! A trainer on the point of its next update: everything reserved, the adapter filled.
 
 use lowtide_backend::Backend;
 use lowtide_memory::Ledger;
 use lowtide_model::Model;
 
 use crate::job::{Job, Planned};
+use crate::resume::Progress;
 use crate::softmax::Neighbours;
 use crate::{Settings, SettingsError, TrainError, Trainer};
 
-/// Reserves what was planned, and fills the adapter with what it starts from; whether weights are
-/// streamed.
+/// Reserves what was planned, and fills the adapter with what it starts or goes on from.
 pub(crate) fn ready<'p, 'w>(
     job: &Job<'_>,
     model: &'p Model<'w, f32>,
@@ -17,7 +17,7 @@ pub(crate) fn ready<'p, 'w>(
     planned: Planned<'p>,
     neighbours: Option<&'p Neighbours>,
     ledger: &mut Ledger,
-) -> Result<(Trainer<'p, 'w>, bool), TrainError> {
+) -> Result<Ready<'p, 'w>, TrainError> {
     let (settings, Planned { plan, clip, optimizer, report }) = (job.settings, planned);
     let mut trainer = Trainer::reserve(model, be, optimizer, plan, clip, settings.seed, ledger)?;
     trainer.open_scratch(&settings.scratch_dir(), ledger)?;
@@ -36,11 +36,24 @@ pub(crate) fn ready<'p, 'w>(
         }
         None => trainer.initialise(settings.seed),
     }
-    tracing::debug!(bytes = ledger.live().held(), "reserved");
+    let progress = match &job.resumed {
+        Some(run) => run.restore(job, &mut trainer)?,
+        None => Progress::default(),
+    };
+    tracing::debug!(bytes = ledger.live().held(), step = progress.step, "reserved");
     if settings.mlock {
         trainer.lock()?;
     }
-    Ok((trainer, streams))
+    Ok(Ready { trainer, streams, progress })
+}
+
+/// A trainer, and what is known of the run it belongs to.
+pub(crate) struct Ready<'p, 'w> {
+    pub(crate) trainer: Trainer<'p, 'w>,
+    /// Whether weights are streamed.
+    pub(crate) streams: bool,
+    /// How far the run came already.
+    pub(crate) progress: Progress,
 }
 
 /// Whether there is something for LoRA+ to speed up, where it is asked for.

@@ -4,6 +4,7 @@ mod drawn;
 mod mezo;
 mod pruning;
 mod rates;
+mod state;
 mod update;
 
 use std::ops::Range;

@@ -22,6 +22,8 @@ pub(crate) use builder::{Kind, LINE_BYTES_MAX};
 pub use pack::Packing;
 pub use store::Entry;
 
+use sha2::{Digest, Sha256};
+
 use crate::error::DataError;
 use crate::sample::{Sample, SampleBuf};
 use pack::Bins;
@@ -167,6 +169,28 @@ impl Dataset {
         let bytes = buf.bytes_mut(entry.tokens as usize, entry.prompt_len as usize);
         self.data.read(entry.offset, bytes)?;
         Ok(buf.sample())
+    }
+
+    /// SHA-256 over all it holds and the order in which it lies: what another dataset is told apart
+    /// by.
+    ///
+    /// # Errors
+    /// When the temporary file cannot be read.
+    pub fn digest(&self) -> Result<[u8; 32], DataError> {
+        let (mut hash, mut buffer) = (Sha256::new(), self.buffer());
+        for index in 0..self.len() {
+            let Sequence { first, examples, .. } = self.sequence(index)?;
+            hash.update((examples as u64).to_le_bytes());
+            for example in first..first + examples {
+                let entry = self.entry(example)?;
+                hash.update(entry.tokens.to_le_bytes());
+                hash.update(entry.prompt_len.to_le_bytes());
+                let sample = self.read(example, &mut buffer)?;
+                sample.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                sample.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
+            }
+        }
+        Ok(hash.finalize().into())
     }
 
     /// A buffer that every example fits.

@@ -1,97 +1,138 @@
 //! From flags and a configuration file to the settings of a run: flags win over the file, the file
-//! over a preset, and that over the defaults.
+//! over those of a run that is to go on, these over a preset, and all over the defaults.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use lowtide::TrainError;
 use lowtide::runtime::registry;
-use lowtide::train::{Preset, Settings, SettingsError};
+use lowtide::train::{Preset, ResumeError, SavedRun, Settings, SettingsError};
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::args::RunArgs;
 use super::computing::{MachineFlags, THREADS};
 
-/// The settings of a run, and what computes it.
+/// What the flags and files of a run come to.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) settings: Settings,
+    /// What computes it.
+    pub(crate) machine: MachineFlags,
+    /// It was to go on, and nothing is saved yet where it would have been.
+    pub(crate) begins: bool,
+}
+
+/// The settings of a run: flags over the configuration file, over those of the run that is to go
+/// on, over a preset, over the defaults.
 ///
 /// # Errors
 /// A file that cannot be read, with its name and the key at fault; a preset of another name; a base or data that neither the
-/// flags nor the file name; a value outside its range.
-pub(crate) fn resolve(args: &RunArgs) -> Result<(Settings, MachineFlags), SettingsError> {
-    let preset = args.preset.as_deref().map(Preset::named).transpose()?;
-    let File { settings, machine, ranked } = match &args.config {
-        Some(path) => read(path, preset)?,
-        None => File { settings: usual(preset), ..File::default() },
-    };
+/// flags nor the file name; a value outside its range; a run to go on with that is not there.
+pub(crate) fn resolve(args: &RunArgs) -> Result<Resolved, TrainError> {
+    let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+    let saved = saved_run(args, &file)?;
+    let begins = args.flags.resumes() && saved.is_none();
+    let ranked = saved.is_some() || file.settings.contains_key("rank") || args.flags.ranked();
+    let preset = args.preset.as_deref().map(Preset::named).transpose()?.or(file.preset);
+    let usual = || preset.map(Preset::settings).unwrap_or_default();
+    let settings = file.over(saved.map_or_else(usual, |run| run.settings()))?;
     let mut settings = args.flags.over(settings);
-    if !ranked
-        && !args.flags.ranked()
-        && let Ok(method) = registry::<f32>().get(&settings.method)
-    {
+    if !ranked && let Ok(method) = registry::<f32>().get(&settings.method) {
         settings.rank = method.default_rank();
     }
     for (field, path) in [("model", &settings.model), ("data", &settings.data)] {
         if path.as_os_str().is_empty() {
+            if begins {
+                return Err(ResumeError::NoSave { path: settings.output }.into());
+            }
             return Err(SettingsError::BadValue {
                 field,
                 found: "missing".into(),
                 expected: "a path, as a flag or in the configuration file",
-            });
+            }
+            .into());
         }
     }
     settings.check()?;
-    Ok((settings, args.machine.or(machine)))
+    Ok(Resolved { settings, machine: args.machine.or(file.machine), begins })
+}
+
+/// The run that is to go on, if one is. In a folder that is named there has to be one; where the
+/// output would be there may be none yet, so that the same line begins a run and goes on with it.
+fn saved_run(args: &RunArgs, file: &File) -> Result<Option<SavedRun>, TrainError> {
+    if !args.flags.resumes() {
+        return Ok(None);
+    }
+    if let Some(folder) = args.flags.resumed() {
+        return SavedRun::open(folder).map(Some);
+    }
+    let said = file.settings.get("output").and_then(Value::as_str).map(Path::new);
+    let default = Settings::default().output;
+    SavedRun::find(args.flags.output().or(said).unwrap_or(&default))
 }
 
 /// What a configuration file says.
 #[derive(Default)]
 struct File {
-    settings: Settings,
+    path: PathBuf,
+    text: String,
+    settings: Table,
     machine: MachineFlags,
-    /// Whether it names a rank.
-    ranked: bool,
+    preset: Option<Preset>,
 }
 
-/// What holds where nobody says anything.
-fn usual(preset: Option<Preset>) -> Settings {
-    preset.map(Preset::settings).unwrap_or_default()
-}
-
-/// Reads a configuration file; a preset that was asked for wins over the one in it. `backend`,
-/// `isa` and `threads` tell what computes, not what is computed, and `preset` where defaults come
-/// from, so they are no settings of a run; being flags, they may stand in the file all the same.
-fn read(path: &Path, preset: Option<Preset>) -> Result<File, SettingsError> {
-    let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-    let mut table: Table = text.parse().map_err(|error: toml::de::Error| bad(error.to_string()))?;
-    let ranked = table.contains_key("rank");
-    let own = match table.remove("preset") {
-        Some(Value::String(name)) => Some(Preset::named(&name)?),
-        Some(other) => {
-            let (found, expected) = (other.to_string(), "phone, pi or laptop");
-            return Err(SettingsError::BadValue { field: "preset", found, expected });
+impl File {
+    /// Reads a configuration file. `backend`, `isa` and `threads` tell what computes, not what is
+    /// computed, and `preset` where defaults come from, so they are no settings of a run; being
+    /// flags, they may stand in the file all the same.
+    fn read(path: &Path) -> Result<Self, SettingsError> {
+        let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+        let parsed = text.parse();
+        let mut settings: Table =
+            parsed.map_err(|error: toml::de::Error| bad(error.to_string()))?;
+        let names = ["backend", "isa", "threads"].iter();
+        let machine: Table = names.filter_map(|key| settings.remove_entry(*key)).collect();
+        let machine = MachineFlags::deserialize(Value::Table(machine));
+        let machine = machine.map_err(|error| bad(error.to_string()))?;
+        if let Some(threads) = machine.threads.filter(|&n| !THREADS.contains(&n.into())) {
+            return Err(SettingsError::BadValue {
+                field: "threads",
+                found: threads.to_string(),
+                expected: "1 to 1024",
+            });
         }
-        None => None,
-    };
-    let machine: Table =
-        ["backend", "isa", "threads"].iter().filter_map(|key| table.remove_entry(*key)).collect();
-    let preset = preset.or(own);
-    if machine.is_empty() && preset.is_none() {
-        // Reading the text itself lets an error show the line.
-        return Ok(File { settings: Settings::from_file(path)?, ranked, ..File::default() });
+        let preset = preset(settings.remove("preset"))?;
+        Ok(Self { path: path.to_owned(), text, settings, machine, preset })
     }
-    let machine = MachineFlags::deserialize(Value::Table(machine));
-    let machine = machine.map_err(|error| bad(error.to_string()))?;
-    if let Some(threads) = machine.threads.filter(|&n| !THREADS.contains(&n.into())) {
-        return Err(SettingsError::BadValue {
-            field: "threads",
-            found: threads.to_string(),
-            expected: "1 to 1024",
-        });
+
+    /// `settings` with everything replaced that the file says.
+    fn over(&self, settings: Settings) -> Result<Settings, SettingsError> {
+        let bad = |error: toml::de::Error| SettingsError::BadFile {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        };
+        if self.settings.is_empty() {
+            return Ok(settings);
+        }
+        if self.machine == MachineFlags::default() && self.preset.is_none() {
+            // Reading the text itself lets an error show the line.
+            toml::from_str::<Settings>(&self.text).map_err(bad)?;
+        }
+        let mut table = Table::try_from(&settings).expect("settings are plain values");
+        table.extend(self.settings.clone());
+        let said = Settings::deserialize(Value::Table(table)).map_err(bad)?;
+        Ok(Settings { resume: settings.resume, ..said })
     }
-    let mut all = Table::try_from(usual(preset)).expect("settings are plain values");
-    all.extend(table);
-    let settings = Settings::deserialize(Value::Table(all));
-    Ok(File { settings: settings.map_err(|error| bad(error.to_string()))?, machine, ranked })
+}
+
+/// The preset that a file names.
+fn preset(said: Option<Value>) -> Result<Option<Preset>, SettingsError> {
+    match said {
+        None => Ok(None),
+        Some(Value::String(name)) => Preset::named(&name).map(Some),
+        Some(other) => Preset::named(&other.to_string()).map(Some),
+    }
 }
 
 #[cfg(test)]
@@ -103,14 +144,16 @@ mod tests {
     use crate::command::args::{Cli, Job};
     use crate::command::computing::{BackendName, IsaName};
 
-    fn with(file: &str, flags: &[&str]) -> Result<(Settings, MachineFlags), SettingsError> {
+    fn with(file: &str, flags: &[&str]) -> Result<(Settings, MachineFlags), TrainError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.toml");
         std::fs::write(&path, file).unwrap();
         let path = path.to_str().unwrap();
         let line = ["lowtide", "plan", "--config", path];
         match Cli::parse_from(line.iter().chain(flags)).job {
-            Job::Plan(args) => resolve(&args.run),
+            Job::Plan(args) => {
+                resolve(&args.run).map(|Resolved { settings, machine, .. }| (settings, machine))
+            }
             job => panic!("{job:?}"),
         }
     }
@@ -145,7 +188,7 @@ mod tests {
         assert_eq!((pi.save_every, pi.duty, pi.max_seq_len), (50, 1.0, 512));
         let line = ["lowtide", "plan", "-m=m", "-d=d", "--preset=phone"];
         let Job::Plan(args) = Cli::parse_from(line).job else { panic!("plan") };
-        assert_eq!(resolve(&args.run).unwrap().0, phone);
+        assert_eq!(resolve(&args.run).unwrap().settings, phone);
     }
 
     #[test]

@@ -148,7 +148,11 @@ impl fmt::Display for Failure {
             Self::Interrupted { updates, of, output } => {
                 let of = number::counted(*of, "update");
                 let (updates, output) = (number::count(*updates), output.display());
-                write!(f, "stopped after {updates} of {of}: the adapter so far is in {output}")
+                write!(
+                    f,
+                    "stopped after {updates} of {of}: the adapter so far is in {output}, and \
+                     `lowtide finetune --resume {output}` goes on"
+                )
             }
             Self::Threads(error) => {
                 write!(f, "cannot start the threads: {error}\nask for fewer with --threads")

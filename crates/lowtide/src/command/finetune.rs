@@ -9,6 +9,7 @@ use lowtide::{Event, Settings, Summary};
 use serde::Serialize;
 
 use super::args::FinetuneArgs;
+use super::config::Resolved;
 use super::console::Console;
 use super::failure::Failure;
 use super::machine::Machine;
@@ -17,10 +18,15 @@ use super::{config, inputs, show, signals};
 
 /// Runs `lowtide finetune`.
 pub(crate) fn run(args: &FinetuneArgs) -> Result<(), Failure> {
-    let (settings, machine) = config::resolve(&args.run)?;
+    let resolved = config::resolve(&args.run).map_err(|error| Failure::Files(error.into()))?;
+    let Resolved { settings, machine, begins } = resolved;
     inputs::check_all(&settings, args.run.voice)?;
     let machine = Machine::start(machine, &settings)?;
-    let console = Console::new(args.run.voice);
+    let mut console = Console::new(args.run.voice);
+    if begins {
+        let output = settings.output.display();
+        console.text(&format!("no save in {output} yet: the run begins\n\n"));
+    }
     if args.dry_run {
         dry_run(&settings, &machine, console)
     } else {
@@ -91,6 +97,11 @@ impl<'a> Teller<'a> {
                 self.steps = report.steps;
                 self.console.text(&format!("{}\n", show::plan::plan(report)));
             }
+            Event::Resumed { step, steps, path } => {
+                let (of, path) = (updates(*steps), path.display());
+                let made = show::number::count(*step);
+                self.console.text(&format!("goes on from {path}: {made} of {of} were made\n"));
+            }
             Event::Progress { phase, done, total } => {
                 let words = show::evaluation::progress(*phase, *done, *total);
                 self.console.advance(*done as u64, *total as u64, words, String::new());
@@ -108,8 +119,8 @@ impl<'a> Teller<'a> {
                 self.console.settle();
                 self.console.text(&format!("{}\n", show::step::paused(*step, cause)));
             }
-            Event::Resumed { seconds, .. } => {
-                self.console.text(&format!("{}\n", show::step::resumed(*seconds)));
+            Event::Continued { seconds, .. } => {
+                self.console.text(&format!("{}\n", show::step::continued(*seconds)));
             }
             // The last save is part of the summary.
             Event::Saved { step, .. } if *step == self.steps => {}

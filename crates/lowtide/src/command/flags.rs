@@ -3,7 +3,7 @@
 
 mod conduct;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
@@ -46,10 +46,12 @@ pub(crate) struct RunFlags {
 #[command(next_help_heading = "Input and output")]
 struct PathFlags {
     /// Base: a Hugging Face folder, a .gguf file, or a hub id such as org/name
-    #[arg(long, short, value_name = "PATH", required_unless_present = "config")]
+    #[arg(long, short, value_name = "PATH")]
+    #[arg(required_unless_present_any = ["config", "resume"])]
     model: Option<PathBuf>,
     /// A .jsonl or .txt file, or a folder with train.jsonl and perhaps valid.jsonl
-    #[arg(long, short, value_name = "PATH", required_unless_present = "config")]
+    #[arg(long, short, value_name = "PATH")]
+    #[arg(required_unless_present_any = ["config", "resume"])]
     data: Option<PathBuf>,
     /// Folder to write [default: adapter]
     #[arg(long, short, aliases = ["adapter-path", "output-dir"], value_name = "DIR")]
@@ -57,6 +59,15 @@ struct PathFlags {
     /// Adapter to start from, a folder or a .gguf file, instead of a fresh one
     #[arg(long, value_name = "PATH")]
     init_adapter: Option<PathBuf>,
+    /// Go on exactly where the run in this folder, or in --output, was saved last; what else is
+    /// given must be as it was, but for what changes no result
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "a flag that may be given with and without a value")]
+    resume: Option<Option<PathBuf>>,
+    /// Go on with another precision, backend or instruction set too: the result is then not the
+    /// same to the last bit
+    #[arg(long, requires = "resume")]
+    resume_anyway: bool,
 }
 
 #[derive(Debug, Default, Args)]
@@ -284,6 +295,21 @@ impl RunFlags {
         self.adapter.rank.is_some()
     }
 
+    /// Whether a run is to go on.
+    pub(crate) fn resumes(&self) -> bool {
+        self.paths.resume.is_some()
+    }
+
+    /// The folder of the run that is to go on, where it is named.
+    pub(crate) fn resumed(&self) -> Option<&Path> {
+        self.paths.resume.as_ref()?.as_deref()
+    }
+
+    /// The folder to write, where it is named.
+    pub(crate) fn output(&self) -> Option<&Path> {
+        self.paths.output.as_deref()
+    }
+
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;
@@ -304,6 +330,7 @@ impl RunFlags {
         set(&mut s.data, &paths.data);
         set(&mut s.output, &paths.output);
         set_option(&mut s.init_adapter, &paths.init_adapter);
+        s.resume_anyway = paths.resume_anyway;
         set(&mut s.method, &adapter.method);
         set(&mut s.rank, &adapter.rank);
         set(&mut s.alpha, &adapter.alpha);

@@ -5,6 +5,7 @@ use lowtide::train::{DataReport, Phase, PlanReport, SensitivityReport};
 use serde::Serialize;
 
 use super::args::PlanArgs;
+use super::config::Resolved;
 use super::console::Console;
 use super::failure::Failure;
 use super::machine::Machine;
@@ -34,7 +35,8 @@ struct Profile {
 /// Runs `lowtide plan`.
 pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
     let voice = args.run.voice;
-    let (settings, machine) = config::resolve(&args.run)?;
+    let resolved = config::resolve(&args.run).map_err(|error| Failure::Files(error.into()))?;
+    let Resolved { settings, machine, .. } = resolved;
     inputs::check_all(&settings, voice)?;
     let machine = Machine::start(machine, &settings)?;
     let mut console = Console::new(voice);

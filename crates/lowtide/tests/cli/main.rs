@@ -6,6 +6,7 @@ mod converts;
 mod home;
 mod hub;
 mod inspects;
+mod killed;
 mod merges;
 mod packaging;
 #[cfg(unix)]
@@ -16,5 +17,6 @@ mod quickstart;
 mod ranks;
 mod refused;
 mod reports;
+mod resumes;
 mod runs;
 mod speech;

@@ -31,11 +31,11 @@ fn a_run_waits_for_a_file_and_for_signals() {
     let (wait, saved) = (place.path("wait"), place.path("adapter/adapter_model.safetensors"));
     let mut run = endless(&place, "--pause-file wait");
     let id = run.id();
-    let (mut causes, mut saves, mut resumed) = (Vec::new(), Vec::new(), 0);
+    let (mut causes, mut saves, mut continued) = (Vec::new(), Vec::new(), 0);
     for line in BufReader::new(run.stdout.take().unwrap()).lines() {
         let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
         let step = event["step"].as_u64();
-        match (event["event"].as_str().unwrap(), resumed) {
+        match (event["event"].as_str().unwrap(), continued) {
             ("step", 0) if step == Some(3) => fs::write(&wait, "").unwrap(),
             ("step", 1) if causes.len() == 1 => {
                 // Steps go on for a while: the first of them is enough.
@@ -47,12 +47,12 @@ fn a_run_waits_for_a_file_and_for_signals() {
                 assert!(saved.is_file() && step >= Some(3));
                 assert_eq!(saves.last(), Some(&step), "what was learned is saved before");
                 causes.push(event["cause"].clone());
-                if resumed == 0 { fs::remove_file(&wait).unwrap() } else { signal(id, "-USR2") }
+                if continued == 0 { fs::remove_file(&wait).unwrap() } else { signal(id, "-USR2") }
             }
-            ("resumed", _) => {
+            ("continued", _) => {
                 assert!(event["seconds"].as_f64().unwrap() >= 0.0);
-                resumed += 1;
-                if resumed == 2 {
+                continued += 1;
+                if continued == 2 {
                     signal(id, "-INT");
                 }
             }
@@ -72,7 +72,7 @@ fn a_run_that_waits_can_be_stopped() {
     let mut run = endless(&place, "--pause-file wait");
     for line in BufReader::new(run.stdout.take().unwrap()).lines() {
         let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        assert!(event["event"] != "step" && event["event"] != "resumed", "{event}");
+        assert!(event["event"] != "step" && event["event"] != "continued", "{event}");
         if event["event"] == "paused" {
             assert_eq!(event["step"], 0);
             signal(run.id(), "-INT");

@@ -173,6 +173,7 @@ fn a_failed_run_leaves_the_output_folder_as_it_was() {
     let expected = [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "checkpoint",
         "config.toml",
         "metrics.jsonl",
         "report.html",

@@ -104,7 +104,9 @@ fn an_interrupted_run_saves_what_it_learned() {
     let stopped = format!("stopped after {steps} of 12000000 updates");
     assert!((3..1_000_000).contains(&steps), "{steps}");
     assert!(told.replace(',', "").starts_with(&stopped), "{told}");
-    assert!(told.ends_with(": the adapter so far is in adapter\n"), "{told}");
+    let next =
+        ": the adapter so far is in adapter, and `lowtide finetune --resume adapter` goes on\n";
+    assert!(told.ends_with(next), "{told}");
     let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(names[names.len() - 3..], ["saved", "done", "error"]);
     assert_eq!(events[events.len() - 1]["exit_code"], 130);

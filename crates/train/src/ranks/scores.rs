@@ -69,6 +69,11 @@ impl Ranks {
         self.left
     }
 
+    /// Goes on with scores of an earlier time, in which pairs may be switched off.
+    pub(crate) fn go_on_with(&mut self, scores: &[Score]) {
+        self.left = scores.iter().filter(|score| is_on(score)).count();
+    }
+
     /// Where the scores of a site's pairs lie.
     pub(crate) fn of_site(&self, site: usize) -> Range<usize> {
         self.sites[site].range.clone()

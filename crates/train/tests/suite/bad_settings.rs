@@ -129,7 +129,7 @@ fn a_run_that_diverges_keeps_what_was_saved_before() {
         }
     });
     assert!(matches!(error, Err(TrainError::Diverged { step: 2, .. })), "{error:?}");
-    assert!(saved.is_some_and(|saved| saved.len() == 4 && tree(&saving.output) == saved));
+    assert!(saved.is_some_and(|saved| saved.len() == 6 && tree(&saving.output) == saved));
 }
 
 #[test]
@@ -162,7 +162,8 @@ fn a_run_that_is_stopped_saves_what_it_learned() {
     };
     let summary = finetune_until(&long, &Simd::new(1), 1, &mut on_event, &stop).unwrap();
     assert_eq!((summary.steps, summary.interrupted), (3, true));
-    assert_eq!(tree(&long.output).len(), 6, "adapter, config, metrics, summary and report");
+    let files = "adapter, config, metrics, summary, report and what is needed to go on";
+    assert_eq!(tree(&long.output).len(), 8, "{files}");
     let after = evaluate(&eval(&long, Some(long.output.clone())), &Simd::new(1)).unwrap();
     assert!(after.loss.is_finite());
 

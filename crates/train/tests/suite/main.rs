@@ -20,6 +20,7 @@ mod pauses;
 mod plan_is_ledger;
 mod ranks;
 mod refused;
+mod resume;
 mod showing;
 mod softmax;
 mod streaming;

@@ -54,7 +54,7 @@ fn a_run_that_is_stopped_in_a_pause_has_saved() {
     let (file, summary) = adapter(&settings, |event, control| match event {
         Event::Step(step) if step.step == 3 => control.pause.store(1, Ordering::Relaxed),
         Event::Paused { .. } => control.stop.store(true, Ordering::Relaxed),
-        Event::Resumed { .. } => panic!("it does not go on"),
+        Event::Continued { .. } => panic!("it does not go on"),
         _ => {}
     });
     assert_eq!((file.is_some(), summary.steps, summary.interrupted), (true, 3, true));

@@ -153,7 +153,8 @@ fn an_interrupted_run_says_what_was_saved() {
     assert_eq!(stopped(1).exit_code(), 130);
     assert_eq!(
         stopped(1).to_string(),
-        "stopped after 1 of 1,200 updates: the adapter so far is in out"
+        "stopped after 1 of 1,200 updates: the adapter so far is in out, and \
+         `lowtide finetune --resume out` goes on"
     );
     assert_eq!(stopped(0).to_string(), "stopped before the first update: no adapter was written");
 }

@@ -28,6 +28,7 @@ pub(super) struct ShowFlags {
     /// Folder for an event file of TensorBoard, written as the run goes on [default: runs in the
     /// output folder]
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "a flag that may be given with and without a value")]
     tensorboard: Option<Option<PathBuf>>,
     /// Chrome trace of the first five updates, block by block, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]

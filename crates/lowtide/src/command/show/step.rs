@@ -74,7 +74,7 @@ pub(crate) fn paused(updates: u64, cause: &PauseCause) -> String {
 }
 
 /// The run goes on.
-pub(crate) fn resumed(seconds: f64) -> String {
+pub(crate) fn continued(seconds: f64) -> String {
     format!("goes on after a pause of {}", time(seconds))
 }
 
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(line, "paused before the first update: send SIGUSR2 to go on");
         let line = paused(12, &PauseCause::File("wait".into()));
         assert_eq!(line, "paused after 12 updates, which are saved: remove wait to go on");
-        assert_eq!(resumed(137.4), "goes on after a pause of 2 min 17 s");
+        assert_eq!(continued(137.4), "goes on after a pause of 2 min 17 s");
     }
 
     #[test]

@@ -1,0 +1,77 @@
+//! Runs that are killed at any instant, and go on.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use lowtide::train::SavedRun;
+use lowtide_testkit::rng::Rng;
+
+use crate::place::Place;
+
+/// A run that saves after every update, into `output`; the same line begins it and goes on.
+fn run(place: &Place, output: &str, steps: u64) -> Child {
+    let line = format!(
+        "finetune --model model --data data.jsonl --output {output} --max-steps {steps} \
+         --save-every 1 --report-every 1 --dropout 0.1 --rank 4 --samples 0 --threads 1 --quiet \
+         --resume"
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lowtide"));
+    let command = command.args(line.split_whitespace()).current_dir(place.root());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn completed(run: Child) {
+    let output = run.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Kills a run `kills` times, lets it end, and compares it with one that nobody disturbed.
+fn survives(kills: usize, steps: u64) {
+    let place = Place::new();
+    let start = Instant::now();
+    completed(run(&place, "through", steps));
+    // About as long as it takes to start and to make a few updates.
+    let span = start.elapsed().as_secs_f64() / steps as f64 * 4.0 + 0.1;
+    let mut rng = Rng::named(0, "kills");
+    let (mut killed, mut last) = (0, 0);
+    while killed < kills {
+        let mut child = run(&place, "cut", steps);
+        sleep(Duration::from_secs_f64(span * rng.uniform_f64()));
+        child.kill().unwrap();
+        let ended = child.wait().unwrap();
+        killed += usize::from(!ended.success());
+        // A save is whole or not there yet, and nothing that was saved is lost.
+        let saved = SavedRun::find(&place.path("cut")).unwrap();
+        let step = saved.map_or(0, |run| run.step());
+        assert!(step >= last, "update {step} after update {last}");
+        last = step;
+    }
+    completed(run(&place, "cut", steps));
+    let same = |name: &str| {
+        let [through, cut] =
+            ["through", "cut"].map(|of| fs::read(place.path(of).join(name)).unwrap());
+        assert!(through == cut, "{name} differs after {kills} kills, {last} updates saved");
+    };
+    ["adapter_model.safetensors", "adapter_config.json"].into_iter().for_each(same);
+    let lines = |of: &str| fs::read_to_string(place.path(of).join("metrics.jsonl")).unwrap();
+    assert_eq!(lines("cut").lines().count() as u64, steps);
+    // What the killed left behind under temporary names was cleared away.
+    let names = fs::read_dir(place.path("cut")).unwrap();
+    let stray =
+        names.filter(|name| name.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp"));
+    assert_eq!(stray.count(), 0);
+}
+
+#[test]
+fn a_run_survives_being_killed() {
+    survives(8, 20);
+}
+
+/// `cargo test --release -p lowtide --test cli -- --ignored two_hundred`
+#[test]
+#[ignore = "takes a minute"]
+fn a_run_survives_two_hundred_kills() {
+    survives(200, 300);
+}

@@ -1,0 +1,283 @@
+//! What has to be the same for a run to go on as it was.
+
+use std::path::Path;
+
+use lowtide_backend::Backend;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use toml::{Table, Value};
+
+use super::{ResumeError, broken};
+use crate::job::Job;
+use crate::{Settings, TrainError};
+
+/// Settings that change no result, only what is held, how long it takes and what is told; and those
+/// that are judged by what they lead to.
+const FREE: [&str; 20] = [
+    "model",
+    "data",
+    "output",
+    "init-adapter",
+    "memory-budget",
+    "checkpointing",
+    "tile-rows",
+    "stream-weights",
+    "mlock",
+    "scratch-dir",
+    "eval-every",
+    "save-every",
+    "report-every",
+    "samples",
+    "probes",
+    "adapter-budget",
+    "pause-file",
+    "duty",
+    "tensorboard",
+    "trace",
+];
+
+/// Settings that a run may leave open and that are known when it is planned.
+const LEFT_OPEN: [&str; 10] = [
+    "optimizer",
+    "micro-batch",
+    "warmup-steps",
+    "target-modules",
+    "checkpoint-store",
+    "clipping",
+    "compute",
+    "rank-pattern",
+    "alpha-pattern",
+    "method-option",
+];
+
+/// Settings whose other values `--resume-anyway` accepts.
+const ANYWAY: [&str; 2] = ["precision", "compute"];
+
+/// What a run computes with and from. Hashes are the first half of a SHA-256, in hexadecimal
+/// digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Identity {
+    model: String,
+    data: String,
+    /// Of the settings with nothing left to choose, as TOML.
+    config: String,
+    backend: String,
+    isa: String,
+}
+
+impl Identity {
+    /// Of a run with these settings, in which nothing is left to choose.
+    pub(crate) fn of(
+        job: &Job<'_>,
+        resolved: &Settings,
+        be: &dyn Backend<f32>,
+    ) -> Result<Self, TrainError> {
+        let model = job.base.file().fingerprint().to_string();
+        let mut hash = Sha256::new();
+        hash.update(job.data.train.digest()?);
+        if let Some(valid) = &job.data.valid {
+            hash.update(valid.digest()?);
+        }
+        Ok(Self {
+            model: half(&model),
+            data: half(&hex(&hash.finalize())),
+            config: config(&resolved.to_toml()),
+            backend: be.name().to_owned(),
+            isa: be.caps().isa.to_owned(),
+        })
+    }
+
+    /// One that differs from others by its settings.
+    #[cfg(test)]
+    pub(super) fn named(config: &str) -> Self {
+        let hash = |text: &str| half(&hex(&Sha256::digest(text)));
+        let (backend, isa) = ("ndarray".into(), "avx512vnni".into());
+        Self { model: hash("model"), data: hash("data"), config: hash(config), backend, isa }
+    }
+
+    /// Refuses a run, with identity `now`, of another model, other data, or on another machine;
+    /// settings are compared one by one elsewhere.
+    pub(crate) fn check(
+        &self,
+        now: &Self,
+        settings: &Settings,
+        path: &Path,
+    ) -> Result<(), ResumeError> {
+        let of = |path: &Path, hash: &str| format!("{} ({hash})", path.display());
+        let Settings { model, data, .. } = settings;
+        for (what, now, then, told, anyway) in [
+            ("model", &now.model, &self.model, of(model, &now.model), false),
+            ("data", &now.data, &self.data, of(data, &now.data), false),
+            ("backend", &now.backend, &self.backend, now.backend.clone(), true),
+            ("isa", &now.isa, &self.isa, now.isa.clone(), true),
+        ] {
+            if now != then && !(anyway && settings.resume_anyway) {
+                let (path, what) = (path.to_owned(), what.to_owned());
+                return Err(ResumeError::Differs {
+                    path,
+                    what,
+                    now: told,
+                    then: then.clone(),
+                    anyway,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether settings, which lie in a file of their own, are those of the save.
+    pub(super) fn check_config(&self, settings: &Settings, path: &Path) -> Result<(), ResumeError> {
+        match config(&settings.to_toml()) == self.config {
+            true => Ok(()),
+            false => Err(broken(
+                path,
+                "it was changed after the run saved it; expected the settings of that run".into(),
+            )),
+        }
+    }
+}
+
+fn config(toml: &str) -> String {
+    half(&hex(&Sha256::digest(toml)))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Enough of a hash, so that a token is short.
+pub(super) fn half(digits: &str) -> String {
+    digits.chars().take(digits.len() / 2).collect()
+}
+
+/// Refuses settings that would not go on with the run of `then`, both with nothing left to choose.
+pub(super) fn compare(
+    then: &Settings,
+    now: &Settings,
+    anyway: bool,
+    path: &Path,
+) -> Result<(), ResumeError> {
+    compare_but(&FREE, then, now, anyway, path)
+}
+
+/// As [`compare`], before a run is planned.
+pub(super) fn compare_early(
+    then: &Settings,
+    now: &Settings,
+    anyway: bool,
+    path: &Path,
+) -> Result<(), ResumeError> {
+    let but: Vec<&str> = FREE.iter().chain(&LEFT_OPEN).copied().collect();
+    compare_but(&but, then, now, anyway, path)
+}
+
+fn compare_but(
+    but: &[&str],
+    then: &Settings,
+    now: &Settings,
+    anyway: bool,
+    path: &Path,
+) -> Result<(), ResumeError> {
+    let (old, new) = (told(then), told(now));
+    let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    for key in keys {
+        let (then, now) = (old.get(key), new.get(key));
+        let accepted = ANYWAY.contains(&key.as_str());
+        if then != now && !but.contains(&key.as_str()) && !(accepted && anyway) {
+            let show = |value: Option<&Value>| value.map_or("not set".into(), ToString::to_string);
+            return Err(ResumeError::Differs {
+                path: path.to_owned(),
+                what: key.clone(),
+                now: show(now),
+                then: show(then),
+                anyway: accepted,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Settings by name, with one value for all that give the same bits.
+fn told(settings: &Settings) -> Table {
+    let mut table = Table::try_from(settings).expect("settings are plain values");
+    let same = |key: &str, from: &[&str], to: &str, table: &mut Table| {
+        if let Some(value) = table.get_mut(key)
+            && value.as_str().is_some_and(|text| from.contains(&text))
+        {
+            *value = to.into();
+        }
+    };
+    same("clipping", &["two-pass"], "whole", &mut table);
+    same("checkpoint-store", &["file"], "f32", &mut table);
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn differs(then: &Settings, now: &Settings, anyway: bool) -> Option<String> {
+        compare(then, now, anyway, Path::new("save")).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_computes_something_else_is_named() {
+        let then = Settings::default();
+        assert_eq!(differs(&then, &then, false), None);
+        let now = Settings { lr: 0.5, ..Settings::default() };
+        assert_eq!(
+            differs(&then, &now, true).unwrap(),
+            "save: `lr` is 0.5, and the run that was saved had 0.0002: give the same, or begin \
+             another run from its adapter with --init-adapter"
+        );
+        let now = Settings { max_steps: Some(9), ..Settings::default() };
+        assert!(differs(&then, &now, false).unwrap().contains("`max-steps` is 9, and"));
+        assert!(differs(&now, &then, false).unwrap().contains("`max-steps` is not set, and"));
+        let now = Settings { precision: "fast".into(), ..Settings::default() };
+        assert!(differs(&then, &now, false).unwrap().contains("--resume-anyway accepts that"));
+        assert_eq!(differs(&then, &now, true), None);
+    }
+
+    #[test]
+    fn what_gives_the_same_bits_may_differ() {
+        let then = Settings { clipping: "whole".into(), ..Settings::default() };
+        let now = Settings {
+            clipping: "two-pass".into(),
+            memory_budget: Some("1GB".into()),
+            checkpointing: "sqrt".into(),
+            output: "elsewhere".into(),
+            save_every: 3,
+            ..Settings::default()
+        };
+        assert_eq!(differs(&then, &now, false), None);
+        let file = |name: &str| Settings { checkpoint_store: name.into(), ..Settings::default() };
+        assert_eq!(differs(&file("f32"), &file("file"), false), None);
+        assert!(differs(&file("f32"), &file("bf16"), false).is_some());
+    }
+
+    #[test]
+    fn every_name_is_that_of_a_setting() {
+        let all = Settings {
+            max_steps: Some(1),
+            memory_budget: Some("1GB".into()),
+            scratch_dir: Some("s".into()),
+            init_adapter: Some("a".into()),
+            adapter_budget: Some("1MB".into()),
+            pause_file: Some("w".into()),
+            tensorboard: Some("b".into()),
+            trace: Some("t".into()),
+            warmup_steps: Some(1),
+            rank_pattern: crate::PatternTable(vec![("a".into(), 1)]),
+            alpha_pattern: crate::PatternTable(vec![("a".into(), 1.0)]),
+            method_option: [("a".to_owned(), "b".to_owned())].into(),
+            ..Settings::default()
+        };
+        let table = told(&all);
+        for name in FREE.iter().chain(&LEFT_OPEN).chain(&ANYWAY) {
+            assert!(table.contains_key(*name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The updates of a run, one after the other, with what is measured and saved between them.
+
+use std::time::Instant;
+
+use lowtide_data::order::permutation;
+use lowtide_optim::{Schedule, StepHyper};
+use serde::Serialize;
+
+use super::shown::Shown;
+use crate::adapter_io::settle;
+use crate::control::{Control, Rests};
+use crate::job::Job;
+use crate::log::Log;
+use crate::report::{self, HeldOut};
+use crate::resume::{Identity, Progress};
+use crate::rss::{Watch, memory_now, storage_read};
+use crate::thin::Thinned;
+use crate::{
+    Evaluation, Event, Phase, PlanReport, Settings, StepReport, Summary, Times, TrainError, Trainer,
+};
+
+/// A run under way.
+pub(super) struct Course<'r> {
+    pub(super) job: &'r Job<'r>,
+    /// The settings with nothing left to choose.
+    pub(super) resolved: Settings,
+    pub(super) identity: Identity,
+    /// Computed at once.
+    sequences: usize,
+    pub(super) control: Control<'r>,
+    pub(super) rests: Rests<'r>,
+    pub(super) watch: &'r Watch,
+    pub(super) on_event: &'r mut dyn FnMut(&Event),
+    pub(super) summary: Summary,
+    pub(super) log: Log,
+    evaluations: Thinned<HeldOut>,
+    /// Bytes that the process had read from storage when the run began.
+    read_before: Option<u64>,
+    held: u64,
+    mapped: u64,
+    gradient: &'static str,
+    /// Updates of the whole run.
+    steps: u64,
+    /// Updates made before this process took it up.
+    from: u64,
+    /// Whether the parameters are what is read from the adapter's file, after the last update.
+    settled: bool,
+    pub(super) shown: Shown,
+}
+
+/// What a run has around it.
+pub(super) struct Around<'r> {
+    pub(super) control: Control<'r>,
+    pub(super) watch: &'r Watch,
+    pub(super) on_event: &'r mut dyn FnMut(&Event),
+    /// Bytes held while it runs.
+    pub(super) held: u64,
+    pub(super) shown: Shown,
+}
+
+/// A line of `evaluations.jsonl`.
+#[derive(Serialize)]
+struct EvaluationLine {
+    /// Updates made before it.
+    step: u64,
+    #[serde(flatten)]
+    result: Evaluation,
+}
+
+impl<'r> Course<'r> {
+    /// A run that is at its start, or goes on where `progress` says it was saved.
+    pub(super) fn new(
+        job: &'r Job<'r>,
+        (resolved, identity): (Settings, Identity),
+        plan: &PlanReport,
+        progress: Progress,
+        around: Around<'r>,
+    ) -> Result<Self, TrainError> {
+        let Around { control, watch, on_event, held, shown } = around;
+        let mut evaluations = Thinned::new(report::UPDATES_MAX);
+        let (from, steps) = (progress.step, plan.steps);
+        let log = match &job.resumed {
+            Some(run) => {
+                let heard = &mut |step, loss| evaluations.push(HeldOut { step, loss });
+                Log::of_run(run.folder(), (from, steps), progress.seconds, heard)?
+            }
+            None => Log::new()?,
+        };
+        let summary = Summary {
+            steps: from,
+            tokens: progress.tokens,
+            labelled_tokens: progress.labelled_tokens,
+            loss_first: progress.loss_first,
+            loss_last: progress.loss_last,
+            eval_loss_before: progress.eval_loss_before,
+            ..Summary::default()
+        };
+        Ok(Self {
+            job,
+            resolved,
+            identity,
+            sequences: plan.micro_batch,
+            control,
+            rests: Rests::new(job.settings, control),
+            watch,
+            on_event,
+            summary,
+            log,
+            evaluations,
+            read_before: storage_read(),
+            held,
+            mapped: plan.mapped_bytes,
+            gradient: plan.gradient,
+            steps,
+            from,
+            settled: progress.settled,
+            shown,
+        })
+    }
+
+    /// What a save says of how far it has come.
+    pub(super) fn progress(&self, trainer: &Trainer<'_, '_>) -> Progress {
+        let summary = &self.summary;
+        Progress {
+            step: summary.steps,
+            micro_batches: trainer.micro_batches(),
+            tokens: summary.tokens,
+            labelled_tokens: summary.labelled_tokens,
+            loss_first: summary.loss_first,
+            loss_last: summary.loss_last,
+            eval_loss_before: summary.eval_loss_before,
+            seconds: self.log.seconds(),
+            settled: self.settled,
+        }
+    }
+
+    /// Trains to the end, or until it is told to stop.
+    pub(super) fn train(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
+        let (settings, steps) = (self.job.settings, self.steps);
+        if self.from == 0 {
+            self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
+        }
+        self.compare_softmax(trainer)?;
+        let warmup_steps = self.resolved.warmup_steps.unwrap_or(0);
+        let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
+        for step in self.from + 1..=steps {
+            self.wait(trainer)?;
+            if self.control.stopped() {
+                self.summary.interrupted = true;
+                return Ok(());
+            }
+            let lr = schedule.lr(step - 1, steps);
+            self.step(trainer, step, lr)?;
+            let every = |n: u64| n > 0 && step.is_multiple_of(n) && step < steps;
+            if every(settings.eval_every) {
+                self.evaluate(trainer, step)?;
+            }
+            if every(settings.save_every) {
+                self.save(trainer)?;
+            }
+        }
+        self.conclude(trainer)
+    }
+
+    /// Brings the parameters to what is saved of them, and measures that.
+    fn conclude(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
+        let (settings, steps) = (self.job.settings, self.steps);
+        if !self.settled {
+            // What is measured is what is saved.
+            let (hyper, sites) = (self.job.base.file().hyper(), &trainer.model().sites);
+            let (codes, r#type) = (self.job.codes(), settings.adapter_type()?);
+            settle(hyper, sites, codes, r#type, &mut trainer.values_mut());
+            self.settled = true;
+        }
+        self.summary.eval_loss_after = self.evaluate(trainer, steps)?;
+        if self.job.data.valid.is_none() {
+            // Nobody else looks at the model after its last update.
+            let loss = trainer.loss_of(&self.job.data.train, 0)?.mean();
+            if !loss.is_finite() {
+                return Err(TrainError::Diverged { step: steps, loss, lr: settings.lr });
+            }
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        trainer: &mut Trainer<'_, '_>,
+        step: u64,
+        lr: f64,
+    ) -> Result<(), TrainError> {
+        let (job, settings, steps) = (self.job, self.job.settings, self.steps);
+        let data = &job.data.train;
+        let (epoch, within) =
+            ((step - 1) / job.steps_per_epoch(), (step - 1) % job.steps_per_epoch());
+        let order = permutation(data.len(), settings.seed, epoch);
+        let per_update = settings.per_update();
+        let first = within as usize * per_update;
+        let positions = first..(first + per_update).min(data.len());
+        let mut labelled = 0;
+        for position in positions.clone() {
+            labelled += data.sequence(order.at(position))?.labelled;
+        }
+        let report =
+            step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
+        // The first update of a process reads what the others find in memory.
+        let first = step == self.from + 1;
+        self.shown.timing.begin(report && (!first || step == steps));
+        let start = Instant::now();
+        let sequences = positions.map(|position| order.at(position));
+        let hyper = StepHyper { lr, step, grad_scale: 1.0 };
+        let update = trainer.update(data, sequences, self.sequences, labelled, hyper)?;
+        let seconds = start.elapsed().as_secs_f64();
+        self.shown.timing.end(step);
+        self.shown.meter.read(true);
+        self.watch.look();
+        let loss = update.sum.mean();
+        if !loss.is_finite() || update.non_finite > 0 {
+            // A weight that is not a number is the base's fault, anything else the run's.
+            job.base.file().check_finite()?;
+            return Err(TrainError::Diverged { step, loss, lr });
+        }
+        let line = StepReport {
+            step,
+            steps,
+            loss,
+            lr,
+            grad_norm: update.grad_norm,
+            tokens: update.tokens,
+            seconds,
+            held_bytes: self.held,
+            pairs: trainer.pairs_left(),
+            gradient: self.gradient,
+            report,
+        };
+        self.log.time(seconds);
+        self.summary.steps = step;
+        self.summary.tokens += update.tokens;
+        self.summary.labelled_tokens += update.sum.labelled as u64;
+        self.summary.loss_first.get_or_insert(loss);
+        self.summary.loss_last = Some(loss);
+        if report {
+            self.log.updates.write(&line)?;
+            let epochs = step as f64 / job.steps_per_epoch() as f64;
+            self.shown.update(&line, epochs, self.watch.peak());
+        }
+        (self.on_event)(&Event::Step(line));
+        Ok(())
+    }
+
+    /// Tells how far an approximate softmax is from the exact one on the first micro-batch.
+    fn compare_softmax(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
+        let (data, settings) = (&self.job.data.train, self.job.settings);
+        let order = permutation(data.len(), settings.seed, 0);
+        let first = (0..self.sequences.min(data.len())).map(|position| order.at(position));
+        let Some(error) = trainer.softmax_error(data, first)? else { return Ok(()) };
+        self.summary.softmax_error = Some(error);
+        (self.on_event)(&Event::Softmax(error));
+        Ok(())
+    }
+
+    /// Held-out loss, if there is held-out data.
+    fn evaluate(
+        &mut self,
+        trainer: &mut Trainer<'_, '_>,
+        step: u64,
+    ) -> Result<Option<f64>, TrainError> {
+        let Some(valid) = &self.job.data.valid else { return Ok(None) };
+        let (start, total, rested) = (Instant::now(), valid.len(), self.rests.rested());
+        let (on_event, control, rests) = (&mut *self.on_event, self.control, &mut self.rests);
+        let mut go_on = |done| {
+            on_event(&Event::Progress { phase: Phase::Evaluation, done, total });
+            rests.rest();
+            !control.stopped()
+        };
+        let (sum, complete) = trainer.evaluate_while(valid, self.sequences, &mut go_on)?;
+        if !complete {
+            self.summary.interrupted = true;
+            return Ok(None);
+        }
+        if !sum.loss.is_finite() {
+            self.job.base.file().check_finite()?;
+            let (path, lr) = (self.job.settings.model.clone(), self.job.settings.lr);
+            if step > 0 {
+                return Err(TrainError::Diverged { step, loss: sum.mean(), lr });
+            }
+            return Err(TrainError::LossNotFinite { path, loss: sum.mean() });
+        }
+        let seconds = start.elapsed().as_secs_f64() - (self.rests.rested() - rested);
+        let result = Evaluation::of(sum, valid.stats().tokens, seconds);
+        self.evaluations.push(HeldOut { step, loss: result.loss });
+        self.log.evaluations.write(&EvaluationLine { step, result })?;
+        self.shown.evaluation(step, &result);
+        (self.on_event)(&Event::Evaluation { step, result });
+        Ok(Some(result.loss))
+    }
+
+    /// Saves what was learned, and sums the run up but for what the plan and the
+    /// ledger know.
+    pub(super) fn finish(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
+        if self.summary.steps > 0 {
+            self.save(trainer)?;
+        }
+        let total = self.log.seconds();
+        let summary = &mut self.summary;
+        summary.seconds_per_step_median = self.log.median();
+        summary.tokens_per_second = (total > 0.0).then(|| summary.tokens as f64 / total);
+        self.shown.meter.read(true);
+        summary.energy_joules = self.shown.meter.joules();
+        summary.energy_source = self.shown.meter.source().map(str::to_owned);
+        summary.seconds_rested = self.rests.rested();
+        summary.seconds_paused = self.rests.paused();
+        summary.mapped_bytes = self.mapped;
+        summary.storage_read_bytes =
+            storage_read().zip(self.read_before).map(|(after, before)| after - before);
+        summary.rss_anon_peak_bytes = self.watch.peak();
+        summary.rss_peak_bytes = memory_now().peak_bytes;
+        Ok(())
+    }
+
+    /// What is left to tell when it is done.
+    pub(super) fn into_told(self) -> (Settings, Summary, Log, Vec<HeldOut>, Times) {
+        let Self { resolved, summary, log, evaluations, shown, .. } = self;
+        (resolved, summary, log, evaluations.into_items(), shown.timing.finish())
+    }
+}
