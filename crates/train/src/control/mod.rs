@@ -3,6 +3,7 @@
 mod rests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde::Serialize;
@@ -28,6 +29,12 @@ impl<'a> From<&'a AtomicBool> for Control<'a> {
     /// A run that can be stopped, and waits for a pause file only.
     fn from(stop: &'a AtomicBool) -> Self {
         Self { stop, pause: &NEVER }
+    }
+}
+
+impl<'a> From<&'a Arc<AtomicBool>> for Control<'a> {
+    fn from(stop: &'a Arc<AtomicBool>) -> Self {
+        Self::from(&**stop)
     }
 }
 
