@@ -1,5 +1,6 @@
 //! A job: settings read, files opened, data counted, a plan chosen; nothing reserved.
 
+mod adapted;
 mod choice;
 
 use std::io;
@@ -17,8 +18,9 @@ use lowtide_runtime::{
 };
 use lowtide_tape::Checkpointing;
 
+use self::adapted::Adapted;
 use self::choice::Choice;
-use crate::adapter_io::{adapter_bytes, adapter_bytes_of_pairs};
+use crate::adapter_io::saved_bytes;
 use crate::metrics::by_name;
 use crate::pace;
 use crate::room::{Allowed, Room, cache_bytes};
@@ -26,7 +28,7 @@ use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
 use crate::{
     AdaptiveRank, Clip, PlanReport, Prepared, PreparedData, RunPlan, SavedRun, SensitivityReport,
-    Settings, SettingsError, Softmax, StreamWeights, TrainError, Warning, WorstCase,
+    Settings, SettingsError, Softmax, StreamWeights, TrainError, Warning,
 };
 
 /// The inputs of a run, opened and understood.
@@ -110,14 +112,16 @@ impl<'s> Job<'s> {
             take_options(adapter, method, &mut config)?;
         }
         settings.adapter_type()?.check(codes_in_training(&settings.method, &config))?;
-        let prepared = Prepared {
-            max_seq_len: settings.max_seq_len,
-            mask_prompt: settings.mask_prompt,
-            needs_prompt: method.needs_prompts(&config),
-            val_split: settings.val_split,
-            packing: settings.packing,
-            seed: settings.seed,
+        let adaptation = Adaptation {
+            method,
+            config: &config,
+            patterns: &patterns,
+            targets: &targets,
+            layers: &layers,
         };
+        let init = init_adapter.as_ref();
+        Adapted { settings, base: &base, init_adapter: init, adaptation }.check()?;
+        let prepared = prepared(settings, method.needs_prompts(&config));
         let data = prepared.for_training(&base, &settings.data)?;
         let parts = WeightParts::of(&base);
         let job = Self {
@@ -148,14 +152,8 @@ impl<'s> Job<'s> {
         let method = methods.get(&self.settings.method)?;
         let Self { config, patterns, targets, layers, .. } = self;
         let adaptation = Adaptation { method, config, patterns, targets, layers };
-        let blame = |error| match &self.init_adapter {
-            // Its modules are the targets then.
-            Some(adapter) if self.settings.target_modules == "auto" => adapter.blame(error),
-            _ => error,
-        };
-        let model = self.base.build(Some(adaptation)).map_err(blame)?;
-        self.settings.adapter_type()?.check_sites(&model.sites)?;
-        Ok(model)
+        let init_adapter = self.init_adapter.as_ref();
+        Adapted { settings: self.settings, base: &self.base, init_adapter, adaptation }.build()
     }
 
     /// Chooses the ranks of sites for the adapter's budget, if there is one; `tell` hears how many
@@ -266,10 +264,7 @@ impl<'s> Job<'s> {
             method: settings.method.clone(),
             sites: model.sites.len(),
             trainable_parameters: plan.parameters,
-            adapter_bytes: match adaptive_rank {
-                Some(course) => adapter_bytes_of_pairs(&model.sites, course.target, r#type),
-                None => adapter_bytes(&model.sites, r#type),
-            },
+            adapter_bytes: saved_bytes(&model.sites, adaptive_rank, r#type),
             adaptive_rank,
             adapter_type: settings.adapter_type.clone(),
             sensitivity: self.sensitivity.clone(),
@@ -288,11 +283,7 @@ impl<'s> Job<'s> {
             micro_batch: way.micro_batch,
             tokens_max: plan.needs.limits.tokens,
             labelled_max: plan.needs.limits.labelled,
-            worst_case: WorstCase {
-                sequences: found.sequences,
-                tokens_held_out: found.tokens > 0,
-                labelled_held_out: found.labelled > 0,
-            },
+            worst_case: found.into(),
             seconds_per_update: work as f64 / pace::work_per_second(be),
             duty: settings.duty,
             work_per_update: work,
@@ -326,6 +317,18 @@ impl<'s> Job<'s> {
             "plan chosen"
         );
         Ok(Planned { plan, clip, optimizer, report })
+    }
+}
+
+/// How the data of a run is read.
+fn prepared(settings: &Settings, needs_prompt: bool) -> Prepared {
+    Prepared {
+        max_seq_len: settings.max_seq_len,
+        mask_prompt: settings.mask_prompt,
+        needs_prompt,
+        val_split: settings.val_split,
+        packing: settings.packing,
+        seed: settings.seed,
     }
 }
 

@@ -71,7 +71,8 @@ pub use rss::{Memory, Watch, memory_now};
 pub use run::{finetune, finetune_until, finetune_with, plan, sensitivity};
 pub use sensitivity::{BudgetReport, Proposal, SensitivityReport, SiteSensitivity};
 pub use settings::{
-    BudgetError, PatternTable, Preset, Settings, SettingsError, check_window, parse_bytes,
+    BudgetError, COUNT_MAX, PatternTable, Preset, Settings, SettingsError, check_window,
+    parse_bytes,
 };
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use sparse_updates::SparseUpdates;

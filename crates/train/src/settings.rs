@@ -14,7 +14,7 @@ mod patterns;
 mod preset;
 
 pub use bytes::{BudgetError, parse_bytes};
-pub use check::check_window;
+pub use check::{COUNT_MAX, check_window};
 pub use patterns::PatternTable;
 pub use preset::Preset;
 

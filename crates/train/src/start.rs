@@ -2,11 +2,12 @@
 
 use lowtide_backend::Backend;
 use lowtide_memory::Ledger;
-use lowtide_model::Model;
+use lowtide_model::{Model, Site};
 
 use crate::job::{Job, Planned};
 use crate::resume::Progress;
 use crate::softmax::Neighbours;
+use crate::trainer::has_second_factors;
 use crate::{Settings, SettingsError, TrainError, Trainer};
 
 /// Reserves what was planned, and fills the adapter with what it starts or goes on from.
@@ -24,7 +25,7 @@ pub(crate) fn ready<'p, 'w>(
     if let (Some(neighbours), Some(union)) = (neighbours, &report.union) {
         trainer.set_neighbours(neighbours, union.words_max, ledger)?;
     }
-    check_ratio(settings, trainer.set_lora_plus(settings.lora_plus_ratio))?;
+    trainer.set_lora_plus(settings.lora_plus_ratio);
     if let Some(course) = report.adaptive_rank {
         trainer.set_adaptive_rank(course);
     }
@@ -57,9 +58,9 @@ pub(crate) struct Ready<'p, 'w> {
 }
 
 /// Whether there is something for LoRA+ to speed up, where it is asked for.
-fn check_ratio(settings: &Settings, found: bool) -> Result<(), SettingsError> {
+pub(crate) fn check_ratio(settings: &Settings, sites: &[Site]) -> Result<(), SettingsError> {
     let ratio = settings.lora_plus_ratio;
-    if found || ratio == 1.0 {
+    if ratio == 1.0 || has_second_factors(sites) {
         return Ok(());
     }
     let (field, expected) = ("lora-plus-ratio", "1 with a method that trains no `lora_B.weight`");

@@ -19,6 +19,7 @@ use lowtide_tape::{Executor, LossSum, Observer};
 
 use self::drawn::Drawn;
 use self::rates::Rates;
+pub(crate) use self::rates::has_second_factors;
 use crate::checkpoint_file::ScratchCheckpoints;
 use crate::init::initialise;
 use crate::ranks::Ranks;

@@ -117,7 +117,9 @@ fn tiles(run: &Run) -> Markup {
                 some => format!(", {} linears left out", whole(some as u64)),
             };
             @let range = format!("{} to {}{none}", left.smallest, left.largest);
-            (tile("Rank at the end", &format!("{:.2} on average", left.average), &range))
+            @let asked = left.not_reached();
+            @let asked = asked.map_or_else(String::new, |asked| format!(", {asked} asked for"));
+            (tile("Rank at the end", &format!("{:.2} on average{asked}", left.average), &range))
         }
         (tile("Learned from", &format!("{} tokens", whole(s.tokens)),
             &format!("{} of them labelled", whole(s.labelled_tokens))))

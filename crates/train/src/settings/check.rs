@@ -12,9 +12,9 @@ const SAMPLES_MAX: usize = 100;
 /// Batches whose gradients are taken before training, at most.
 const PROBES_MAX: usize = 1000;
 
-/// The most sequences in a micro-batch and micro-batches in an update: no real run has more, and
+/// The most sequences in a batch and micro-batches in an update: no real run has more, and
 /// their product is a count.
-const COUNT_MAX: usize = 1 << 20;
+pub const COUNT_MAX: usize = 1 << 20;
 
 impl Settings {
     /// Checks what no other part checks.

@@ -13,15 +13,19 @@ const FASTER: &str = "lora_B.weight";
 #[derive(Default)]
 pub(super) struct Rates(Vec<f64>);
 
+/// Whether there is something for LoRA+ to let learn faster.
+pub(crate) fn has_second_factors(sites: &[Site]) -> bool {
+    sites.iter().flat_map(|site| &site.params).any(|spec| spec.name == FASTER)
+}
+
 impl Rates {
     /// `ratio` for the second factors of low-rank updates, one for all others (Hayou et al.,
     /// "LoRA+: Efficient Low Rank Adaptation of Large Models", 2024). `None` where there is none.
     pub(super) fn lora_plus(sites: &[Site], ratio: f64) -> Option<Self> {
         let specs = || sites.iter().flat_map(|site| &site.params);
         let factor = |faster| if faster { ratio } else { 1.0 };
-        let found = specs().any(|spec| spec.name == FASTER);
         let factors = || specs().map(|spec| factor(spec.name == FASTER)).collect();
-        found.then(|| Self(if ratio == 1.0 { Vec::new() } else { factors() }))
+        has_second_factors(sites).then(|| Self(if ratio == 1.0 { Vec::new() } else { factors() }))
     }
 
     /// One update of `tensors`, of which `lens` has the lengths and the slabs hold no others.

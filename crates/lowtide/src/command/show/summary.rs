@@ -100,14 +100,18 @@ pub(crate) fn change(before: Option<f64>, after: Option<f64>, when: &str) -> Str
     format!("{} → {} ({when})", number(before), number(after))
 }
 
-/// Which ranks remain, where they became smaller.
+/// Which ranks remain, where they became smaller, and which were asked for where that is less: a
+/// run that was stopped has not got there.
 fn ranks(left: &RanksLeft, saved: u64) -> String {
     let RanksLeft { average, smallest, largest, left_out, .. } = left;
     let none = match left_out {
         0 => String::new(),
         some => format!(", {} left out", counted(*some as u64, "linear")),
     };
-    format!("{average:.2} on average, {smallest} to {largest}{none}; {} saved", bytes(saved))
+    let asked = left.not_reached();
+    let asked = asked.map_or_else(String::new, |asked| format!(" ({asked} asked for)"));
+    let saved = bytes(saved);
+    format!("{average:.2} on average{asked}, {smallest} to {largest}{none}; {saved} saved")
 }
 
 fn speed(summary: &Summary) -> String {
@@ -303,6 +307,13 @@ or load it with Hugging Face PEFT
         let text = summary(&left, &settings(), next());
         let line = "  ranks         2.00 on average, 1 to 4, 1 linear left out; 3.00 MiB saved\n";
         assert!(text.contains(line), "{text}");
+        let asked = |rank| {
+            let ranks = Some(RanksLeft { asked: Some(rank), ..ranks });
+            summary(&Summary { ranks, ..left.clone() }, &settings(), next())
+        };
+        assert_eq!(asked(2), text, "there is nothing to add where the run got there");
+        let line = "  ranks         2.00 on average (1 asked for), 1 to 4, 1 linear left out; ";
+        assert!(asked(1).contains(line), "{}", asked(1));
     }
 
     #[test]
