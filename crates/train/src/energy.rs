@@ -48,11 +48,11 @@ impl Meter {
     /// else what sensors of hwmon count; else the power that they show, taken to be steady from
     /// reading to reading.
     fn of(classes: &Path) -> Self {
-        let hwmon = || folders(&classes.join("hwmon"), |_| true);
+        let hwmon = folders(&classes.join("hwmon"), |_| true);
         let found = [
             ("rapl", packages(&classes.join("powercap"))),
-            ("hwmon energy", first(hwmon(), "energy")),
-            ("hwmon power", first(hwmon(), "power")),
+            ("hwmon energy", first(&hwmon, "energy")),
+            ("hwmon power", first(&hwmon, "power")),
         ];
         let found = found.into_iter().find(|(_, sensors)| !sensors.is_empty());
         let (source, sensors) = found.map_or((None, Vec::new()), |(name, all)| (Some(name), all));
@@ -117,7 +117,7 @@ fn packages(powercap: &Path) -> Vec<Sensor> {
 
 /// The sensors `energy*_input` or `power*_input` of the first device that has any: the one that says
 /// it is the total, or all of them.
-fn first(devices: Vec<PathBuf>, what: &str) -> Vec<Sensor> {
+fn first(devices: &[PathBuf], what: &str) -> Vec<Sensor> {
     let kind = if what == "energy" { Kind::Energy(None) } else { Kind::Power };
     let of = |device: &PathBuf| {
         let mut all = Vec::new();
