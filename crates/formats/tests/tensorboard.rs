@@ -10,7 +10,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
         rest ^= u32::from(byte.reverse_bits()) << 24;
         for _ in 0..8 {
             let out = rest >> 31;
-            rest = rest << 1 ^ out * 0x1edc_6f41;
+            rest = (rest << 1) ^ (out * 0x1edc_6f41);
         }
     }
     !rest.reverse_bits()
@@ -19,7 +19,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 fn checked(bytes: &[u8], mask: &[u8]) {
     let stored = u32::from_le_bytes(mask.try_into().unwrap());
     let turned = stored.wrapping_sub(0xa282_ead8);
-    assert_eq!((turned >> 17) | (turned << 15), crc32c(bytes));
+    assert_eq!(turned.rotate_left(15), crc32c(bytes));
 }
 
 /// The data of all records.
