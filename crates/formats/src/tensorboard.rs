@@ -1,10 +1,10 @@
 //! Event files of TensorBoard: scalars over steps, as `tensorboard --logdir` reads them.
 //!
-//! A file is a row of TFRecords: the length of the data (64 bits, little-endian), a checksum of these
-//! eight bytes, the data, a checksum of the data. The data are protocol buffers, of which a scalar
-//! needs few fields: `Event { double wall_time = 1; int64 step = 2; string file_version = 3; Summary
-//! summary = 5 }`, `Summary { repeated Value value = 1 }`, `Value { string tag = 1; float simple_value
-//! = 2 }`. The first event tells the version of the format.
+//! A file is a row of TFRecords: the length of the data (64 bits, little-endian), a checksum of
+//! these eight bytes, the data, a checksum of the data. The data are protocol buffers, of which a
+//! scalar needs few fields: `Event { double wall_time = 1; int64 step = 2; string file_version = 3;
+//! Summary summary = 5 }`, `Summary { repeated Value value = 1 }`, `Value { string tag = 1; float
+//! simple_value = 2 }`. The first event tells the version of the format.
 
 use std::io::{self, Write};
 
@@ -123,8 +123,8 @@ fn masked(bytes: &[u8]) -> u32 {
     crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// CRC-32C (Castagnoli), bits reflected. Records are a hundred bytes, one an update at most: a table
-/// is quick enough.
+/// CRC-32C (Castagnoli), bits reflected. Records are a hundred bytes, one an update at most: a
+/// table is quick enough.
 fn crc32c(bytes: &[u8]) -> u32 {
     let next = |crc: u32, byte: &u8| TABLE[(crc as u8 ^ byte) as usize] ^ (crc >> 8);
     !bytes.iter().fold(!0, next)

@@ -1,5 +1,5 @@
-//! What the machine draws while a run goes on, where the system counts it: RAPL in powercap, or else
-//! a sensor of hwmon. It is the whole machine's, or its processor's, whatever else runs on it.
+//! What the machine draws while a run goes on, where the system counts it: RAPL in powercap, or
+//! else a sensor of hwmon. It is the whole machine's, or its processor's, whatever else runs on it.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -115,8 +115,8 @@ fn packages(powercap: &Path) -> Vec<Sensor> {
     if packages.is_empty() { named("psys") } else { packages }
 }
 
-/// The sensors `energy*_input` or `power*_input` of the first device that has any: the one that says
-/// it is the total, or all of them.
+/// The sensors `energy*_input` or `power*_input` of the first device that has any: the one that
+/// says it is the total, or all of them.
 fn first(devices: &[PathBuf], what: &str) -> Vec<Sensor> {
     let kind = if what == "energy" { Kind::Energy(None) } else { Kind::Power };
     let of = |device: &PathBuf| {

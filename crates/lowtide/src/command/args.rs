@@ -132,8 +132,8 @@ pub(crate) struct RunArgs {
     /// TOML file whose keys are the flags' names; flags win over it
     #[arg(long, short, value_name = "FILE", help_heading = "Input and output")]
     pub(crate) config: Option<PathBuf>,
-    /// Defaults for a kind of machine: phone (256MiB, half of the time), pi (512MiB), laptop (2GiB);
-    /// flags and the configuration file win over them
+    /// Defaults for a kind of machine: phone (256MiB, half of the time), pi (512MiB), laptop
+    /// (2GiB); flags and the configuration file win over them
     #[arg(long, value_name = "NAME", help_heading = "Machine")]
     #[arg(value_parser = Preset::ALL.map(Preset::name))]
     pub(crate) preset: Option<String>,

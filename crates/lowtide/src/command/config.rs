@@ -26,8 +26,9 @@ pub(crate) struct Resolved {
 /// on, over a preset, over the defaults.
 ///
 /// # Errors
-/// A file that cannot be read, with its name and the key at fault; a preset of another name; a base or data that neither the
-/// flags nor the file name; a value outside its range; a run to go on with that is not there.
+/// A file that cannot be read, with its name and the key at fault; a preset of another name; a base
+/// or data that neither the flags nor the file name; a value outside its range; a run to go on with
+/// that is not there.
 pub(crate) fn resolve(args: &RunArgs) -> Result<Resolved, TrainError> {
     let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let saved = saved_run(args, &file)?;

@@ -14,9 +14,9 @@ pub(super) struct Smoothed {
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// The exponential mean of a curve, corrected for its start: y' = (w m + (1 - w) y) / (1 - wⁿ), where
-/// m is the mean before the correction. It looks back over more points where there are more. A gap
-/// stays one and weighs nothing. None for a curve of few points.
+/// The exponential mean of a curve, corrected for its start: y' = (w m + (1 - w) y) / (1 - wⁿ),
+/// where m is the mean before the correction. It looks back over more points where there are more.
+/// A gap stays one and weighs nothing. None for a curve of few points.
 pub(super) fn smoothed(points: &[(f64, f64)]) -> Option<Smoothed> {
     if points.len() < POINTS_MIN {
         return None;

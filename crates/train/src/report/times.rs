@@ -36,8 +36,8 @@ pub(super) fn times(times: &Times) -> Markup {
         n => format!("The mean of {} updates that were reported.", whole(n)),
     };
     let remark = format!(
-        "{of} Backward takes in what is computed again within a block; the head is logits, loss and \
-         their gradient."
+        "{of} Backward takes in what is computed again within a block; the head is logits, loss \
+         and their gradient."
     );
     card("wide", "Time in the blocks", &remark, &inside)
 }
