@@ -17,10 +17,11 @@ use lowtide_tensor::{Float, Mat, MatMut};
 use crate::boundary::{Apart, Boundary, Parts};
 use crate::head::Labelled;
 use crate::operands::Memory;
+use crate::params::{Plain, ReadOnly};
 use crate::reserved::{Fixed, Reserved};
 use crate::{
-    Batch, CheckpointError, CheckpointFile, Cx, GradSink, HeadGap, LossSum, Observer, Part, Plan,
-    Program, Stage, WeightKeeper, kept,
+    Batch, CheckpointError, CheckpointFile, Cx, GradSink, HeadGap, LossSum, Observer, Params, Part,
+    Plan, Program, Stage, WeightKeeper, kept,
 };
 pub use approximate::Pair;
 
@@ -143,6 +144,12 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         self.fixed.all_mut()
     }
 
+    /// Room that is idle between passes, and what goes with the parameters, to set.
+    #[must_use]
+    pub fn idle(&mut self) -> (&mut [F], &mut [F]) {
+        (self.reserved.arena.get_mut(), self.fixed.all_mut())
+    }
+
     /// Takes note that parameters have changed by other means than a sink that
     /// [applies](GradSink::applies), so that what is derived from them is derived again.
     pub fn params_changed(&mut self) {
@@ -152,6 +159,11 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// Sets what starts from frozen weights, of the parameters and of what goes with them; all else
     /// of these has started.
     pub fn start(&mut self, params: &mut [F]) {
+        self.start_with(&mut Plain(params));
+    }
+
+    /// As [`Executor::start`], of parameters wherever they are.
+    pub fn start_with(&mut self, params: &mut dyn Params<F>) {
         let count = self.program.segments.len();
         // What does not derive anything does not read weights here either.
         let reads = |segment: &usize| self.program.segments[*segment].derives();
@@ -160,9 +172,10 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             if reading.next_if_eq(&i).is_some() {
                 self.enter(Part::Segment(i), Part::Segment(reading.peek().copied().unwrap_or(0)));
             }
-            let (params, scratch) =
-                (&mut params[self.ranges[i].clone()], self.reserved.arena.get_mut());
-            self.fixed.start(self.program, i, self.be, params, scratch);
+            let scratch = self.reserved.arena.get_mut();
+            params.change(self.ranges[i].clone(), &mut |params| {
+                self.fixed.start(self.program, i, self.be, params, scratch);
+            });
         }
     }
 
@@ -181,6 +194,14 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// # Panics
     /// When the batch exceeds the plan's limits or its parts disagree.
     pub fn loss(&mut self, params: &[F], batch: &Batch<'_>) -> LossSum {
+        self.loss_with(&mut ReadOnly(params), batch)
+    }
+
+    /// As [`Executor::loss`], with parameters wherever they are.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn loss_with(&mut self, params: &mut dyn Params<F>, batch: &Batch<'_>) -> LossSum {
         let cx = self.context(batch, Phase::Prefill);
         self.forward(&cx, params, batch, false);
         self.begin(Stage::Head);
@@ -206,6 +227,23 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         scale: F,
         sink: &mut dyn GradSink<F>,
     ) -> Result<LossSum, CheckpointError> {
+        self.step_with(&mut Plain(params), batch, scale, sink)
+    }
+
+    /// As [`Executor::step`], with parameters wherever they are.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn step_with(
+        &mut self,
+        params: &mut dyn Params<F>,
+        batch: &Batch<'_>,
+        scale: F,
+        sink: &mut dyn GradSink<F>,
+    ) -> Result<LossSum, CheckpointError> {
         let count = self.program.segments.len();
         assert!(self.plan.first < count, "this plan is for evaluation");
         let cx = self.context(batch, Phase::Train);
@@ -226,10 +264,10 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
                 self.enter(Part::Segment(segment), Part::Segment(next));
                 let range = self.ranges[segment].clone();
                 self.begin(Stage::Backward(segment));
-                self.backward(segment, &cx, &params[range.clone()], sink.slab(segment));
+                self.backward(segment, &cx, params.get(range.clone()), sink.slab(segment));
                 self.end(Stage::Backward(segment));
                 self.observe(Stage::Update(segment), || {
-                    sink.complete(segment, &mut params[range]);
+                    params.change(range, &mut |params| sink.complete(segment, params));
                 });
             }
         }
@@ -244,7 +282,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     pub fn logits(&mut self, params: &[F], batch: &Batch<'_>, rows: &[u32], out: MatMut<'_, F>) {
         assert!(rows.len() <= self.plan.head_tile, "logits of {} rows at once", rows.len());
         let cx = self.context(batch, Phase::Prefill);
-        self.forward(&cx, params, batch, false);
+        self.forward(&cx, &mut ReadOnly(params), batch, false);
         self.enter(Part::Head, self.part(0));
         let (program, be) = (self.program, self.be);
         let parts = Parts::of(&mut self.reserved, &self.plan);
@@ -291,7 +329,13 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     }
 
     /// Runs all segments; `keep` says whether backward will follow.
-    fn forward(&mut self, cx: &Cx<'_, F>, params: &[F], batch: &Batch<'_>, keep: bool) {
+    fn forward(
+        &mut self,
+        cx: &Cx<'_, F>,
+        params: &mut dyn Params<F>,
+        batch: &Batch<'_>,
+        keep: bool,
+    ) {
         let len = cx.rows() * self.program.hidden();
         let stale = self.fixed.take_stale();
         self.embed(self.boundary(0), batch);
@@ -301,7 +345,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             if let Some(place) = self.plan.checkpoints.lent(i).filter(|_| keep) {
                 self.keep(i, place, len);
             }
-            let params = &params[self.ranges[i].clone()];
+            let params = params.get(self.ranges[i].clone());
             if stale {
                 // Now that the segment's weights are at hand.
                 let work = Parts::of(&mut self.reserved, &self.plan).work;
@@ -354,7 +398,12 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     }
 
     /// Brings the inputs of a group's segments to their slots.
-    fn fetch(&mut self, group: usize, cx: &Cx<'_, F>, params: &[F]) -> Result<(), CheckpointError> {
+    fn fetch(
+        &mut self,
+        group: usize,
+        cx: &Cx<'_, F>,
+        params: &mut dyn Params<F>,
+    ) -> Result<(), CheckpointError> {
         let checkpoints = &self.plan.checkpoints;
         let (len, room) = (cx.rows() * self.program.hidden(), self.plan.lent);
         let slot = |segment| checkpoints.slot(segment);
@@ -376,7 +425,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         for segment in checkpoints.again(group) {
             self.enter(Part::Segment(segment), Part::Segment(segment + 1));
             let slot = |segment| Boundary::Slot(self.plan.checkpoints.slot(segment));
-            let params = &params[self.ranges[segment].clone()];
+            let params = params.get(self.ranges[segment].clone());
             let (from, to) = (slot(segment), slot(segment + 1));
             self.begin(Stage::Again(segment));
             self.run_forward(segment, from, to, cx, params);
@@ -413,6 +462,19 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// # Panics
     /// As [`Executor::step`].
     pub fn head_gap(&mut self, params: &[F], batch: &Batch<'_>, targets: &[u32]) -> HeadGap {
+        self.head_gap_with(&mut ReadOnly(params), batch, targets)
+    }
+
+    /// As [`Executor::head_gap`], with parameters wherever they are.
+    ///
+    /// # Panics
+    /// As [`Executor::step`].
+    pub fn head_gap_with(
+        &mut self,
+        params: &mut dyn Params<F>,
+        batch: &Batch<'_>,
+        targets: &[u32],
+    ) -> HeadGap {
         let trains = self.plan.first < self.program.segments.len() || self.plan.spare > 0;
         assert!(trains, "this plan is for evaluation");
         let exact = Batch { words: None, targets, ..*batch };

@@ -26,6 +26,7 @@ use crate::pace;
 use crate::room::{Allowed, Room, cache_bytes};
 use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
+use crate::update_rule::UpdateRule;
 use crate::{
     AdaptiveRank, Clip, PlanReport, Prepared, PreparedData, RunPlan, SavedRun, SensitivityReport,
     Settings, SettingsError, Softmax, StreamWeights, TrainError, Warning,
@@ -42,6 +43,8 @@ pub(crate) struct Job<'s> {
     pub(crate) resumed: Option<SavedRun>,
     /// What the planner may choose among, the most exact first.
     pub(crate) optimizers: Vec<Box<dyn Optimizer>>,
+    /// What makes them.
+    pub(crate) rule: UpdateRule,
     pub(crate) config: Config,
     /// What sites have of their own, be it by the settings or by the adapter to start from.
     pub(crate) patterns: SitePatterns,
@@ -89,8 +92,8 @@ impl<'s> Job<'s> {
         };
         let targets = target_modules.parse()?;
         let layers = settings.layers.parse()?;
-        let sparse = settings.sparse_updates()?;
-        let optimizers = sparse.optimizers(&settings.optimizer, settings.weight_decay)?;
+        let (rule, names) = UpdateRule::of(settings)?;
+        let optimizers = names.into_iter().map(|name| rule.optimizer(name)).collect();
         let candidates = settings.candidates()?;
         let mut config = Config {
             rank: settings.rank,
@@ -131,6 +134,7 @@ impl<'s> Job<'s> {
             init_adapter,
             resumed,
             optimizers,
+            rule,
             config,
             patterns,
             sensitivity: None,
@@ -244,6 +248,7 @@ impl<'s> Job<'s> {
         neighbours: Option<&Neighbours>,
     ) -> Result<Planned<'_>, TrainError> {
         let settings = self.settings;
+        settings.groups(&model.sites)?;
         let room = Room::now();
         let allowed = Allowed::of(settings.budget()?, &room, cache_bytes(&self.parts));
         let (choice, smallest_budget) = self.choose(model, be, &allowed, neighbours)?;
@@ -267,8 +272,10 @@ impl<'s> Job<'s> {
             adapter_bytes: saved_bytes(&model.sites, adaptive_rank, r#type),
             adaptive_rank,
             adapter_type: settings.adapter_type.clone(),
+            param_dtype: settings.param_dtype.clone(),
             sensitivity: self.sensitivity.clone(),
             optimizer: optimizer.name().into(),
+            optimizer_states: if plan.state_words_filed > 0 { "file" } else { "ram" },
             sparse_updates: settings.sparse_updates.clone(),
             gradient: gradient.name(),
             approximation: gradient.is_approximate().then(|| gradient.to_string()),
@@ -287,8 +294,8 @@ impl<'s> Job<'s> {
             seconds_per_update: work as f64 / pace::work_per_second(be),
             duty: settings.duty,
             work_per_update: work,
-            disk_bytes_per_update: steps
-                * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
+            disk_bytes_per_update: plan.state_traffic()
+                + steps * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
             planned_peak_bytes: plan.bytes().held(),
             peak_by_category: by_name(plan.bytes()),
             arena_bytes: plan.exec.arena_bytes(),

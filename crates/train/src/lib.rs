@@ -21,12 +21,14 @@ mod energy;
 mod error;
 mod evaluate;
 mod gradient;
+mod groups;
 mod init;
 mod job;
 mod log;
 mod metrics;
 mod micro_batch;
 mod pace;
+mod param_dtype;
 mod planner;
 mod precision;
 mod prepare;
@@ -42,10 +44,12 @@ mod settings;
 mod softmax;
 mod sparse_updates;
 mod start;
+mod state_place;
 mod streaming;
 mod thin;
 mod timing;
 mod trainer;
+mod update_rule;
 mod warning;
 
 pub use adapter_io::save_adapter;
@@ -61,6 +65,7 @@ pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};
 pub use metrics::{
     DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary, WorstCase,
 };
+pub use param_dtype::PARAM_DTYPES;
 pub use planner::{Needs, RunPlan};
 pub use precision::Precision;
 pub use prepare::{Prepared, PreparedData};
@@ -76,7 +81,9 @@ pub use settings::{
 };
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use sparse_updates::SparseUpdates;
+pub use state_place::STATE_PLACES;
 pub use streaming::StreamWeights;
 pub use timing::{BlockTimes, Times};
 pub use trainer::{Trainer, Update};
+pub use update_rule::OPTIMIZERS;
 pub use warning::Warning;

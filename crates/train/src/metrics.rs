@@ -211,6 +211,10 @@ pub struct PlanReport {
     pub sensitivity: Option<SensitivityReport>,
     /// Optimizer.
     pub optimizer: String,
+    /// What parameters lie in while they are trained: `f32` or `bf16`.
+    pub param_dtype: String,
+    /// Where its states are: `ram`, or `file` with those of one block in memory.
+    pub optimizer_states: &'static str,
     /// Which entries of gradients are applied: `off` for all.
     pub sparse_updates: String,
     /// How gradients are come by: `backprop`, `mezo` or `partial`.

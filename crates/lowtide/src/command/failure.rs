@@ -299,7 +299,9 @@ fn usage(error: &TrainError) -> Option<String> {
 
 fn targets(error: &TargetsError) -> String {
     let flag = match error {
-        TargetsError::BadPattern { field, .. } | TargetsError::StrayPattern { field, .. } => {
+        TargetsError::BadPattern { field, .. }
+        | TargetsError::StrayPattern { field, .. }
+        | TargetsError::NoTensor { field, .. } => {
             return format!("--{}: {error}", field.replace(' ', "-"));
         }
         TargetsError::NothingLeft => "rank-pattern",

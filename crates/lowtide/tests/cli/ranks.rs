@@ -230,7 +230,7 @@ fn sparse_updates_hold_states_for_what_they_update() {
     let config = fs::read_to_string(place.path("b/config.toml")).unwrap();
     assert!(config.contains("sparse-updates = \"top:10%\""), "{config}");
     let error = place.on_model("plan --sparse-updates threshold:1").failed(2);
-    assert!(error.contains("--optimizer is adamw8bit, expected adamw or sgd"), "{error}");
+    assert!(error.contains("--optimizer is adamw8bit, expected adamw, lion or sgd"), "{error}");
     let error = place.on_model("plan --sparse-updates top:0%").failed(2);
     assert!(error.contains("--sparse-updates is top:0%"), "{error}");
 }

@@ -3,7 +3,6 @@
 use lowtide_model::{Adaptation, Model};
 use lowtide_runtime::{LoadedAdapter, OpenBase};
 
-use crate::start::check_ratio;
 use crate::{AdaptiveRank, Settings, TrainError, sensitivity};
 
 /// What a model with adapters is built of.
@@ -34,7 +33,7 @@ impl<'j> Adapted<'j> {
         let model = self.build()?;
         // Without a number of updates it depends on the data whether there are enough.
         AdaptiveRank::of(settings, &model.sites, settings.max_steps.unwrap_or(u64::MAX))?;
-        check_ratio(settings, &model.sites)?;
+        settings.groups(&model.sites)?;
         let trained = model.tensors_per_segment().iter().filter(|&&tensors| tensors > 0).count();
         settings.gradient_for(trained)?;
         if settings.adapter_bytes()?.is_some() {

@@ -12,7 +12,6 @@
 mod identity;
 mod token;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lowtide_formats::atomic;
@@ -24,6 +23,7 @@ use serde_json::{Map, Value};
 pub(crate) use self::identity::Identity;
 use self::token::Token;
 use crate::job::Job;
+use crate::trainer::Bytes;
 use crate::{Settings, TrainError, Trainer};
 
 /// Folder of the snapshot, in the output folder.
@@ -202,6 +202,7 @@ impl SavedRun {
                 false => free.checkpoint_store,
             },
             tile_rows: free.tile_rows,
+            optimizer_states: free.optimizer_states,
             clipping: if exact_clipping { free.clipping } else { self.settings.clipping.clone() },
             output: self.folder.clone(),
             resume: Some(self.folder.clone()),
@@ -314,18 +315,15 @@ pub(crate) fn save(
 fn write_state(
     path: &Path,
     document: &Map<String, Value>,
-    parts: &[(&str, &[u8])],
+    parts: &[Bytes<'_>],
 ) -> Result<(), TrainError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
             .map_err(|source| TrainError::Output { path: folder.to_owned(), source })?;
     }
-    let writers: Vec<_> =
-        parts.iter().map(|&(_, bytes)| move |out: &mut dyn Write| out.write_all(bytes)).collect();
     let sections: Vec<Section<'_>> = parts
         .iter()
-        .zip(&writers)
-        .map(|((name, bytes), write)| Section { name, bytes: bytes.len() as u64, write })
+        .map(|(name, bytes, write)| Section { name, bytes: *bytes, write: &**write })
         .collect();
     Ok(snapshot::write(path, document, &sections)?)
 }

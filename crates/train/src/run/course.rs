@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use lowtide_data::order::permutation;
-use lowtide_optim::{Schedule, StepHyper};
+use lowtide_optim::StepHyper;
 use serde::Serialize;
 
 use super::shown::Shown;
@@ -141,8 +141,7 @@ impl<'r> Course<'r> {
             self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
         }
         self.compare_softmax(trainer)?;
-        let warmup_steps = self.resolved.warmup_steps.unwrap_or(0);
-        let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
+        let schedule = settings.schedule(steps)?;
         for step in self.from + 1..=steps {
             self.wait(trainer)?;
             if self.control.stopped() {
@@ -169,7 +168,7 @@ impl<'r> Course<'r> {
             // What is measured is what is saved.
             let (hyper, sites) = (self.job.base.file().hyper(), &trainer.model().sites);
             let (codes, r#type) = (self.job.codes(), settings.adapter_type()?);
-            settle(hyper, sites, codes, r#type, &mut trainer.values_mut());
+            trainer.with_values(|mut values| settle(hyper, sites, codes, r#type, &mut values));
             self.settled = true;
         }
         self.summary.eval_loss_after = self.evaluate(trainer, steps)?;

@@ -109,12 +109,38 @@ fn same(home: &Home, name: &str, with: impl Fn(Settings) -> Settings) {
 #[test]
 fn every_optimizer_goes_on_with_its_state() {
     let home = home();
-    for name in ["adamw", "adamw8bit", "sgd"] {
+    for name in ["adamw", "adamw8bit", "lion8bit", "sgd"] {
         let optimizer = || name.to_owned();
         same(&home, name, |s| Settings { optimizer: optimizer(), ..s });
     }
+    let momentum = |s| Settings { optimizer: "sgd".into(), momentum: 0.9, ..s };
+    same(&home, "momentum", momentum);
+    let in_bf16 = |s| Settings { param_dtype: "bf16".into(), ..s };
+    same(&home, "in-bf16", in_bf16);
+    let schedule = |s| Settings {
+        lr_scheduler: "warmup_stable_decay".into(),
+        warmup_ratio: Some(0.3),
+        decay_ratio: Some(0.5),
+        ..s
+    };
+    same(&home, "schedule", schedule);
     let sparse = |s| Settings { sparse_updates: "top:10%".into(), ..s };
     same(&home, "sparse", sparse);
+}
+
+#[test]
+fn states_go_from_a_file_to_memory_and_back() {
+    let home = home();
+    let through = settings(&home, "through");
+    whole(&through);
+    for (name, first, then) in [("a", "file", "ram"), ("b", "ram", "file")] {
+        let cut = Settings { optimizer_states: first.into(), ..settings(&home, name) };
+        stopped_after(&cut, 3);
+        let saved = SavedRun::open(&cut.output).unwrap().settings();
+        whole(&Settings { optimizer_states: then.into(), ..saved });
+        let file = "adapter_model.safetensors";
+        assert!(bytes(&through, file) == bytes(&cut, file), "from {first} to {then}");
+    }
 }
 
 #[test]

@@ -55,7 +55,11 @@ fn run(report: &PlanReport) -> String {
 /// What the adapter takes as a file.
 fn saved(report: &PlanReport) -> String {
     let most = if report.adaptive_rank.is_some() { "at most " } else { "" };
-    format!("{most}{} when saved as {}", bytes(report.adapter_bytes), report.adapter_type)
+    let trained = match report.param_dtype.as_str() {
+        "f32" => String::new(),
+        other => format!(", trained in {other} rounded by chance"),
+    };
+    format!("{most}{} when saved as {}{trained}", bytes(report.adapter_bytes), report.adapter_type)
 }
 
 /// How they become smaller.
@@ -70,10 +74,11 @@ fn ranks(course: &AdaptiveRank, sites: usize) -> String {
 
 /// How many updates, and of what.
 fn training(report: &PlanReport) -> String {
-    let updates = counted(report.steps, "update");
+    let (updates, optimizer) = (counted(report.steps, "update"), &report.optimizer);
+    let filed = if report.optimizer_states == "file" { ", its states in a file" } else { "" };
     match report.sparse_updates.as_str() {
-        "off" => format!("{updates} with {}", report.optimizer),
-        sparse => format!("{updates} with {} of {sparse} of each gradient", report.optimizer),
+        "off" => format!("{updates} with {optimizer}{filed}"),
+        sparse => format!("{updates} with {optimizer} of {sparse} of each gradient{filed}"),
     }
 }
 
@@ -271,6 +276,8 @@ mod tests {
             adaptive_rank: None,
             sensitivity: None,
             optimizer: "adamw8bit".into(),
+            param_dtype: "f32".into(),
+            optimizer_states: "ram",
             sparse_updates: "off".into(),
             gradient: "backprop",
             approximation: None,
