@@ -1,6 +1,7 @@
 //! Running a program inside the slabs its plan foretold.
 
 mod approximate;
+mod told;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -19,8 +20,8 @@ use crate::operands::Memory;
 use crate::params::{Plain, ReadOnly};
 use crate::reserved::{Fixed, Reserved};
 use crate::{
-    Batch, CheckpointError, CheckpointFile, Cx, GradSink, HeadGap, LossSum, Params, Part, Plan,
-    Program, WeightKeeper, kept,
+    Batch, CheckpointError, CheckpointFile, Cx, GradSink, HeadGap, LossSum, Observer, Params, Part,
+    Plan, Program, Stage, WeightKeeper, kept,
 };
 pub use approximate::Pair;
 
@@ -43,6 +44,8 @@ pub struct Executor<'p, 'w, F: Float> {
     failed: Option<CheckpointError>,
     /// Told which weights are read when.
     keeper: Option<Box<dyn WeightKeeper + 'p>>,
+    /// Told what it is at.
+    observer: Option<Box<dyn Observer + 'p>>,
     seed: u64,
     poison: bool,
 }
@@ -85,6 +88,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             file: None,
             failed: None,
             keeper: None,
+            observer: None,
             seed,
             poison: false,
         })
@@ -94,11 +98,6 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// first step.
     pub fn set_file(&mut self, file: Box<dyn CheckpointFile<F> + 'p>) {
         self.file = Some(file);
-    }
-
-    /// Gives it someone to tell which weights are read when.
-    pub fn set_keeper(&mut self, keeper: Box<dyn WeightKeeper + 'p>) {
-        self.keeper = Some(keeper);
     }
 
     /// Locks what it reserved, and what its file did, in memory, so that the system never swaps it
@@ -205,7 +204,10 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     pub fn loss_with(&mut self, params: &mut dyn Params<F>, batch: &Batch<'_>) -> LossSum {
         let cx = self.context(batch, Phase::Prefill);
         self.forward(&cx, params, batch, false);
-        self.run_head(&cx, batch, None)
+        self.begin(Stage::Head);
+        let sum = self.run_head(&cx, batch, None);
+        self.end(Stage::Head);
+        sum
     }
 
     /// Loss of a batch, and `scale` times its gradient handed to `sink` segment by segment, from
@@ -252,15 +254,21 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
+        self.begin(Stage::Head);
         let sum = self.run_head(&cx, batch, Some(scale));
+        self.end(Stage::Head);
         for group in (0..self.plan.checkpoints.len()).rev() {
             self.fetch(group, &cx, params)?;
             for segment in self.plan.checkpoints.segments(group).rev() {
                 let next = self.plan.checkpoints.read_after(segment);
                 self.enter(Part::Segment(segment), Part::Segment(next));
                 let range = self.ranges[segment].clone();
+                self.begin(Stage::Backward(segment));
                 self.backward(segment, &cx, params.get(range.clone()), sink.slab(segment));
-                params.change(range, &mut |params| sink.complete(segment, params));
+                self.end(Stage::Backward(segment));
+                self.observe(Stage::Update(segment), || {
+                    params.change(range, &mut |params| sink.complete(segment, params));
+                });
             }
         }
         Ok(sum)
@@ -333,6 +341,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         self.embed(self.boundary(0), batch);
         for i in 0..self.program.segments.len() {
             self.enter(Part::Segment(i), self.part(i + 1));
+            self.begin(Stage::Forward(i));
             if let Some(place) = self.plan.checkpoints.lent(i).filter(|_| keep) {
                 self.keep(i, place, len);
             }
@@ -343,6 +352,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
                 self.fixed.prepare(self.program, i, self.be, params, work);
             }
             self.run_forward(i, self.boundary(i), self.boundary(i + 1), cx, params);
+            self.end(Stage::Forward(i));
         }
     }
 
@@ -416,7 +426,10 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             self.enter(Part::Segment(segment), Part::Segment(segment + 1));
             let slot = |segment| Boundary::Slot(self.plan.checkpoints.slot(segment));
             let params = params.get(self.ranges[segment].clone());
-            self.run_forward(segment, slot(segment), slot(segment + 1), cx, params);
+            let (from, to) = (slot(segment), slot(segment + 1));
+            self.begin(Stage::Again(segment));
+            self.run_forward(segment, from, to, cx, params);
+            self.end(Stage::Again(segment));
         }
         Ok(())
     }
@@ -515,17 +528,6 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             }
             kept.fill(F::NAN);
         }
-    }
-
-    fn enter(&mut self, part: Part, next: Part) {
-        if let Some(keeper) = &mut self.keeper {
-            keeper.enter(part, next);
-        }
-    }
-
-    /// The weights of segment `i`, or those above the topmost.
-    fn part(&self, i: usize) -> Part {
-        if i < self.program.segments.len() { Part::Segment(i) } else { Part::Head }
     }
 
     /// Where a segment's kept intermediates lie.

@@ -103,6 +103,7 @@ impl<'s> Job<'s> {
             options: settings.method_option.clone(),
         };
         check_output(&settings.output)?;
+        settings.tensorboard.as_deref().map_or(Ok(()), check_output)?;
         let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
         let base = base.with_budget(settings.budget()?);
         let mut patterns = settings.patterns()?;
@@ -291,6 +292,7 @@ impl<'s> Job<'s> {
             labelled_max: plan.needs.limits.labelled,
             worst_case: found.into(),
             seconds_per_update: work as f64 / pace::work_per_second(be),
+            duty: settings.duty,
             work_per_update: work,
             disk_bytes_per_update: plan.state_traffic()
                 + steps * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),

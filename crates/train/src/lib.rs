@@ -12,9 +12,12 @@
 mod adapter_io;
 mod adapter_type;
 mod batch;
+mod board;
 mod checkpoint_file;
 mod checkpointing;
 mod clipping;
+mod control;
+mod energy;
 mod error;
 mod evaluate;
 mod gradient;
@@ -44,6 +47,7 @@ mod start;
 mod state_place;
 mod streaming;
 mod thin;
+mod timing;
 mod trainer;
 mod update_rule;
 mod warning;
@@ -52,6 +56,7 @@ pub use adapter_io::save_adapter;
 pub use adapter_type::AdapterType;
 pub use batch::BatchBuffers;
 pub use clipping::Clip;
+pub use control::{Control, PauseCause};
 pub use error::TrainError;
 pub use evaluate::{EvalSettings, Evaluation, evaluate, evaluate_telling, evaluate_with};
 pub use gradient::Gradient;
@@ -71,12 +76,14 @@ pub use rss::{Memory, Watch, memory_now};
 pub use run::{finetune, finetune_until, finetune_with, plan, sensitivity};
 pub use sensitivity::{BudgetReport, Proposal, SensitivityReport, SiteSensitivity};
 pub use settings::{
-    BudgetError, COUNT_MAX, PatternTable, Settings, SettingsError, check_window, parse_bytes,
+    BudgetError, COUNT_MAX, PatternTable, Preset, Settings, SettingsError, check_window,
+    parse_bytes,
 };
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use sparse_updates::SparseUpdates;
 pub use state_place::STATE_PLACES;
 pub use streaming::StreamWeights;
+pub use timing::{BlockTimes, Times};
 pub use trainer::{Trainer, Update};
 pub use update_rule::OPTIMIZERS;
 pub use warning::Warning;

@@ -226,7 +226,7 @@ mod tests {
             tokens: 3,
             seconds: 0.1,
             held_bytes: 1,
-            ranks: None,
+            pairs: None,
             gradient: "backprop",
             report: true,
         }

@@ -10,11 +10,13 @@ use crate::AdapterType;
 mod bytes;
 mod check;
 mod patterns;
+mod preset;
 mod schedule;
 
 pub use bytes::{BudgetError, parse_bytes};
 pub use check::{COUNT_MAX, check_window};
 pub use patterns::PatternTable;
+pub use preset::Preset;
 
 /// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -178,6 +180,17 @@ pub struct Settings {
     /// What only some methods know, by name: `pool` of LARS, for instance.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub method_option: BTreeMap<String, String>,
+    /// File that makes the run wait between updates for as long as it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_file: Option<PathBuf>,
+    /// Share of its time that the run works; it rests for the others, between updates.
+    pub duty: f64,
+    /// Folder for an event file of TensorBoard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tensorboard: Option<PathBuf>,
+    /// File for a Chrome trace of the first updates, block by block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<PathBuf>,
     /// Output folder of the run to go on with, from where it was saved last; it has to be the same
     /// run by all other settings. No part of a configuration file.
     #[serde(skip)]
@@ -269,6 +282,10 @@ impl Default for Settings {
             probes: 4,
             adapter_type: "f32".into(),
             method_option: BTreeMap::new(),
+            pause_file: None,
+            duty: 1.0,
+            tensorboard: None,
+            trace: None,
             resume: None,
             resume_anyway: false,
             init_adapter: None,

@@ -17,7 +17,7 @@ use lowtide_data::{DataError, Dataset};
 use lowtide_memory::{ByCategory, Category, Charge, Ledger, LockError, ReserveError, Slab};
 use lowtide_model::{Model, SiteValues};
 use lowtide_optim::Optimizer;
-use lowtide_tape::{Executor, LossSum, Params};
+use lowtide_tape::{Executor, LossSum, Observer, Params};
 
 use self::drawn::Drawn;
 use self::params::Parameters;
@@ -226,6 +226,11 @@ impl<'p, 'w> Trainer<'p, 'w> {
         let words = batch.words.map_or(0, |words| words.rows());
         let vocabulary = self.model.program.head.weight.rows();
         Ok(Some(SoftmaxError::of(&gap, words, vocabulary)))
+    }
+
+    /// Gives it someone to tell what it is at.
+    pub(crate) fn set_observer(&mut self, observer: Box<dyn Observer>) {
+        self.executor.set_observer(observer);
     }
 
     /// Gives everything back.

@@ -1,6 +1,7 @@
 //! The flags of `finetune` and `plan`: one for every field of [`Settings`], none of them with a
 //! default of its own, so that what was not given leaves the configuration file its say.
 
+mod conduct;
 mod updates;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use lowtide::train::{
 use self::updates::{ConstantFlags, ScheduleFlags};
 use super::args::{MaskFlags, PackingFlags};
 use super::computing::ArithmeticFlags;
+use conduct::{ConductFlags, ShowFlags};
 
 /// Settings as far as they were given on the command line.
 #[derive(Debug, Default, Args)]
@@ -37,6 +39,10 @@ pub(crate) struct RunFlags {
     arithmetic: ArithmeticFlags,
     #[command(flatten)]
     rhythm: RhythmFlags,
+    #[command(flatten)]
+    conduct: ConductFlags,
+    #[command(flatten)]
+    show: ShowFlags,
 }
 
 #[derive(Debug, Default, Args)]
@@ -314,8 +320,19 @@ impl RunFlags {
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;
-        let Self { paths, adapter, training, loss, packing, mask, memory, arithmetic, rhythm } =
-            self;
+        let Self {
+            paths,
+            adapter,
+            training,
+            loss,
+            packing,
+            mask,
+            memory,
+            arithmetic,
+            rhythm,
+            conduct,
+            show,
+        } = self;
         set(&mut s.model, &paths.model);
         set(&mut s.data, &paths.data);
         set(&mut s.output, &paths.output);
@@ -376,6 +393,8 @@ impl RunFlags {
         set(&mut s.save_every, &rhythm.save_every);
         set(&mut s.report_every, &rhythm.report_every);
         set(&mut s.samples, &rhythm.samples);
+        conduct.put(s);
+        show.put(s);
         settings
     }
 }

@@ -182,7 +182,7 @@ fn ranks_become_smaller_on_the_way() {
     assert!(bytes <= plan["adapter_bytes"].as_u64().unwrap());
     let metrics = fs::read_to_string(place.path("a/metrics.jsonl")).unwrap();
     let pairs = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let pairs: Vec<u64> = pairs.map(|line| line["ranks"].as_u64().unwrap()).collect();
+    let pairs: Vec<u64> = pairs.map(|line| line["pairs"].as_u64().unwrap()).collect();
     assert_eq!((pairs[0], pairs[6], pairs[9]), (56, 28, 28));
     let page = fs::read_to_string(place.path("a/report.html")).unwrap();
     assert!(page.contains("Rank at the end"));

@@ -13,7 +13,7 @@ use crate::{Settings, TrainError};
 
 /// Settings that change no result, only what is held, how long it takes and what is told; and those
 /// that are judged by what they lead to.
-const FREE: [&str; 17] = [
+const FREE: [&str; 21] = [
     "model",
     "data",
     "output",
@@ -31,6 +31,10 @@ const FREE: [&str; 17] = [
     "samples",
     "probes",
     "adapter-budget",
+    "pause-file",
+    "duty",
+    "tensorboard",
+    "trace",
 ];
 
 /// Settings that a run may leave open and that are known when it is planned.
@@ -267,6 +271,9 @@ mod tests {
             scratch_dir: Some("s".into()),
             init_adapter: Some("a".into()),
             adapter_budget: Some("1MB".into()),
+            pause_file: Some("w".into()),
+            tensorboard: Some("b".into()),
+            trace: Some("t".into()),
             warmup_steps: Some(1),
             warmup_ratio: Some(0.1),
             decay_steps: Some(1),

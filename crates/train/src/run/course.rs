@@ -1,13 +1,14 @@
 //! The updates of a run, one after the other, with what is measured and saved between them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use lowtide_data::order::permutation;
 use lowtide_optim::StepHyper;
 use serde::Serialize;
 
+use super::shown::Shown;
 use crate::adapter_io::settle;
+use crate::control::{Control, Rests};
 use crate::job::Job;
 use crate::log::Log;
 use crate::report::{self, HeldOut};
@@ -15,7 +16,7 @@ use crate::resume::{Identity, Progress};
 use crate::rss::{Watch, memory_now, storage_read};
 use crate::thin::Thinned;
 use crate::{
-    Evaluation, Event, Phase, PlanReport, Settings, StepReport, Summary, TrainError, Trainer,
+    Evaluation, Event, Phase, PlanReport, Settings, StepReport, Summary, Times, TrainError, Trainer,
 };
 
 /// A run under way.
@@ -26,8 +27,9 @@ pub(super) struct Course<'r> {
     pub(super) identity: Identity,
     /// Computed at once.
     sequences: usize,
-    pub(super) stop: &'r AtomicBool,
-    watch: &'r Watch,
+    pub(super) control: Control<'r>,
+    pub(super) rests: Rests<'r>,
+    pub(super) watch: &'r Watch,
     pub(super) on_event: &'r mut dyn FnMut(&Event),
     pub(super) summary: Summary,
     pub(super) log: Log,
@@ -43,15 +45,17 @@ pub(super) struct Course<'r> {
     from: u64,
     /// Whether the parameters are what is read from the adapter's file, after the last update.
     settled: bool,
+    pub(super) shown: Shown,
 }
 
 /// What a run has around it.
 pub(super) struct Around<'r> {
-    pub(super) stop: &'r AtomicBool,
+    pub(super) control: Control<'r>,
     pub(super) watch: &'r Watch,
     pub(super) on_event: &'r mut dyn FnMut(&Event),
     /// Bytes held while it runs.
     pub(super) held: u64,
+    pub(super) shown: Shown,
 }
 
 /// A line of `evaluations.jsonl`.
@@ -72,7 +76,7 @@ impl<'r> Course<'r> {
         progress: Progress,
         around: Around<'r>,
     ) -> Result<Self, TrainError> {
-        let Around { stop, watch, on_event, held } = around;
+        let Around { control, watch, on_event, held, shown } = around;
         let mut evaluations = Thinned::new(report::UPDATES_MAX);
         let (from, steps) = (progress.step, plan.steps);
         let log = match &job.resumed {
@@ -96,7 +100,8 @@ impl<'r> Course<'r> {
             resolved,
             identity,
             sequences: plan.micro_batch,
-            stop,
+            control,
+            rests: Rests::new(job.settings, control),
             watch,
             on_event,
             summary,
@@ -109,6 +114,7 @@ impl<'r> Course<'r> {
             steps,
             from,
             settled: progress.settled,
+            shown,
         })
     }
 
@@ -137,7 +143,8 @@ impl<'r> Course<'r> {
         self.compare_softmax(trainer)?;
         let schedule = settings.schedule(steps)?;
         for step in self.from + 1..=steps {
-            if self.stop.load(Ordering::Relaxed) {
+            self.wait(trainer)?;
+            if self.control.stopped() {
                 self.summary.interrupted = true;
                 return Ok(());
             }
@@ -193,11 +200,18 @@ impl<'r> Course<'r> {
         for position in positions.clone() {
             labelled += data.sequence(order.at(position))?.labelled;
         }
+        let report =
+            step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
+        // The first update of a process reads what the others find in memory.
+        let first = step == self.from + 1;
+        self.shown.timing.begin(report && (!first || step == steps));
         let start = Instant::now();
         let sequences = positions.map(|position| order.at(position));
         let hyper = StepHyper { lr, step, grad_scale: 1.0 };
         let update = trainer.update(data, sequences, self.sequences, labelled, hyper)?;
         let seconds = start.elapsed().as_secs_f64();
+        self.shown.timing.end(step);
+        self.shown.meter.read(true);
         self.watch.look();
         let loss = update.sum.mean();
         if !loss.is_finite() || update.non_finite > 0 {
@@ -205,8 +219,6 @@ impl<'r> Course<'r> {
             job.base.file().check_finite()?;
             return Err(TrainError::Diverged { step, loss, lr });
         }
-        let report =
-            step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
         let line = StepReport {
             step,
             steps,
@@ -216,7 +228,7 @@ impl<'r> Course<'r> {
             tokens: update.tokens,
             seconds,
             held_bytes: self.held,
-            ranks: trainer.pairs_left(),
+            pairs: trainer.pairs_left(),
             gradient: self.gradient,
             report,
         };
@@ -228,6 +240,8 @@ impl<'r> Course<'r> {
         self.summary.loss_last = Some(loss);
         if report {
             self.log.updates.write(&line)?;
+            let epochs = step as f64 / job.steps_per_epoch() as f64;
+            self.shown.update(&line, epochs, self.watch.peak());
         }
         (self.on_event)(&Event::Step(line));
         Ok(())
@@ -251,11 +265,12 @@ impl<'r> Course<'r> {
         step: u64,
     ) -> Result<Option<f64>, TrainError> {
         let Some(valid) = &self.job.data.valid else { return Ok(None) };
-        let (start, total) = (Instant::now(), valid.len());
-        let (on_event, stop) = (&mut *self.on_event, self.stop);
+        let (start, total, rested) = (Instant::now(), valid.len(), self.rests.rested());
+        let (on_event, control, rests) = (&mut *self.on_event, self.control, &mut self.rests);
         let mut go_on = |done| {
             on_event(&Event::Progress { phase: Phase::Evaluation, done, total });
-            !stop.load(Ordering::Relaxed)
+            rests.rest();
+            !control.stopped()
         };
         let (sum, complete) = trainer.evaluate_while(valid, self.sequences, &mut go_on)?;
         if !complete {
@@ -270,9 +285,11 @@ impl<'r> Course<'r> {
             }
             return Err(TrainError::LossNotFinite { path, loss: sum.mean() });
         }
-        let result = Evaluation::of(sum, valid.stats().tokens, start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64() - (self.rests.rested() - rested);
+        let result = Evaluation::of(sum, valid.stats().tokens, seconds);
         self.evaluations.push(HeldOut { step, loss: result.loss });
         self.log.evaluations.write(&EvaluationLine { step, result })?;
+        self.shown.evaluation(step, &result);
         (self.on_event)(&Event::Evaluation { step, result });
         Ok(Some(result.loss))
     }
@@ -287,6 +304,11 @@ impl<'r> Course<'r> {
         let summary = &mut self.summary;
         summary.seconds_per_step_median = self.log.median();
         summary.tokens_per_second = (total > 0.0).then(|| summary.tokens as f64 / total);
+        self.shown.meter.read(true);
+        summary.energy_joules = self.shown.meter.joules();
+        summary.energy_source = self.shown.meter.source().map(str::to_owned);
+        summary.seconds_rested = self.rests.rested();
+        summary.seconds_paused = self.rests.paused();
         summary.mapped_bytes = self.mapped;
         summary.storage_read_bytes =
             storage_read().zip(self.read_before).map(|(after, before)| after - before);
@@ -296,8 +318,8 @@ impl<'r> Course<'r> {
     }
 
     /// What is left to tell when it is done.
-    pub(super) fn into_told(self) -> (Settings, Summary, Log, Vec<HeldOut>) {
-        let Self { resolved, summary, log, evaluations, .. } = self;
-        (resolved, summary, log, evaluations.into_items())
+    pub(super) fn into_told(self) -> (Settings, Summary, Log, Vec<HeldOut>, Times) {
+        let Self { resolved, summary, log, evaluations, shown, .. } = self;
+        (resolved, summary, log, evaluations.into_items(), shown.timing.finish())
     }
 }

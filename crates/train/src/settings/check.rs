@@ -26,6 +26,7 @@ impl Settings {
         self.check_amounts()?;
         self.check_adapter()?;
         self.check_rates()?;
+        self.check_pacing()?;
         self.check_adapter_budget()?;
         self.check_adaptive_rank()?;
         UpdateRule::of(self)?;

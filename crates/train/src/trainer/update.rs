@@ -5,7 +5,7 @@ use std::ops::Range;
 use lowtide_backend::Backend;
 use lowtide_data::Dataset;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
-use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum, Params};
+use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum, Params, Stage};
 
 use super::drawn::Drawn;
 use super::rates::Rates;
@@ -103,8 +103,11 @@ impl Trainer<'_, '_> {
             let applied = trained.try_for_each(|(segment, range)| {
                 let (squares, g) = (self.squares[segment], &grads[range.clone()]);
                 let mut applied = Ok(());
-                params.change(self.ranges[segment].clone(), &mut |p| {
-                    applied = blocks.apply(segment, p, g, squares, hyper);
+                let range = self.ranges[segment].clone();
+                self.executor.observe(Stage::Update(segment), || {
+                    params.change(range, &mut |p| {
+                        applied = blocks.apply(segment, p, g, squares, hyper);
+                    });
                 });
                 applied
             });

@@ -63,6 +63,9 @@ fn optional_settings_have_flags_too() {
         "--warmup-steps=2",
         "--memory-budget=1.5GB",
         "--init-adapter=from",
+        "--pause-file=wait",
+        "--trace=trace.json",
+        "--tensorboard=board",
         "--mezo-eps=0.5",
         "--partial-blocks=3",
         "--decay-ratio=0.2",
@@ -84,6 +87,9 @@ fn optional_settings_have_flags_too() {
         warmup_steps: Some(2),
         memory_budget: Some("1.5GB".into()),
         init_adapter: Some("from".into()),
+        pause_file: Some("wait".into()),
+        trace: Some("trace.json".into()),
+        tensorboard: Some("board".into()),
         mezo_eps: Some(0.5),
         partial_blocks: Some(3),
         decay_ratio: Some(0.2),
@@ -99,6 +105,15 @@ fn optional_settings_have_flags_too() {
         ..Settings::default()
     };
     assert_eq!(given, expected);
+}
+
+#[test]
+fn tensorboard_has_a_folder_of_its_own() {
+    let folder = |flags: &[&str]| settings(flags).tensorboard;
+    assert_eq!(folder(&[]), None);
+    assert_eq!(folder(&["--tensorboard"]), Some("adapter/runs".into()));
+    assert_eq!(folder(&["--tensorboard", "--output=o"]), Some("o/runs".into()));
+    assert_eq!(folder(&["--tensorboard", "here", "--seed=1"]), Some("here".into()));
 }
 
 #[test]
