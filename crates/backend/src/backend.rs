@@ -6,8 +6,8 @@ use lowtide_quant::QMat;
 use lowtide_tensor::{Float, Mat, MatMut};
 
 use crate::shapes::{
-    Activation, AdamHyper, AttentionShape, Caps, Direction, DropoutKey, Moments8, OpShape, Pairing,
-    Req, SgdHyper, Span, Stats,
+    Activation, AdamHyper, AttentionShape, Caps, Direction, DropoutKey, LionHyper, Moments8,
+    Momentum8, OpShape, Pairing, Req, SgdHyper, Span, Stats,
 };
 use crate::{contract, spec};
 
@@ -262,6 +262,22 @@ pub trait Backend<F: Float = f32>: Send + Sync {
     /// One SGD update of one tensor, in place.
     fn sgd(&self, p: &mut [F], g: &[F], hyper: &SgdHyper) {
         spec::sgd(p, g, hyper);
+    }
+
+    /// One SGD update of one tensor with momentum `m`, in place: `m = momentum m + step`, where
+    /// `step` is what [`Backend::sgd`] takes times the rate from `p`, and `p -= lr m`.
+    fn sgd_momentum(&self, p: &mut [F], g: &[F], m: &mut [F], momentum: f64, hyper: &SgdHyper) {
+        spec::sgd_momentum(p, g, m, momentum, hyper);
+    }
+
+    /// One Lion update of one tensor with momentum `m`, in place.
+    fn lion(&self, p: &mut [F], g: &[F], m: &mut [F], hyper: &LionHyper) {
+        spec::lion(p, g, m, hyper);
+    }
+
+    /// One Lion update of one tensor with an 8-bit momentum, in place, a block at a time.
+    fn lion8(&self, p: &mut [F], g: &[F], momentum: Momentum8<'_>, hyper: &LionHyper) {
+        spec::lion8(p, g, momentum, hyper);
     }
 }
 

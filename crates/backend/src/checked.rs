@@ -8,8 +8,8 @@ use lowtide_tensor::{Float, Mat, MatMut};
 use crate::Backend;
 use crate::contract::{self, Op};
 use crate::shapes::{
-    Activation, AdamHyper, AttentionShape, Caps, Direction, DropoutKey, Moments8, OpShape, Pairing,
-    Req, SgdHyper, Span, Stats,
+    Activation, AdamHyper, AttentionShape, Caps, Direction, DropoutKey, LionHyper, Moments8,
+    Momentum8, OpShape, Pairing, Req, SgdHyper, Span, Stats,
 };
 
 /// Verifies every [contract](contract) before it delegates, and lends the backend inside exactly
@@ -270,5 +270,20 @@ impl<F: Float, B: Backend<F>> Backend<F> for Checked<B> {
     fn sgd(&self, p: &mut [F], g: &[F], hyper: &SgdHyper) {
         contract::sgd(p, g);
         self.inner.sgd(p, g, hyper);
+    }
+
+    fn sgd_momentum(&self, p: &mut [F], g: &[F], m: &mut [F], momentum: f64, hyper: &SgdHyper) {
+        contract::sgd_momentum(p, g, m);
+        self.inner.sgd_momentum(p, g, m, momentum, hyper);
+    }
+
+    fn lion(&self, p: &mut [F], g: &[F], m: &mut [F], hyper: &LionHyper) {
+        contract::lion(p, g, m);
+        self.inner.lion(p, g, m, hyper);
+    }
+
+    fn lion8(&self, p: &mut [F], g: &[F], momentum: Momentum8<'_>, hyper: &LionHyper) {
+        contract::lion8(p, g, &momentum);
+        self.inner.lion8(p, g, momentum, hyper);
     }
 }

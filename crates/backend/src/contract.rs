@@ -19,7 +19,7 @@ use core::ops::Range;
 use lowtide_quant::{QMat, dynamic8};
 use lowtide_tensor::{Float, Mat};
 
-use crate::shapes::{AdamHyper, AttentionShape, Moments8, Span};
+use crate::shapes::{AdamHyper, AttentionShape, Moments8, Momentum8, Span};
 
 /// Most values that a block of a packed matrix may hold.
 pub const BLOCK_LEN_MAX: usize = 256;
@@ -255,6 +255,28 @@ pub fn adamw8<F: Float>(p: &[F], g: &[F], moments: &Moments8<'_>, hyper: &AdamHy
 /// `p`, `g` of one length.
 pub fn sgd<F: Float>(p: &[F], g: &[F]) {
     Op("sgd").len("g", g.len(), p.len());
+}
+
+/// `p`, `g`, `m` of one length.
+pub fn sgd_momentum<F: Float>(p: &[F], g: &[F], m: &[F]) {
+    let op = Op("sgd_momentum");
+    op.len("g", g.len(), p.len());
+    op.len("m", m.len(), p.len());
+}
+
+/// `p`, `g`, `m` of one length.
+pub fn lion<F: Float>(p: &[F], g: &[F], m: &[F]) {
+    let op = Op("lion");
+    op.len("g", g.len(), p.len());
+    op.len("m", m.len(), p.len());
+}
+
+/// `p`, `g` and codes of one length, an absmax for each block.
+pub fn lion8<F: Float>(p: &[F], g: &[F], momentum: &Momentum8<'_>) {
+    let op = Op("lion8");
+    op.len("g", g.len(), p.len());
+    op.len("m", momentum.m.len(), p.len());
+    op.len("absmax", momentum.absmax.len(), dynamic8::blocks(p.len()));
 }
 
 /// The operation whose contract is read.

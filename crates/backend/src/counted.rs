@@ -9,8 +9,8 @@ use lowtide_tensor::{Float, Mat, MatMut};
 
 use crate::Backend;
 use crate::shapes::{
-    Activation, AdamHyper, AttentionShape, Caps, Direction, DropoutKey, Moments8, OpShape, Pairing,
-    Req, SgdHyper, Span, Stats,
+    Activation, AdamHyper, AttentionShape, Caps, Direction, DropoutKey, LionHyper, Moments8,
+    Momentum8, OpShape, Pairing, Req, SgdHyper, Span, Stats,
 };
 
 /// An operation of [`Backend`].
@@ -64,6 +64,12 @@ pub enum Op {
     Adamw8,
     /// [`Backend::sgd`].
     Sgd,
+    /// [`Backend::sgd_momentum`].
+    SgdMomentum,
+    /// [`Backend::lion`].
+    Lion,
+    /// [`Backend::lion8`].
+    Lion8,
 }
 
 /// Number of operations.
@@ -71,7 +77,7 @@ const OPS: usize = Op::ALL.len();
 
 impl Op {
     /// All operations, in the order of the trait.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Qmatmul,
         Self::QmatmulT,
         Self::Qdecode,
@@ -96,6 +102,9 @@ impl Op {
         Self::Adamw,
         Self::Adamw8,
         Self::Sgd,
+        Self::SgdMomentum,
+        Self::Lion,
+        Self::Lion8,
     ];
 }
 
@@ -394,5 +403,20 @@ impl<F: Float, B: Backend<F>> Backend<F> for Counted<B> {
     fn sgd(&self, p: &mut [F], g: &[F], hyper: &SgdHyper) {
         self.count(Op::Sgd, &[]);
         self.inner.sgd(p, g, hyper);
+    }
+
+    fn sgd_momentum(&self, p: &mut [F], g: &[F], m: &mut [F], momentum: f64, hyper: &SgdHyper) {
+        self.count(Op::SgdMomentum, &[]);
+        self.inner.sgd_momentum(p, g, m, momentum, hyper);
+    }
+
+    fn lion(&self, p: &mut [F], g: &[F], m: &mut [F], hyper: &LionHyper) {
+        self.count(Op::Lion, &[]);
+        self.inner.lion(p, g, m, hyper);
+    }
+
+    fn lion8(&self, p: &mut [F], g: &[F], momentum: Momentum8<'_>, hyper: &LionHyper) {
+        self.count(Op::Lion8, &[]);
+        self.inner.lion8(p, g, momentum, hyper);
     }
 }

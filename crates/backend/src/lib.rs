@@ -60,6 +60,6 @@ pub use checked::Checked;
 #[cfg(target_has_atomic = "64")]
 pub use counted::{Counted, Counts, Op};
 pub use shapes::{
-    Activation, AdamHyper, AttentionShape, Caps, Direction, DropoutKey, Moments8, OpShape, Pairing,
-    Req, SgdHyper, Span, Stats,
+    Activation, AdamHyper, AttentionShape, Caps, Direction, DropoutKey, LionHyper, Moments8,
+    Momentum8, OpShape, Pairing, Req, SgdHyper, Span, Stats,
 };

@@ -262,6 +262,23 @@ pub struct SgdHyper {
     pub grad_scale: f64,
 }
 
+/// Lion with decoupled decay (Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023):
+/// `p *= 1 - lr * weight_decay`, then `p -= lr * sign(beta1 m + (1 - beta1) g)` with the sign of
+/// zero zero, and after that `m = beta2 m + (1 - beta2) g`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LionHyper {
+    /// Learning rate of this update: how far every parameter moves.
+    pub lr: f64,
+    /// Share of the momentum in what the direction is taken of.
+    pub beta1: f64,
+    /// Decay of the momentum.
+    pub beta2: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Factor on the gradient before anything else: clipping, averaging.
+    pub grad_scale: f64,
+}
+
 /// The 8-bit moments of one tensor, in blocks of [`lowtide_quant::dynamic8::BLOCK`].
 #[derive(Debug)]
 pub struct Moments8<'a> {
@@ -273,4 +290,13 @@ pub struct Moments8<'a> {
     pub m_absmax: &'a mut [f32],
     /// Largest magnitude of each block of `v`.
     pub v_absmax: &'a mut [f32],
+}
+
+/// The 8-bit momentum of one tensor, in blocks of [`lowtide_quant::dynamic8::BLOCK`].
+#[derive(Debug)]
+pub struct Momentum8<'a> {
+    /// Codes, one a parameter (signed map).
+    pub m: &'a mut [u8],
+    /// Largest magnitude of each block.
+    pub absmax: &'a mut [f32],
 }

@@ -20,6 +20,7 @@ const BOUNDS: [f32; 4] = [1e-3, 0.05, 1.0, 300.0];
 /// - *Blocks are independent*: many at once give the bytes and values of one after another.
 /// - *Damage stays visible*: a NaN or an infinity does not decode to a block of finite numbers.
 /// - *Any bytes* decode, the same twice.
+/// - *Minima*, where a format has its own, move all values of their blocks and nothing else.
 ///
 /// ```
 /// lowtide_conformance::block_format(&lowtide_quant::formats::Q4_1);
@@ -33,6 +34,7 @@ pub fn block_format(format: &'static dyn BlockFormat) {
     check_independence(format);
     check_damage(format);
     check_any_bytes(format);
+    check_minima(format);
 }
 
 fn encode(format: &dyn BlockFormat, x: &[f32]) -> Vec<u8> {
@@ -150,5 +152,28 @@ fn check_any_bytes(format: &dyn BlockFormat) {
         let (once, again) = (decode(format, &bytes), decode(format, &bytes));
         let same = once.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "{name}: the same bytes decode to different numbers");
+    }
+}
+
+fn check_minima(format: &dyn BlockFormat) {
+    /// Rounding of a minimum of up to 3, in as few as eight bits.
+    const ROUNDING: f32 = 1.0 / 64.0;
+    if !format.has_own_minima() {
+        return;
+    }
+    let (name, len) = (format.name(), format.block_len());
+    let before = encode(format, &Draw::new(5).vec(BLOCKS * len, 1.0));
+    let mut bytes = before.clone();
+    format.shift_minima(&mut bytes, &[0.0; BLOCKS]);
+    assert!(bytes == before, "{name}: minima that move by nothing change bytes");
+    let shifts: [f32; BLOCKS] = std::array::from_fn(|block| block as f32 / 4.0 - 1.0);
+    format.shift_minima(&mut bytes, &shifts);
+    let (old, new) = (decode(format, &before), decode(format, &bytes));
+    for (block, (old, new)) in old.chunks(len).zip(new.chunks(len)).enumerate() {
+        let shift = shifts[block];
+        for (old, new) in old.iter().zip(new) {
+            let near = (new - (old + shift)).abs() <= ROUNDING;
+            assert!(near, "{name}: {old} of block {block}, moved by {shift}, becomes {new}");
+        }
     }
 }

@@ -128,10 +128,20 @@ fn into_gguf(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> 
         }
         other => other.into(),
     })?;
-    let alpha = one_alpha(&settings.source, &config, &pairs)?;
-    let said = write_gguf(settings, alpha, &pairs)?;
+    let alphas = alphas(&settings.source, &config, &pairs)?;
+    let alpha = most_common(&alphas).unwrap_or(config.lora_alpha);
+    check_alpha(&settings.source, alpha)?;
+    let others = alphas.iter().filter(|own| **own != alpha).count();
+    let own = if others > 0 { &alphas[..] } else { &[] };
+    let said = write_gguf(settings, (alpha, own), &pairs)?;
     let mut notes = Vec::new();
-    if config.use_rslora {
+    if others > 0 {
+        notes.push(format!(
+            "alpha is {alpha} for all modules: B of the {others} of {} whose alpha differs is \
+             multiplied by what theirs is of it, which gives the same",
+            pairs.len()
+        ));
+    } else if config.use_rslora {
         notes.push(format!(
             "alpha is {alpha} instead of {}: GGUF scales by alpha / rank, which gives the same as \
              alpha / sqrt(rank) did",
@@ -145,11 +155,11 @@ fn into_gguf(settings: &AdapterSettings) -> Result<AdapterReport, ConvertError> 
     Ok(report(settings, "gguf", said, &pairs, bytes_after, notes))
 }
 
-/// Writes pairs of the base, rows in HF order, as a GGUF adapter; the answer is alpha as it is in
-/// the file.
+/// Writes pairs of the base, rows in HF order, as a GGUF adapter, with one alpha and those of the
+/// pairs, if they differ; the answer is alpha as it is in the file.
 fn write_gguf(
     settings: &AdapterSettings,
-    alpha: f64,
+    (alpha, alphas): (f64, &[f64]),
     pairs: &[LoraPair<'_>],
 ) -> Result<f64, ConvertError> {
     let base = Base::open(&settings.base)?;
@@ -158,6 +168,7 @@ fn write_gguf(
     let name = name.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
     let said = gguf_adapter::Settings {
         alpha: alpha as f32,
+        alphas,
         name,
         base_name: Some(last_part(&settings.base_name)).filter(|name| !name.is_empty()),
     };
@@ -224,32 +235,28 @@ fn parts<'a>(pair: &LoraPair<'a>, order: Option<PermutedRows>) -> [AdapterTensor
     [part(LORA_DOWN, pair.a, None), part(LORA_UP, pair.b, order)]
 }
 
-/// The one alpha that, over the rank of a pair, is the scale of each.
-fn one_alpha(
+/// The alpha of each pair that, over its rank, is its scale.
+fn alphas(
     path: &Path,
     config: &LoraConfig,
     pairs: &[LoraPair<'_>],
-) -> Result<f64, ConvertError> {
+) -> Result<Vec<f64>, ConvertError> {
     let of_config = |reason| Error::Document { path: path.join(peft::CONFIG_FILE), reason };
-    let mut first: Option<(&str, f64)> = None;
-    for pair in pairs {
-        let alpha = if config.use_rslora {
-            config.alpha_of(pair.module).map_err(of_config)? * (pair.rank() as f64).sqrt()
-        } else {
-            config.alpha_of(pair.module).map_err(of_config)?
-        };
-        let (module, one) = *first.get_or_insert((pair.module, alpha));
-        if one != alpha {
-            return Err(ConvertError::SeveralAlphas {
-                path: path.to_path_buf(),
-                first: Box::new((module.to_owned(), one)),
-                second: Box::new((pair.module.to_owned(), alpha)),
-            });
-        }
-    }
-    let alpha = first.map_or(config.lora_alpha, |(_, alpha)| alpha);
-    check_alpha(path, alpha)?;
-    Ok(alpha)
+    let alpha = |pair: &LoraPair<'_>| {
+        let alpha = config.alpha_of(pair.module).map_err(of_config)?;
+        let stable = if config.use_rslora { (pair.rank() as f64).sqrt() } else { 1.0 };
+        check_alpha(path, alpha * stable)?;
+        Ok(alpha * stable)
+    };
+    pairs.iter().map(alpha).collect()
+}
+
+/// The number that most are, the largest of several such.
+fn most_common(alphas: &[f64]) -> Option<f64> {
+    let mut sorted = alphas.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let runs = sorted.chunk_by(|one, other| one == other);
+    runs.max_by_key(|run| run.len()).map(|run| run[0])
 }
 
 /// Refuses an alpha that 32 bits cannot hold.

@@ -62,27 +62,15 @@ pub enum ConvertError {
     },
     /// An adapter that is no plain LoRA.
     #[error(
-        "{}: {source}\na GGUF adapter can be plain LoRA only; others have to be merged into their \
-         base", path.display()
+        "{}: {source}\na GGUF adapter can be plain LoRA only: `lowtide merge` folds any other that \
+         is a change of matrices into its base, as a GGUF file if its name ends so; Lowtide itself \
+         uses it as it is, with --adapter", path.display()
     )]
     NotInGguf {
         /// The adapter's settings.
         path: PathBuf,
         /// The setting that cannot be said.
         source: Box<lowtide_formats::DocumentError>,
-    },
-    /// A LoRA adapter whose modules are scaled in ways that one alpha does not give.
-    #[error(
-        "{}: a GGUF adapter has one alpha for all modules; here it is {} for `{}` and {} for `{}`",
-        path.display(), first.1, first.0, second.1, second.0
-    )]
-    SeveralAlphas {
-        /// The adapter.
-        path: PathBuf,
-        /// A module and its alpha.
-        first: Box<(String, f64)>,
-        /// Another module and its alpha.
-        second: Box<(String, f64)>,
     },
     /// An alpha that is nothing in 32 bits.
     #[error("{}: alpha is {alpha}, which 32 bits cannot hold", path.display())]

@@ -43,6 +43,7 @@ pub use job::{Settings, convert, convert_changed};
 pub use kind::{Kind, KindError};
 pub use loftq::{LoftqReport, LoftqSettings, MatrixReport, loftq};
 pub use report::{Event, Report, TypeReport};
+pub use vocab::vocab_of;
 
 /// Whether what is written under this name is a GGUF file.
 #[must_use]

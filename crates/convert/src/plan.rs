@@ -78,7 +78,7 @@ impl Job<'_> {
         plain && self.source.format.name() == self.format.name()
     }
 
-    /// Whether the bytes are copied as they are.
+    /// Whether the bytes are copied as they are, and only looked at.
     pub(crate) fn is_copy(&self) -> bool {
         // Rows that are moved within a vector are single values.
         let whole = matches!(self.order, Order::Same) || self.source.shape.len() == 2;

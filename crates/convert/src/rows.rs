@@ -105,9 +105,6 @@ impl Tiles {
         tell: &mut dyn FnMut(u64),
     ) -> io::Result<Result<Sums, BadRow>> {
         let (cols, rows, packed_row) = (job.cols(), job.rows(), job.row_bytes());
-        if job.is_copy() {
-            return copy(job, write, tell).map(|()| Ok(Sums::default()));
-        }
         let room = [
             self.values.get::<f32>().len() / (job.copies() * cols),
             self.packed.get::<u8>().len() / packed_row,
@@ -115,6 +112,9 @@ impl Tiles {
         ];
         let tile = room.into_iter().min().unwrap_or(0).min(rows);
         assert!(tile > 0, "no room for a row of {cols} values: it was not in the plan");
+        if job.is_copy() {
+            return copy(job, self.values.get_mut(), tile, write, tell);
+        }
         let blocks = blocks_of_group(job, changes);
         let mut total = Sums { minima_only: blocks.is_some(), ..Sums::default() };
         for first in (0..rows).step_by(tile) {
@@ -155,7 +155,7 @@ fn blocks_of_group(job: &Job<'_>, changes: &dyn Changes) -> Option<usize> {
     }
     let (group, block) = (changes.group(&job.hf_name)?, job.format.block_len());
     let whole = group.is_multiple_of(block) && job.cols().is_multiple_of(group);
-    (whole && job.format.shift_minima(&mut [], &[])).then(|| group / block)
+    (whole && job.format.has_own_minima()).then(|| group / block)
 }
 
 /// A tile of rows on its way through.
@@ -183,6 +183,12 @@ impl<'a> Tile<'a> {
                 values.iter_mut().for_each(|value| *value += job.offset);
             }
         });
+    }
+
+    /// The first row that holds a value that is not finite.
+    fn bad_row(&self, cols: usize) -> Option<usize> {
+        let bad = |row: &[f32]| row.iter().any(|value| !value.is_finite());
+        self.values.par_chunks_exact(cols).position_first(bad)
     }
 
     /// Keeps the rows as they are, then has them changed, in the order of the source.
@@ -298,21 +304,30 @@ pub(crate) fn decode(job: &Job<'_>, row: usize, values: &mut [f32]) {
     }
 }
 
-/// Copies a tensor whose type stays as it is, a row at a time where rows move.
+/// Copies a tensor whose type stays as it is, `tile` rows at a time. Its values are looked at on
+/// the way: what would be refused in another type is refused in its own.
 fn copy(
     job: &Job<'_>,
+    room: &mut [f32],
+    tile: usize,
     write: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     tell: &mut dyn FnMut(u64),
-) -> io::Result<()> {
-    const PIECE: usize = 1 << 20;
-    if matches!(job.order, Order::Same) {
-        job.source.bytes.chunks(PIECE).try_for_each(&mut *write)?;
-    } else {
-        let bytes = job.row_bytes();
-        for row in 0..job.rows() {
-            write(&job.source.bytes[job.order.source_row(row) * bytes..][..bytes])?;
+) -> io::Result<Result<Sums, BadRow>> {
+    let (cols, rows, bytes) = (job.cols(), job.rows(), job.row_bytes());
+    let stored = |row: usize, count: usize| &job.source.bytes[row * bytes..][..count * bytes];
+    for first in (0..rows).step_by(tile) {
+        let count = tile.min(rows - first);
+        let mut tile = Tile::of(room, count * cols);
+        tile.decode(job, first);
+        if let Some(row) = tile.bad_row(cols) {
+            return Ok(Err(BadRow(first + row)));
         }
+        match job.order {
+            Order::Same => write(stored(first, count))?,
+            order => (first..first + count)
+                .try_for_each(|row| write(stored(order.source_row(row), 1)))?,
+        }
+        tell((count * cols) as u64);
     }
-    tell(job.source.len() as u64);
-    Ok(())
+    Ok(Ok(Sums::default()))
 }

@@ -95,22 +95,41 @@ pub(crate) fn files(base: &Base) -> Result<Option<Files>, ConvertError> {
     Ok(Some(Files { tokenizer: document, config }))
 }
 
-fn vocab_of(tokenizer: GgufTokenizer) -> GgufVocab {
+/// The tokenizer of a GGUF file as the vocabulary that tokenizers are made of.
+#[must_use]
+pub fn vocab_of(tokenizer: GgufTokenizer) -> GgufVocab {
+    let GgufTokenizer {
+        model,
+        pre,
+        tokens,
+        token_types,
+        merges,
+        scores,
+        bos,
+        eos,
+        eot,
+        unk,
+        pad,
+        add_bos,
+        add_eos,
+        add_space_prefix,
+    } = tokenizer;
+    let pre = pre.unwrap_or_default();
     GgufVocab {
-        model: tokenizer.model,
-        pre: tokenizer.pre.unwrap_or_default(),
-        tokens: tokenizer.tokens,
-        token_types: tokenizer.token_types,
-        merges: tokenizer.merges,
-        scores: tokenizer.scores,
-        bos: tokenizer.bos,
-        eos: tokenizer.eos,
-        eot: tokenizer.eot,
-        unk: tokenizer.unk,
-        pad: tokenizer.pad,
-        add_bos: tokenizer.add_bos,
-        add_eos: tokenizer.add_eos,
-        add_space_prefix: tokenizer.add_space_prefix,
+        model,
+        pre,
+        tokens,
+        token_types,
+        merges,
+        scores,
+        bos,
+        eos,
+        eot,
+        unk,
+        pad,
+        add_bos,
+        add_eos,
+        add_space_prefix,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lowtide_convert::{AdapterReport, AdapterSettings, ConvertError, convert_adapter, named_base};
 use lowtide_formats::gguf::Gguf;
-use lowtide_formats::gguf_adapter::GgufAdapter;
+use lowtide_formats::gguf_adapter::{self, GgufAdapter};
 use lowtide_formats::peft::{AdapterFiles, CONFIG_FILE, WEIGHTS_FILE};
 use lowtide_testkit::golden::golden_dir;
 use lowtide_testkit::mlx::mlx_folder;
@@ -146,14 +146,36 @@ fn a_rank_stabilised_scale_is_said_through_alpha() {
 }
 
 #[test]
+fn alphas_of_their_own_are_said_through_b() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = changed("formats/l4", dir.path(), |config| {
+        config["alpha_pattern"] = json!({ "q_proj": 3 });
+    });
+    let output = dir.path().join("a.gguf");
+    let report = converted(&source, "formats/base", &output);
+    assert_eq!((report.alpha, report.notes.len()), (8.0, 1));
+    let words = "alpha is 8 for all modules: B of the 2 of 8 whose alpha differs is multiplied by";
+    assert!(report.notes[0].starts_with(words), "{:?}", report.notes);
+    let file = GgufAdapter::open(&output).unwrap();
+    let plain = GgufAdapter::open(&golden("formats/l4.gguf")).unwrap();
+    assert_eq!(file.facts().alpha, 8.0);
+    for (ours, theirs) in file.pairs().zip(plain.pairs()) {
+        let factor = if ours.module.ends_with("q_proj") { 3.0 / 8.0 } else { 1.0 };
+        let b: Vec<f32> = theirs.b.to_f32_vec().iter().map(|b| b * factor).collect();
+        assert_eq!(ours.b.to_f32_vec(), b, "{}", ours.module);
+        assert!(ours.a.bytes == theirs.a.bytes, "{}", ours.module);
+    }
+}
+
+#[test]
 fn one_module_in_one_block_is_named_whole() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("one.gguf");
     let files = AdapterFiles::open(&golden("formats/l4")).unwrap();
     let (_, pairs) = files.lora().unwrap();
     let base = lowtide_formats::Base::open(&golden("formats/base")).unwrap();
-    let said = lowtide_formats::gguf_adapter::Settings { alpha: 2.0, name: None, base_name: None };
-    lowtide_formats::gguf_adapter::write(&source, base.hyper(), &said, &pairs[..1]).unwrap();
+    let said = gguf_adapter::Settings { alpha: 2.0, alphas: &[], name: None, base_name: None };
+    gguf_adapter::write(&source, base.hyper(), &said, &pairs[..1]).unwrap();
     let output = dir.path().join("a");
     converted(&source, "formats/base", &output);
     let text = fs::read_to_string(output.join(CONFIG_FILE)).unwrap();
@@ -175,16 +197,22 @@ fn what_gguf_cannot_say_is_refused() {
     {
         let error = refused(&golden(&format!("formats/{adapter}")));
         assert!(error.contains(words) && error.contains("can be plain LoRA only"), "{error}");
+        assert!(error.contains("`lowtide merge` folds") && !error.contains("none"), "{error}");
     }
-    let source = changed("formats/l4", dir.path(), |config| {
-        config["alpha_pattern"] = json!({ "q_proj": 3 });
-    });
-    let error = refused(&source);
-    let words = "one alpha for all modules; here it is 8 for `model.layers.0.mlp.down_proj` and 3 \
-                 for `model.layers.0.self_attn.q_proj`";
-    assert!(error.contains(words), "{error}");
     let source = changed("formats/l4", dir.path(), |config| config["lora_alpha"] = 1e300.into());
     assert!(refused(&source).contains("alpha is 1"), "{}", refused(&source));
+    let pattern = |alpha: f64| {
+        changed("formats/l4", dir.path(), |c| c["alpha_pattern"] = json!({ "q_proj": alpha }))
+    };
+    let one = refused(&pattern(1e39));
+    assert!(one.contains("alpha is 1") && one.contains("32 bits cannot hold"), "{one}");
+    // What that is of the others' alpha is too much for B.
+    let huge = changed("formats/l4", dir.path(), |config| {
+        config["lora_alpha"] = 1e-3.into();
+        config["alpha_pattern"] = json!({ "q_proj": 3e38 });
+    });
+    let error = refused(&huge);
+    assert!(error.contains("q_proj.lora_B.weight` holds ") && error.contains("inf"), "{error}");
 }
 
 #[test]

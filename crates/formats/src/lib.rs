@@ -7,6 +7,7 @@
 //! - [`peft`] reads and writes adapter folders, [`gguf_adapter`] adapters as GGUF files, [`mlx`]
 //!   reads those of mlx-lm; [`rows`] is the row order in which GGUF files of some families keep the
 //!   query and key projections.
+//! - [`tensorboard`] writes event files.
 //! - [`atomic`] replaces files so that nobody ever sees half of one; [`snapshot`] keeps what must
 //!   come back bit for bit; a [`ScratchFile`] is space on disk for what does not fit in memory.
 //!
@@ -36,6 +37,7 @@ pub mod peft;
 pub mod rows;
 pub mod safe;
 pub mod snapshot;
+pub mod tensorboard;
 
 mod base;
 mod document;

@@ -268,17 +268,22 @@ impl<'a> Tensor<'a> {
 
     /// The first value that is NaN or infinite, with its row-major index.
     pub(crate) fn first_non_finite(&self) -> Option<(usize, f32)> {
+        self.first_non_finite_times(1.0)
+    }
+
+    /// The first value that is NaN or infinite when it is multiplied, with its row-major index.
+    pub(crate) fn first_non_finite_times(&self, factor: f32) -> Option<(usize, f32)> {
         const TILE_BLOCKS: usize = 256;
+        let first = |values: &[f32]| values.iter().position(|v| !(v * factor).is_finite());
         if let Some(lines) = self.lines {
             let values = lines.decode(self.shape, self.bytes);
-            return values.into_iter().enumerate().find(|(_, value)| !value.is_finite());
+            return first(&values).map(|at| (at, values[at] * factor));
         }
         if let Some(matrix) = self.matrix_apart() {
             let mut row = vec![0.0; matrix.cols()];
             return (0..matrix.rows()).find_map(|i| {
                 matrix.decode_row(i, &mut row);
-                let at = row.iter().position(|v| !v.is_finite())?;
-                Some((i * row.len() + at, row[at]))
+                first(&row).map(|at| (i * row.len() + at, row[at] * factor))
             });
         }
         let (block_len, block_bytes) = (self.format.block_len(), self.format.block_bytes());
@@ -286,8 +291,8 @@ impl<'a> Tensor<'a> {
         for (i, bytes) in self.bytes.chunks(TILE_BLOCKS * block_bytes).enumerate() {
             let values = &mut tile[..bytes.len() / block_bytes * block_len];
             self.format.decode(bytes, values);
-            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-                return Some((i * TILE_BLOCKS * block_len + at, values[at]));
+            if let Some(at) = first(values) {
+                return Some((i * TILE_BLOCKS * block_len + at, values[at] * factor));
             }
         }
         None

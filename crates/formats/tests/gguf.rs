@@ -110,6 +110,10 @@ fn refused(bytes: &[u8], words: &str) {
     assert_eq!(parse(bytes).unwrap_err().to_string(), words);
 }
 
+/// How a file is told of that ends too early.
+const CUT: &str = "the file is truncated or damaged:";
+const END: &str = "bytes of data";
+
 #[test]
 fn unsound_headers() {
     refused(b"", "not a GGUF file: it starts with [], expected the four letters `GGUF`");
@@ -122,15 +126,23 @@ fn unsound_headers() {
     refused(b"GGUF\0\0\0\x03", &format!("GGUF version 50331648 {version}"));
     refused(
         b"GGUF\x03\0\0\0\x01",
-        "the file ends within the number of tensors: 8 bytes from byte 8, 1 are left",
+        &format!("{CUT} the number of tensors from byte 8 on: 8 bytes, and 1 are left"),
     );
     refused(
         &Raw::new(0, u64::MAX).bytes,
-        "the number of metadata entries is 18446744073709551615; expected at most 0",
+        "the number of metadata entries is 18446744073709551615; expected at most 65536",
+    );
+    refused(
+        &Raw::new(0, 4).raw(&[0; 20]).bytes,
+        &format!("{CUT} 4 metadata entries from byte 24 on: 52 bytes, and 20 are left"),
     );
     refused(
         &Raw::new(u64::MAX, 0).raw(&[0; 48]).bytes,
-        "the number of tensors is 18446744073709551615; expected at most 2",
+        "the number of tensors is 18446744073709551615; expected at most 1048576",
+    );
+    refused(
+        &Raw::new(3, 0).raw(&[0; 48]).bytes,
+        &format!("{CUT} 3 records of tensors from byte 24 on: 72 bytes, and 48 are left"),
     );
     assert!(parse(&Raw::new(0, 0).bytes).is_ok());
 }
@@ -157,12 +169,19 @@ fn unsound_metadata() {
     let truths = one().entry("k", 9, &[]).u32(7).u64(2).raw(&[1, 3]);
     refused(&truths.bytes, "the value of `k` is 3; expected 0 or 1");
     let many = one().entry("k", 9, &[]).u32(10).u64(1 << 61).raw(&[0; 16]);
-    refused(&many.bytes, "the value of `k` is 2305843009213693952; expected at most 2");
+    refused(
+        &many.bytes,
+        &format!(
+            "{CUT} 2305843009213693952 elements of `k` from byte 49 on: 18446744073709551615 \
+             bytes, and 16 are left"
+        ),
+    );
     let long = one().entry("k", 8, &[]).u64(u64::MAX).raw(&[0; 5]);
     refused(
         &long.bytes,
-        "the file ends within the value of `k`: 18446744073709551615 bytes from byte 45, \
-         5 are left",
+        &format!(
+            "{CUT} the value of `k` from byte 45 on: 18446744073709551615 bytes, and 5 are left"
+        ),
     );
 }
 
@@ -206,11 +225,11 @@ fn unsound_tensors() {
     refused(&one(&[4], 0, 16), "tensor `t` starts at offset 16, not a multiple of 32");
     refused(
         &one(&[4], 0, 256),
-        "tensor `t` takes 16 bytes from data offset 256, but the data has 256 bytes",
+        &format!("{CUT} tensor `t` takes 16 bytes from data offset 256, and there are 256 {END}"),
     );
     refused(
         &one(&[65], 0, 0),
-        "tensor `t` takes 260 bytes from data offset 0, but the data has 256 bytes",
+        &format!("{CUT} tensor `t` takes 260 bytes from data offset 0, and there are 256 {END}"),
     );
     assert!(matches!(
         parse(&one(&[4], 0, u64::MAX - 31)).unwrap_err(),

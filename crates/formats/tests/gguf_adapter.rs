@@ -25,7 +25,7 @@ fn hyper(model: &str) -> Hyperparameters {
 }
 
 fn plain(alpha: f32) -> Settings<'static> {
-    Settings { alpha, name: None, base_name: None }
+    Settings { alpha, alphas: &[], name: None, base_name: None }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use lowtide_formats::peft::{
     AdapterError, AdapterFiles, AdapterTensor, CODES_FILE, CONFIG_FILE, Coded, CodedContents,
-    WEIGHTS_FILE, coded_bytes, write,
+    WEIGHTS_FILE, coded_bytes, round_to_codes, write,
 };
 use lowtide_formats::safe::{PermutedRows, Values, parse_with_codes};
 use lowtide_formats::{Error, rows};
@@ -39,6 +39,23 @@ fn by_hand(codes: LineCodes, [rows, columns]: [usize; 2], values: &[f32]) -> Vec
         }
     }
     out
+}
+
+#[test]
+fn numbers_are_rounded_where_they_are() {
+    let mut rng = Rng::new(2);
+    for (shape, permuted) in
+        [([2, 70], None), ([80, 2], Some(HEADS)), ([80, 200], Some(HEADS)), ([1, 7], None)]
+    {
+        let values = rng.uniform_vec(shape[0] * shape[1], -1.0, 1.0);
+        for (name, codes) in LineCodes::NAMES {
+            let mut own = values.clone();
+            round_to_codes(codes, &mut own, shape, permuted);
+            let coded = Coded::new(codes, &values, shape, permuted);
+            assert_eq!(own, coded.rounded().collect::<Vec<_>>(), "{name} {shape:?}");
+        }
+    }
+    round_to_codes(Int4, &mut [], [0, 3], None);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn variants_that_are_not_plain_are_named() {
         assert_eq!(with(settings).unwrap_err().to_string(), words);
     }
     let dora = LoraVariant::Dora.check_plain().unwrap_err().to_string();
-    assert_eq!(dora, "`use_dora` is true, which is not supported; supported: none");
+    assert_eq!(dora, "`use_dora` is true, which is not supported; supported: false");
 }
 
 /// Why a folder of one module with these tensors is refused.

@@ -56,6 +56,6 @@ mod table;
 pub use int::{Digits, IntRhs, IntRhsT, Rounded};
 pub use isa::Isa;
 pub use rhs::Rhs;
-pub use rows::{AdamW, Draws, Gate, Summary};
+pub use rows::{AdamW, Draws, Gate, Lion, Summary};
 pub use seen::Seen;
 pub use table::Kernels;

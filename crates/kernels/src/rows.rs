@@ -50,6 +50,20 @@ pub struct AdamW {
     pub step_size: f32,
 }
 
+/// The scalars of one Lion update: `g *= grad_scale`, `p *= shrink`,
+/// `p -= lr sign(beta1 m + fresh1 g)` with the sign of zero zero, `m = beta2 m + fresh2 g`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the formula names them")]
+pub struct Lion {
+    pub grad_scale: f32,
+    pub shrink: f32,
+    pub beta1: f32,
+    pub fresh1: f32,
+    pub beta2: f32,
+    pub fresh2: f32,
+    pub lr: f32,
+}
+
 /// Row, weights, reciprocal root, slope, gradient.
 type NormVjp = unsafe fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
 
@@ -58,6 +72,9 @@ type Rotate = unsafe fn(&mut [f32], &mut [f32], &[f32], &[f32]);
 
 /// Scalars, parameters, gradient, moments.
 type Update = unsafe fn(&AdamW, &mut [f32], &[f32], &mut [f32], &mut [f32]);
+
+/// Scalars, parameters, gradient, momentum.
+type UpdateOne<H> = unsafe fn(H, &mut [f32], &[f32], &mut [f32]);
 
 /// The part of a table that works on rows. Every function asks that the processor has the
 /// instruction set, and panics when lengths differ.
@@ -85,6 +102,8 @@ pub(crate) struct Rows {
     pub(crate) stats: unsafe fn(&[f32]) -> Summary,
     pub(crate) adamw: Update,
     pub(crate) sgd: unsafe fn([f32; 3], &mut [f32], &[f32]),
+    pub(crate) sgd_momentum: UpdateOne<[f32; 4]>,
+    pub(crate) lion: unsafe fn(&Lion, &mut [f32], &[f32], &mut [f32]),
 }
 
 /// Rows of elements. All slices of a call have one length, unless said otherwise.
@@ -237,5 +256,18 @@ impl Kernels {
     pub fn sgd(&self, lr: f32, scale: f32, decay: f32, p: &mut [f32], g: &[f32]) {
         // SAFETY: the instruction set was detected.
         unsafe { (self.functions.rows.sgd)([lr, scale, decay], p, g) }
+    }
+
+    /// One SGD update with momentum, `m = momentum m + (scale g + decay p)`, `p -= lr m`, for
+    /// `[lr, scale, decay, momentum]`, without fused steps.
+    pub fn sgd_momentum(&self, f: [f32; 4], p: &mut [f32], g: &[f32], m: &mut [f32]) {
+        // SAFETY: the instruction set was detected.
+        unsafe { (self.functions.rows.sgd_momentum)(f, p, g, m) }
+    }
+
+    /// One Lion update, to the bits of the formula without fused steps.
+    pub fn lion(&self, f: &Lion, p: &mut [f32], g: &[f32], m: &mut [f32]) {
+        // SAFETY: the instruction set was detected.
+        unsafe { (self.functions.rows.lion)(f, p, g, m) }
     }
 }

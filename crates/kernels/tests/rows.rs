@@ -1,7 +1,7 @@
 //! Every kernel that works on rows, on every table, against plain arithmetic in f64: odd lengths,
 //! unaligned beginnings, tails, zeros, infinities, NaN and denormals.
 
-use lowtide_kernels::{AdamW, Draws, Gate, Kernels};
+use lowtide_kernels::{AdamW, Draws, Gate, Kernels, Lion};
 use lowtide_tensor::Mat;
 use proptest::prelude::*;
 
@@ -232,6 +232,34 @@ proptest! {
                     - f.step_size * m / (v.sqrt() / f.root_correction2 + f.eps);
                 prop_assert_eq!((p2[i], m2[i], v2[i]), (p1, m, v));
                 prop_assert_eq!(p3[i], p[i] - 0.1 * (0.5 * g[i] + 0.01 * p[i]));
+            }
+        }
+    }
+
+    #[test]
+    fn updates_with_one_moment([p, g, m, _] in rows(finite())) {
+        let f = Lion {
+            grad_scale: 0.5,
+            shrink: 0.999,
+            beta1: 0.9,
+            fresh1: 0.1,
+            beta2: 0.99,
+            fresh2: 0.01,
+            lr: 1e-2,
+        };
+        for kernels in Kernels::available() {
+            let (mut p2, mut m2) = (p.clone(), m.clone());
+            kernels.lion(&f, &mut p2[1..], &g[1..], &mut m2[1..]);
+            let (mut p3, mut m3) = (p.clone(), m.clone());
+            kernels.sgd_momentum([0.1, 0.5, 0.01, 0.9], &mut p3[1..], &g[1..], &mut m3[1..]);
+            for i in 1..p.len() {
+                let g2 = f.grad_scale * g[i];
+                let direction = f.beta1 * m[i] + f.fresh1 * g2;
+                let sign = f32::from(i8::from(direction > 0.0) - i8::from(direction < 0.0));
+                let want = p[i] * f.shrink - f.lr * sign;
+                prop_assert_eq!((p2[i], m2[i]), (want, f.beta2 * m[i] + f.fresh2 * g2));
+                let want = 0.9 * m[i] + (0.5 * g[i] + 0.01 * p[i]);
+                prop_assert_eq!((p3[i], m3[i]), (p[i] - 0.1 * want, want));
             }
         }
     }

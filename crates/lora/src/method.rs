@@ -158,7 +158,11 @@ impl<F: Float> Method<F> for VeraMethod {
     }
 
     fn default_option(&self, name: &str) -> Option<&'static str> {
-        vera_default(name)
+        match name {
+            PROJECTION_PRNG_KEY => Some("0"),
+            D_INITIAL => Some("0.1"),
+            _ => None,
+        }
     }
 
     fn default_rank(&self) -> usize {
@@ -179,19 +183,19 @@ impl<F: Float> Method<F> for VeraMethod {
 
 impl<F: Float> Method<F> for VeraInOrder<'_> {
     fn kind(&self) -> &'static str {
-        Vera::<F>::KIND
+        Method::<F>::kind(&VeraMethod)
     }
 
     fn options(&self) -> &'static [&'static str] {
-        &[PROJECTION_PRNG_KEY, D_INITIAL, QUANTIZE]
+        Method::<F>::options(&VeraMethod)
     }
 
     fn default_option(&self, name: &str) -> Option<&'static str> {
-        vera_default(name)
+        Method::<F>::default_option(&VeraMethod, name)
     }
 
     fn default_rank(&self) -> usize {
-        Vera::<F>::DEFAULT_RANK
+        Method::<F>::default_rank(&VeraMethod)
     }
 
     fn build(&self, site: &SiteInfo, config: &Config) -> Built<F> {
@@ -311,15 +315,6 @@ const D_INITIAL: &str = "d_initial";
 const GROUP_SIZE_DEFAULT: &str = "32";
 const _: () = assert!(QaLora::GROUP_SIZE == 32, "the option's default is the method's");
 const _: () = assert!(Vera::<f32>::D_INITIAL == 0.1, "the option's default is the method's");
-
-/// What VeRA's options are when they are left out.
-fn vera_default(name: &str) -> Option<&'static str> {
-    match name {
-        PROJECTION_PRNG_KEY => Some("0"),
-        D_INITIAL => Some("0.1"),
-        _ => None,
-    }
-}
 
 /// What a method makes of a site.
 type Built<F> = Result<Option<Box<dyn Adapter<F>>>, BuildError>;

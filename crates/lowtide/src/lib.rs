@@ -47,7 +47,7 @@ pub use lowtide_ndarray::NdArray;
 pub use lowtide_simd::{Compute, Simd};
 #[doc(inline)]
 pub use lowtide_train::{
-    EvalSettings, Evaluation, Event, Settings, Summary, TrainError, evaluate, finetune,
+    Control, EvalSettings, Evaluation, Event, Settings, Summary, TrainError, evaluate, finetune,
     finetune_until, finetune_with, plan,
 };
 

@@ -23,6 +23,6 @@ pub use build::{Adaptation, Model, Site, SiteValues, build};
 pub use config::{Config, LocalAttention, Rope, RopeScaling};
 pub use error::ModelError;
 pub use family::Family;
-pub use patterns::SitePatterns;
+pub use patterns::{SitePatterns, TensorPatterns};
 pub use targets::{Layers, TargetModules, TargetsError};
 pub use weights::Weights;

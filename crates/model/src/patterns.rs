@@ -1,13 +1,14 @@
 //! Ranks and alphas of their own for some sites.
 
 use alloc::borrow::ToOwned;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use lowtide_adapter::{Config, SiteInfo};
 use lowtide_names::Pattern;
 
-use crate::TargetsError;
+use crate::{Site, TargetsError};
 
 /// Ranks and alphas that hold for some sites only, as PEFT's `rank_pattern` and `alpha_pattern` say
 /// them: each entry's key is a regular expression for the whole name of a module, or for what
@@ -89,6 +90,52 @@ impl SitePatterns {
                 Err(TargetsError::StrayPattern { field, text: key.text().to_owned() })
             }
             None => Ok(()),
+        }
+    }
+}
+
+/// What holds for some trained tensors only, in the same way: a key is for the end of a tensor's
+/// name, such as `q_proj.lora_A.weight` (without `.weight`, too), or for the end of its site's.
+#[derive(Clone, Debug)]
+pub struct TensorPatterns<T>(Vec<(Pattern, T)>);
+
+impl<T: Copy> TensorPatterns<T> {
+    /// The patterns with these entries, in this order; `field` is what errors call them.
+    ///
+    /// # Errors
+    /// [`TargetsError::BadPattern`] when a key is no regular expression.
+    pub fn new<'k>(
+        field: &'static str,
+        given: impl IntoIterator<Item = (&'k str, T)>,
+    ) -> Result<Self, TargetsError> {
+        entries(field, given).map(Self)
+    }
+
+    /// What holds for each trained tensor of these sites, in their order.
+    ///
+    /// # Errors
+    /// [`TargetsError::NoTensor`] when a key matches none of them.
+    pub fn of(&self, field: &'static str, sites: &[Site]) -> Result<Vec<Option<T>>, TargetsError> {
+        let mut met = alloc::vec![false; self.0.len()];
+        let mut values = Vec::new();
+        for site in sites {
+            for spec in &site.params {
+                let whole = format!("{}.{}", site.info.name, spec.name);
+                let short = whole.strip_suffix(".weight").unwrap_or(&whole);
+                let matches = |key: &Pattern| {
+                    [&site.info.name, whole.as_str(), short].iter().any(|name| key.matches(name))
+                };
+                for ((key, _), met) in self.0.iter().zip(&mut met) {
+                    *met |= matches(key);
+                }
+                values.push(self.0.iter().find(|(key, _)| matches(key)).map(|(_, value)| *value));
+            }
+        }
+        match self.0.iter().zip(met).find(|(_, met)| !met) {
+            Some(((key, _), _)) => {
+                Err(TargetsError::NoTensor { field, text: key.text().to_owned() })
+            }
+            None => Ok(values),
         }
     }
 }

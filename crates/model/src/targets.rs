@@ -46,6 +46,14 @@ pub enum TargetsError {
         /// The key.
         text: String,
     },
+    /// A key of a pattern for tensors that matches none.
+    #[error("{field} `{text}` matches the end of no trained tensor's name")]
+    NoTensor {
+        /// Which kind of pattern: `lr pattern` or `weight decay pattern`.
+        field: &'static str,
+        /// The key.
+        text: String,
+    },
     /// Every site that is selected has a rank of 0.
     #[error("rank patterns leave none of the chosen sites an adapter")]
     NothingLeft,

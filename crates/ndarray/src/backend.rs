@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use lowtide_backend::{
-    Activation, AdamHyper, AttentionShape, Backend, Caps, Direction, DropoutKey, Moments8, OpShape,
-    Pairing, Req, SgdHyper, Span,
+    Activation, AdamHyper, AttentionShape, Backend, Caps, Direction, DropoutKey, LionHyper,
+    Moments8, Momentum8, OpShape, Pairing, Req, SgdHyper, Span,
 };
 use lowtide_quant::QMat;
 use lowtide_tensor::{Mat, MatMut};
@@ -238,5 +238,24 @@ impl Backend for NdArray {
 
     fn sgd(&self, p: &mut [f32], g: &[f32], hyper: &SgdHyper) {
         optim::sgd(self.threads, p, g, hyper);
+    }
+
+    fn sgd_momentum(
+        &self,
+        p: &mut [f32],
+        g: &[f32],
+        m: &mut [f32],
+        momentum: f64,
+        hyper: &SgdHyper,
+    ) {
+        optim::sgd_momentum(self.threads, p, g, m, momentum, hyper);
+    }
+
+    fn lion(&self, p: &mut [f32], g: &[f32], m: &mut [f32], hyper: &LionHyper) {
+        optim::lion(self.threads, p, g, m, hyper);
+    }
+
+    fn lion8(&self, p: &mut [f32], g: &[f32], momentum: Momentum8<'_>, hyper: &LionHyper) {
+        optim::lion8(self.threads, p, g, momentum, hyper);
     }
 }

@@ -125,15 +125,10 @@ impl Optimizer for AdamW8 {
     fn forget(&self, n: usize, state: &mut [f32], which: &dyn Fn(usize) -> bool) {
         let Moments8 { m, v, .. } = moments8(n, state);
         for i in (0..n).filter(|&i| which(i)) {
-            (m[i], v[i]) = (ZERO_SIGNED, ZERO_UNSIGNED);
+            (m[i], v[i]) = (dynamic8::ZERO_SIGNED, dynamic8::ZERO_UNSIGNED);
         }
     }
 }
-
-/// The code of zero in the map of the first moment.
-const ZERO_SIGNED: u8 = 127;
-/// The code of zero in the map of the second.
-const ZERO_UNSIGNED: u8 = 0;
 
 /// State of one tensor with f32 moments.
 fn words(n: usize) -> usize {

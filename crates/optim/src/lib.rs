@@ -1,5 +1,5 @@
-//! Optimizers over flat slabs, learning-rate schedules, gradient clipping, and the directions of
-//! zeroth-order methods.
+//! Optimizers over flat slabs, learning-rate schedules, gradient clipping, the directions of
+//! zeroth-order methods, and rounding by chance.
 //!
 //! An [`Optimizer`] never learns what a parameter means. It sees three slabs of f32 words,
 //! parameters, gradients and its own state, and the lengths of the tensors that lie one after
@@ -10,7 +10,9 @@
 //! |---|---|---|
 //! | [`AdamW`] | 8 | |
 //! | [`AdamW8`] | 2 | 8 for each block of 256 begun, rounded up to whole words |
-//! | [`Sgd`] | 0 | |
+//! | [`Lion`] | 4 | |
+//! | [`Lion8`] | 1 | 4 for each block of 256 begun, rounded up to whole words |
+//! | [`Sgd`] | 0, or 4 with momentum | |
 //! | [`SparseTop`] of one of them | for each chosen entry, 4 and the rule's | |
 //! | [`SparseThreshold`] of one of them | the rule's for a tensor of 1, and 2 where it has any | |
 //!
@@ -23,7 +25,7 @@
 //! use lowtide_optim::{AdamW, Optimizer, Schedule, ScheduleKind, StepHyper, clip_factor};
 //!
 //! let optimizer = AdamW { weight_decay: 0.01, ..AdamW::default() };
-//! let schedule = Schedule { kind: ScheduleKind::Cosine, lr: 2e-4, warmup_steps: 2 };
+//! let schedule = Schedule { warmup_steps: 2, ..Schedule::new(ScheduleKind::Cosine, 2e-4, 10) };
 //!
 //! // Two tensors, of 3 parameters and of 1.
 //! let tensors = [3, 1];
@@ -51,8 +53,10 @@ extern crate std;
 
 mod adamw;
 mod clip;
+mod lion;
 mod noise;
 mod optimizer;
+mod rounding;
 mod schedule;
 mod sgd;
 mod slabs;
@@ -60,8 +64,10 @@ mod sparse;
 
 pub use adamw::{AdamW, AdamW8};
 pub use clip::clip_factor;
+pub use lion::{Lion, Lion8};
 pub use noise::Noise;
 pub use optimizer::{Optimizer, StepHyper};
+pub use rounding::StochasticRounding;
 pub use schedule::{Schedule, ScheduleKind};
 pub use sgd::Sgd;
 pub use sparse::{SparseThreshold, SparseTop};

@@ -12,6 +12,12 @@ use crate::absmax::absmax;
 /// Values that share an absmax. Blocks start anew at each tensor; its last one may be shorter.
 pub const BLOCK: usize = 256;
 
+/// The code of zero in [`SIGNED`].
+pub const ZERO_SIGNED: u8 = 127;
+
+/// The code of zero in [`UNSIGNED`].
+pub const ZERO_UNSIGNED: u8 = 0;
+
 /// Levels for values of either sign: ascending, zero at code 127, one at code 255. The most
 /// negative is −0.99297.
 pub static SIGNED: [f32; 256] = signed();

@@ -50,14 +50,20 @@ pub trait BlockFormat: Any + Sync + Debug {
         None
     }
 
+    /// Whether each block has a minimum that stands for itself, which
+    /// [`shift_minima`](Self::shift_minima) moves.
+    fn has_own_minima(&self) -> bool {
+        false
+    }
+
     /// Adds to all values of each block by moving the block's minimum, and leaves scales and codes
-    /// as they are: `shifts` has one number a block. Minima are rounded to their type. `false`, and
-    /// nothing done, where blocks have no minimum that stands for itself.
+    /// as they are: `shifts` has one number a block. Minima are rounded to their type.
     ///
     /// # Panics
-    /// If there is not one number for each whole block.
-    fn shift_minima(&self, _bytes: &mut [u8], _shifts: &[f32]) -> bool {
-        false
+    /// If there is not one number for each whole block, or the format has no
+    /// [minima of their own](Self::has_own_minima).
+    fn shift_minima(&self, _bytes: &mut [u8], _shifts: &[f32]) {
+        panic!("blocks of {} have no minimum that stands for itself", self.name());
     }
 
     /// Bytes in a row of `cols` values; `None` when `cols` is not a multiple of the block or the

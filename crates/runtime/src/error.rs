@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use lowtide_adapter::BuildError;
 use lowtide_convert::ConvertError;
 use lowtide_data::{TemplateError, TokenizerError};
+use lowtide_lora::SHARED_BYTES_MAX;
 use lowtide_memory::ReserveError;
 use lowtide_model::ModelError;
 
@@ -160,6 +161,30 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
+    /// The fewest bytes that a memory budget has to be for this error to go away, where a larger
+    /// budget can make it go away. Of what the sites of an adapter share these are the bytes of
+    /// that alone, since nothing else is known before it is made.
+    #[must_use]
+    pub fn smallest_budget(&self) -> Option<u64> {
+        match self {
+            Self::OverBudget { smallest, .. } => Some(*smallest),
+            Self::Build(error) | Self::Model { source: ModelError::Adapter(error), .. } => {
+                match error {
+                    // Above that bound no budget helps.
+                    BuildError::TooLarge { bytes, .. } if *bytes <= SHARED_BYTES_MAX => {
+                        Some(*bytes)
+                    }
+                    _ => None,
+                }
+            }
+            Self::Convert(error) => match **error {
+                ConvertError::Budget { needed, .. } => Some(needed),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     pub(crate) fn model(path: &Path, error: ModelError) -> Self {
         Self::Model { path: path.to_owned(), source: error }
     }

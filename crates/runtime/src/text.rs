@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use lowtide_data::{ChatTemplate, GgufVocab, Message, RenderOptions, Tokenizer, TokenizerError};
-use lowtide_formats::{GgufTokenizer, TokenizerSource};
+use lowtide_convert::vocab_of;
+use lowtide_data::{ChatTemplate, Message, RenderOptions, Tokenizer, TokenizerError};
+use lowtide_formats::TokenizerSource;
 
 use crate::{OpenBase, RuntimeError};
 
@@ -152,41 +153,5 @@ impl BaseText {
         let (_, after) = text.rsplit_once(SAID)?;
         let ids = tokenizer.encode_ids(after).ok()?;
         ids.into_iter().find(|id| tokenizer.is_special(*id))
-    }
-}
-
-fn vocab_of(vocab: GgufTokenizer) -> GgufVocab {
-    let GgufTokenizer {
-        model,
-        pre,
-        tokens,
-        token_types,
-        merges,
-        scores,
-        bos,
-        eos,
-        eot,
-        unk,
-        pad,
-        add_bos,
-        add_eos,
-        add_space_prefix,
-    } = vocab;
-    let pre = pre.unwrap_or_default();
-    GgufVocab {
-        model,
-        pre,
-        tokens,
-        token_types,
-        merges,
-        scores,
-        bos,
-        eos,
-        eot,
-        unk,
-        pad,
-        add_bos,
-        add_eos,
-        add_space_prefix,
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lowtide_backend::{Backend, Scalar, Span};
+use lowtide_convert::{AdapterSettings, convert_adapter};
 use lowtide_formats::gguf_adapter::{Settings, write};
 use lowtide_formats::peft::{AdapterFiles, CONFIG_FILE, WEIGHTS_FILE};
 use lowtide_formats::{Base, GgufSettings, gguf, gguf_tensor_name, rows};
@@ -115,7 +116,8 @@ fn families_that_keep_their_rows() {
         let base = Base::open(&folder).unwrap();
         let files = AdapterFiles::open(&adapter).unwrap();
         let (config, pairs) = files.lora().unwrap();
-        let settings = Settings { alpha: config.lora_alpha as f32, name: None, base_name: None };
+        let alpha = config.lora_alpha as f32;
+        let settings = Settings { alpha, alphas: &[], name: None, base_name: None };
         write(&file, base.hyper(), &settings, &pairs).unwrap();
         assert_eq!(run(&folder, &file), run(&folder, &adapter), "{model}");
     }
@@ -185,6 +187,54 @@ fn an_adapter_of_mlx_lm_is_the_one_of_peft() {
     gguf_of(&base, &gguf);
     for base in [base, gguf] {
         assert!(run(&base, &folder) == run(&base, &peft), "{}", base.display());
+    }
+}
+
+/// The LoRA of the golden folder with ranks and alphas of their own at some modules.
+fn of_many_scales(dir: &Path, stable: bool) {
+    let from = golden("formats/l4");
+    let text = std::fs::read_to_string(from.join(CONFIG_FILE)).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["rank_pattern"] = serde_json::json!({ "q_proj": 1, "down_proj": 3 });
+    config["alpha_pattern"] = serde_json::json!({ "layers.0.*v_proj": 2.7, "down_proj": 0.1 });
+    config["use_rslora"] = stable.into();
+    std::fs::write(dir.join(CONFIG_FILE), config.to_string()).unwrap();
+    let mut tensors = load_safetensors(&from.join(WEIGHTS_FILE));
+    for (name, tensor) in &mut tensors {
+        let rank = match name {
+            name if name.contains("q_proj") => 1,
+            name if name.contains("down_proj") => 3,
+            _ => continue,
+        };
+        let [rows, cols] = tensor.shape[..] else { panic!("{name} is no matrix") };
+        // A pair is a row of A and a column of B.
+        let (rows, kept) = if name.contains("lora_A") { (rank, cols) } else { (rows, rank) };
+        let cut = tensor.data.chunks(cols).take(rows).flat_map(|row| row[..kept].to_vec());
+        (tensor.data, tensor.shape) = (cut.collect(), vec![rows, kept]);
+    }
+    write_safetensors(&dir.join(WEIGHTS_FILE), &tensors);
+}
+
+#[test]
+fn alphas_of_their_own_survive_gguf() {
+    let base = golden("formats/base");
+    let plain = run(&base, &golden("formats/l4")).1;
+    for stable in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        of_many_scales(dir.path(), stable);
+        let path = |name: &str| dir.path().join(name);
+        let convert = |source: PathBuf, output: PathBuf| {
+            let (base, base_name, overwrite) = (base.clone(), "base".to_owned(), false);
+            let settings = AdapterSettings { source, base, base_name, output, overwrite };
+            convert_adapter(&settings).unwrap()
+        };
+        let report = convert(dir.path().to_owned(), path("a.gguf"));
+        assert!(report.notes[0].contains("of 8 whose alpha differs"), "{:?}", report.notes);
+        convert(path("a.gguf"), path("back"));
+        let own = run(&base, dir.path()).1;
+        assert!(own.iter().zip(&plain).any(|(own, plain)| (own - plain).abs() > 1e-3));
+        assert_close("as GGUF", &run(&base, &path("a.gguf")).1, &own);
+        assert_close("and back", &run(&base, &path("back")).1, &own);
     }
 }
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use lowtide_backend::{
-    Activation, AdamHyper, AttentionShape, Backend, Caps, Direction, DropoutKey, Moments8, OpShape,
-    Pairing, Req, SgdHyper, Span, Stats,
+    Activation, AdamHyper, AttentionShape, Backend, Caps, Direction, DropoutKey, LionHyper,
+    Moments8, Momentum8, OpShape, Pairing, Req, SgdHyper, Span, Stats,
 };
 use lowtide_kernels::Kernels;
 use lowtide_quant::QMat;
@@ -309,5 +309,24 @@ impl Backend for Simd {
 
     fn sgd(&self, p: &mut [f32], g: &[f32], hyper: &SgdHyper) {
         optim::sgd(self, p, g, hyper);
+    }
+
+    fn sgd_momentum(
+        &self,
+        p: &mut [f32],
+        g: &[f32],
+        m: &mut [f32],
+        momentum: f64,
+        hyper: &SgdHyper,
+    ) {
+        optim::sgd_momentum(self, p, g, m, momentum, hyper);
+    }
+
+    fn lion(&self, p: &mut [f32], g: &[f32], m: &mut [f32], hyper: &LionHyper) {
+        optim::lion(self, p, g, m, hyper);
+    }
+
+    fn lion8(&self, p: &mut [f32], g: &[f32], momentum: Momentum8<'_>, hyper: &LionHyper) {
+        optim::lion8(self, p, g, momentum, hyper);
     }
 }

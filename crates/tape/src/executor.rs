@@ -1,6 +1,7 @@
 //! Running a program inside the slabs its plan foretold.
 
 mod approximate;
+mod told;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -16,10 +17,11 @@ use lowtide_tensor::{Float, Mat, MatMut};
 use crate::boundary::{Apart, Boundary, Parts};
 use crate::head::Labelled;
 use crate::operands::Memory;
+use crate::params::{Plain, ReadOnly};
 use crate::reserved::{Fixed, Reserved};
 use crate::{
-    Batch, CheckpointError, CheckpointFile, Cx, GradSink, HeadGap, LossSum, Part, Plan, Program,
-    WeightKeeper, kept,
+    Batch, CheckpointError, CheckpointFile, Cx, GradSink, HeadGap, LossSum, Observer, Params, Part,
+    Plan, Program, Stage, WeightKeeper, kept,
 };
 pub use approximate::Pair;
 
@@ -42,6 +44,8 @@ pub struct Executor<'p, 'w, F: Float> {
     failed: Option<CheckpointError>,
     /// Told which weights are read when.
     keeper: Option<Box<dyn WeightKeeper + 'p>>,
+    /// Told what it is at.
+    observer: Option<Box<dyn Observer + 'p>>,
     seed: u64,
     poison: bool,
 }
@@ -84,6 +88,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             file: None,
             failed: None,
             keeper: None,
+            observer: None,
             seed,
             poison: false,
         })
@@ -93,11 +98,6 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// first step.
     pub fn set_file(&mut self, file: Box<dyn CheckpointFile<F> + 'p>) {
         self.file = Some(file);
-    }
-
-    /// Gives it someone to tell which weights are read when.
-    pub fn set_keeper(&mut self, keeper: Box<dyn WeightKeeper + 'p>) {
-        self.keeper = Some(keeper);
     }
 
     /// Locks what it reserved, and what its file did, in memory, so that the system never swaps it
@@ -144,6 +144,12 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         self.fixed.all_mut()
     }
 
+    /// Room that is idle between passes, and what goes with the parameters, to set.
+    #[must_use]
+    pub fn idle(&mut self) -> (&mut [F], &mut [F]) {
+        (self.reserved.arena.get_mut(), self.fixed.all_mut())
+    }
+
     /// Takes note that parameters have changed by other means than a sink that
     /// [applies](GradSink::applies), so that what is derived from them is derived again.
     pub fn params_changed(&mut self) {
@@ -153,6 +159,11 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// Sets what starts from frozen weights, of the parameters and of what goes with them; all else
     /// of these has started.
     pub fn start(&mut self, params: &mut [F]) {
+        self.start_with(&mut Plain(params));
+    }
+
+    /// As [`Executor::start`], of parameters wherever they are.
+    pub fn start_with(&mut self, params: &mut dyn Params<F>) {
         let count = self.program.segments.len();
         // What does not derive anything does not read weights here either.
         let reads = |segment: &usize| self.program.segments[*segment].derives();
@@ -161,9 +172,10 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             if reading.next_if_eq(&i).is_some() {
                 self.enter(Part::Segment(i), Part::Segment(reading.peek().copied().unwrap_or(0)));
             }
-            let (params, scratch) =
-                (&mut params[self.ranges[i].clone()], self.reserved.arena.get_mut());
-            self.fixed.start(self.program, i, self.be, params, scratch);
+            let scratch = self.reserved.arena.get_mut();
+            params.change(self.ranges[i].clone(), &mut |params| {
+                self.fixed.start(self.program, i, self.be, params, scratch);
+            });
         }
     }
 
@@ -182,9 +194,20 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// # Panics
     /// When the batch exceeds the plan's limits or its parts disagree.
     pub fn loss(&mut self, params: &[F], batch: &Batch<'_>) -> LossSum {
+        self.loss_with(&mut ReadOnly(params), batch)
+    }
+
+    /// As [`Executor::loss`], with parameters wherever they are.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn loss_with(&mut self, params: &mut dyn Params<F>, batch: &Batch<'_>) -> LossSum {
         let cx = self.context(batch, Phase::Prefill);
         self.forward(&cx, params, batch, false);
-        self.run_head(&cx, batch, None)
+        self.begin(Stage::Head);
+        let sum = self.run_head(&cx, batch, None);
+        self.end(Stage::Head);
+        sum
     }
 
     /// Loss of a batch, and `scale` times its gradient handed to `sink` segment by segment, from
@@ -204,6 +227,23 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         scale: F,
         sink: &mut dyn GradSink<F>,
     ) -> Result<LossSum, CheckpointError> {
+        self.step_with(&mut Plain(params), batch, scale, sink)
+    }
+
+    /// As [`Executor::step`], with parameters wherever they are.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn step_with(
+        &mut self,
+        params: &mut dyn Params<F>,
+        batch: &Batch<'_>,
+        scale: F,
+        sink: &mut dyn GradSink<F>,
+    ) -> Result<LossSum, CheckpointError> {
         let count = self.program.segments.len();
         assert!(self.plan.first < count, "this plan is for evaluation");
         let cx = self.context(batch, Phase::Train);
@@ -214,15 +254,21 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
+        self.begin(Stage::Head);
         let sum = self.run_head(&cx, batch, Some(scale));
+        self.end(Stage::Head);
         for group in (0..self.plan.checkpoints.len()).rev() {
             self.fetch(group, &cx, params)?;
             for segment in self.plan.checkpoints.segments(group).rev() {
                 let next = self.plan.checkpoints.read_after(segment);
                 self.enter(Part::Segment(segment), Part::Segment(next));
                 let range = self.ranges[segment].clone();
-                self.backward(segment, &cx, &params[range.clone()], sink.slab(segment));
-                sink.complete(segment, &mut params[range]);
+                self.begin(Stage::Backward(segment));
+                self.backward(segment, &cx, params.get(range.clone()), sink.slab(segment));
+                self.end(Stage::Backward(segment));
+                self.observe(Stage::Update(segment), || {
+                    params.change(range, &mut |params| sink.complete(segment, params));
+                });
             }
         }
         Ok(sum)
@@ -236,7 +282,7 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     pub fn logits(&mut self, params: &[F], batch: &Batch<'_>, rows: &[u32], out: MatMut<'_, F>) {
         assert!(rows.len() <= self.plan.head_tile, "logits of {} rows at once", rows.len());
         let cx = self.context(batch, Phase::Prefill);
-        self.forward(&cx, params, batch, false);
+        self.forward(&cx, &mut ReadOnly(params), batch, false);
         self.enter(Part::Head, self.part(0));
         let (program, be) = (self.program, self.be);
         let parts = Parts::of(&mut self.reserved, &self.plan);
@@ -283,22 +329,30 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     }
 
     /// Runs all segments; `keep` says whether backward will follow.
-    fn forward(&mut self, cx: &Cx<'_, F>, params: &[F], batch: &Batch<'_>, keep: bool) {
+    fn forward(
+        &mut self,
+        cx: &Cx<'_, F>,
+        params: &mut dyn Params<F>,
+        batch: &Batch<'_>,
+        keep: bool,
+    ) {
         let len = cx.rows() * self.program.hidden();
         let stale = self.fixed.take_stale();
         self.embed(self.boundary(0), batch);
         for i in 0..self.program.segments.len() {
             self.enter(Part::Segment(i), self.part(i + 1));
+            self.begin(Stage::Forward(i));
             if let Some(place) = self.plan.checkpoints.lent(i).filter(|_| keep) {
                 self.keep(i, place, len);
             }
-            let params = &params[self.ranges[i].clone()];
+            let params = params.get(self.ranges[i].clone());
             if stale {
                 // Now that the segment's weights are at hand.
                 let work = Parts::of(&mut self.reserved, &self.plan).work;
                 self.fixed.prepare(self.program, i, self.be, params, work);
             }
             self.run_forward(i, self.boundary(i), self.boundary(i + 1), cx, params);
+            self.end(Stage::Forward(i));
         }
     }
 
@@ -344,7 +398,12 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     }
 
     /// Brings the inputs of a group's segments to their slots.
-    fn fetch(&mut self, group: usize, cx: &Cx<'_, F>, params: &[F]) -> Result<(), CheckpointError> {
+    fn fetch(
+        &mut self,
+        group: usize,
+        cx: &Cx<'_, F>,
+        params: &mut dyn Params<F>,
+    ) -> Result<(), CheckpointError> {
         let checkpoints = &self.plan.checkpoints;
         let (len, room) = (cx.rows() * self.program.hidden(), self.plan.lent);
         let slot = |segment| checkpoints.slot(segment);
@@ -366,8 +425,11 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
         for segment in checkpoints.again(group) {
             self.enter(Part::Segment(segment), Part::Segment(segment + 1));
             let slot = |segment| Boundary::Slot(self.plan.checkpoints.slot(segment));
-            let params = &params[self.ranges[segment].clone()];
-            self.run_forward(segment, slot(segment), slot(segment + 1), cx, params);
+            let params = params.get(self.ranges[segment].clone());
+            let (from, to) = (slot(segment), slot(segment + 1));
+            self.begin(Stage::Again(segment));
+            self.run_forward(segment, from, to, cx, params);
+            self.end(Stage::Again(segment));
         }
         Ok(())
     }
@@ -400,6 +462,19 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
     /// # Panics
     /// As [`Executor::step`].
     pub fn head_gap(&mut self, params: &[F], batch: &Batch<'_>, targets: &[u32]) -> HeadGap {
+        self.head_gap_with(&mut ReadOnly(params), batch, targets)
+    }
+
+    /// As [`Executor::head_gap`], with parameters wherever they are.
+    ///
+    /// # Panics
+    /// As [`Executor::step`].
+    pub fn head_gap_with(
+        &mut self,
+        params: &mut dyn Params<F>,
+        batch: &Batch<'_>,
+        targets: &[u32],
+    ) -> HeadGap {
         let trains = self.plan.first < self.program.segments.len() || self.plan.spare > 0;
         assert!(trains, "this plan is for evaluation");
         let exact = Batch { words: None, targets, ..*batch };
@@ -453,17 +528,6 @@ impl<'p, 'w, F: Float> Executor<'p, 'w, F> {
             }
             kept.fill(F::NAN);
         }
-    }
-
-    fn enter(&mut self, part: Part, next: Part) {
-        if let Some(keeper) = &mut self.keeper {
-            keeper.enter(part, next);
-        }
-    }
-
-    /// The weights of segment `i`, or those above the topmost.
-    fn part(&self, i: usize) -> Part {
-        if i < self.program.segments.len() { Part::Segment(i) } else { Part::Head }
     }
 
     /// Where a segment's kept intermediates lie.

@@ -18,7 +18,7 @@ use lowtide_runtime::{codes_in_training, is_coded, lora_config, permuted_rows};
 
 use serde_json::{Map, Value};
 
-use crate::{AdapterType, TrainError};
+use crate::{AdapterType, AdaptiveRank, TrainError};
 
 /// Writes the tensors of `sites` as a PEFT folder; `told` is how they were built. What is not
 /// trained but made at random goes with what is trained.
@@ -138,9 +138,7 @@ pub(crate) fn settle(
             match codes.filter(|_| is_coded(spec)) {
                 Some(codes) => {
                     let permuted = permuted_rows(hyper, site, spec);
-                    let coded: Vec<f32> =
-                        Coded::new(codes, own, spec.shape, permuted).rounded().collect();
-                    own.copy_from_slice(&coded);
+                    peft::round_to_codes(codes, own, spec.shape, permuted);
                 }
                 None => r#type.round(own),
             }
@@ -170,7 +168,7 @@ pub(crate) fn adapter_bytes(sites: &[Site], r#type: AdapterType) -> u64 {
 }
 
 /// The most bytes that this file can have when so many pairs of low rank are left of all `sites`.
-pub(crate) fn adapter_bytes_of_pairs(sites: &[Site], left: usize, r#type: AdapterType) -> u64 {
+fn adapter_bytes_of_pairs(sites: &[Site], left: usize, r#type: AdapterType) -> u64 {
     let pairs = |site: &Site| {
         let (mut rank, mut bytes) = (0, 0);
         for (spec, coded) in saved(site) {
@@ -186,6 +184,18 @@ pub(crate) fn adapter_bytes_of_pairs(sites: &[Site], left: usize, r#type: Adapte
     each.sort_unstable();
     let gone = each.len().saturating_sub(left);
     adapter_bytes(sites, r#type) - each[..gone].iter().sum::<u64>()
+}
+
+/// The most bytes of this file after a run that trains so many pairs, where their number changes.
+pub(crate) fn saved_bytes(
+    sites: &[Site],
+    adaptive_rank: Option<AdaptiveRank>,
+    r#type: AdapterType,
+) -> u64 {
+    match adaptive_rank {
+        Some(course) => adapter_bytes_of_pairs(sites, course.target, r#type),
+        None => adapter_bytes(sites, r#type),
+    }
 }
 
 /// Entries of a pattern in a file.

@@ -122,6 +122,21 @@ pub enum TrainError {
     },
 }
 
+impl TrainError {
+    /// The smallest memory budget that is enough, where the budget is at fault; at least that much
+    /// where [`RuntimeError::smallest_budget`] says so.
+    #[must_use]
+    pub fn smallest_budget(&self) -> Option<u64> {
+        match self {
+            Self::NoPlanFits { smallest, .. } | Self::ProbesDoNotFit { smallest, .. } => {
+                Some(*smallest)
+            }
+            Self::Runtime(error) => error.smallest_budget(),
+            _ => None,
+        }
+    }
+}
+
 impl From<BudgetError> for TrainError {
     fn from(error: BudgetError) -> Self {
         Self::Settings(error.into())

@@ -116,11 +116,14 @@ pub fn evaluate_with(
         packing: settings.packing,
         seed: 0,
     };
-    let data = prepared.for_evaluation(&base, &settings.data)?;
-    let model = match &adapter {
-        Some(adapter) => base.build_adapted(methods, adapter)?,
-        None => base.build(None)?,
+    let build = || match &adapter {
+        Some(adapter) => base.build_adapted(methods, adapter),
+        None => base.build(None),
     };
+    // An adapter that does not fit its base is told before data is read, which may take long.
+    build()?;
+    let data = prepared.for_evaluation(&base, &settings.data)?;
+    let model = build()?;
 
     let sequences = settings.batch_size.max(1);
     let (limits, _) = limits_of([&data].into_iter(), sequences)?;

@@ -1,5 +1,6 @@
 //! A job: settings read, files opened, data counted, a plan chosen; nothing reserved.
 
+mod adapted;
 mod choice;
 
 use std::io;
@@ -17,16 +18,18 @@ use lowtide_runtime::{
 };
 use lowtide_tape::Checkpointing;
 
+use self::adapted::Adapted;
 use self::choice::Choice;
-use crate::adapter_io::{adapter_bytes, adapter_bytes_of_pairs};
+use crate::adapter_io::saved_bytes;
 use crate::metrics::by_name;
 use crate::pace;
 use crate::room::{Allowed, Room, cache_bytes};
 use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
+use crate::update_rule::UpdateRule;
 use crate::{
     AdaptiveRank, Clip, PlanReport, Prepared, PreparedData, RunPlan, SavedRun, SensitivityReport,
-    Settings, SettingsError, Softmax, StreamWeights, TrainError, Warning, WorstCase,
+    Settings, SettingsError, Softmax, StreamWeights, TrainError, Warning,
 };
 
 /// The inputs of a run, opened and understood.
@@ -40,6 +43,8 @@ pub(crate) struct Job<'s> {
     pub(crate) resumed: Option<SavedRun>,
     /// What the planner may choose among, the most exact first.
     pub(crate) optimizers: Vec<Box<dyn Optimizer>>,
+    /// What makes them.
+    pub(crate) rule: UpdateRule,
     pub(crate) config: Config,
     /// What sites have of their own, be it by the settings or by the adapter to start from.
     pub(crate) patterns: SitePatterns,
@@ -87,8 +92,8 @@ impl<'s> Job<'s> {
         };
         let targets = target_modules.parse()?;
         let layers = settings.layers.parse()?;
-        let sparse = settings.sparse_updates()?;
-        let optimizers = sparse.optimizers(&settings.optimizer, settings.weight_decay)?;
+        let (rule, names) = UpdateRule::of(settings)?;
+        let optimizers = names.into_iter().map(|name| rule.optimizer(name)).collect();
         let candidates = settings.candidates()?;
         let mut config = Config {
             rank: settings.rank,
@@ -98,6 +103,7 @@ impl<'s> Job<'s> {
             options: settings.method_option.clone(),
         };
         check_output(&settings.output)?;
+        settings.tensorboard.as_deref().map_or(Ok(()), check_output)?;
         let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
         let base = base.with_budget(settings.budget()?);
         let mut patterns = settings.patterns()?;
@@ -109,14 +115,16 @@ impl<'s> Job<'s> {
             take_options(adapter, method, &mut config)?;
         }
         settings.adapter_type()?.check(codes_in_training(&settings.method, &config))?;
-        let prepared = Prepared {
-            max_seq_len: settings.max_seq_len,
-            mask_prompt: settings.mask_prompt,
-            needs_prompt: method.needs_prompts(&config),
-            val_split: settings.val_split,
-            packing: settings.packing,
-            seed: settings.seed,
+        let adaptation = Adaptation {
+            method,
+            config: &config,
+            patterns: &patterns,
+            targets: &targets,
+            layers: &layers,
         };
+        let init = init_adapter.as_ref();
+        Adapted { settings, base: &base, init_adapter: init, adaptation }.check()?;
+        let prepared = prepared(settings, method.needs_prompts(&config));
         let data = prepared.for_training(&base, &settings.data)?;
         let parts = WeightParts::of(&base);
         let job = Self {
@@ -126,6 +134,7 @@ impl<'s> Job<'s> {
             init_adapter,
             resumed,
             optimizers,
+            rule,
             config,
             patterns,
             sensitivity: None,
@@ -147,14 +156,8 @@ impl<'s> Job<'s> {
         let method = methods.get(&self.settings.method)?;
         let Self { config, patterns, targets, layers, .. } = self;
         let adaptation = Adaptation { method, config, patterns, targets, layers };
-        let blame = |error| match &self.init_adapter {
-            // Its modules are the targets then.
-            Some(adapter) if self.settings.target_modules == "auto" => adapter.blame(error),
-            _ => error,
-        };
-        let model = self.base.build(Some(adaptation)).map_err(blame)?;
-        self.settings.adapter_type()?.check_sites(&model.sites)?;
-        Ok(model)
+        let init_adapter = self.init_adapter.as_ref();
+        Adapted { settings: self.settings, base: &self.base, init_adapter, adaptation }.build()
     }
 
     /// Chooses the ranks of sites for the adapter's budget, if there is one; `tell` hears how many
@@ -245,6 +248,7 @@ impl<'s> Job<'s> {
         neighbours: Option<&Neighbours>,
     ) -> Result<Planned<'_>, TrainError> {
         let settings = self.settings;
+        settings.groups(&model.sites)?;
         let room = Room::now();
         let allowed = Allowed::of(settings.budget()?, &room, cache_bytes(&self.parts));
         let (choice, smallest_budget) = self.choose(model, be, &allowed, neighbours)?;
@@ -265,14 +269,13 @@ impl<'s> Job<'s> {
             method: settings.method.clone(),
             sites: model.sites.len(),
             trainable_parameters: plan.parameters,
-            adapter_bytes: match adaptive_rank {
-                Some(course) => adapter_bytes_of_pairs(&model.sites, course.target, r#type),
-                None => adapter_bytes(&model.sites, r#type),
-            },
+            adapter_bytes: saved_bytes(&model.sites, adaptive_rank, r#type),
             adaptive_rank,
             adapter_type: settings.adapter_type.clone(),
+            param_dtype: settings.param_dtype.clone(),
             sensitivity: self.sensitivity.clone(),
             optimizer: optimizer.name().into(),
+            optimizer_states: if plan.state_words_filed > 0 { "file" } else { "ram" },
             sparse_updates: settings.sparse_updates.clone(),
             gradient: gradient.name(),
             approximation: gradient.is_approximate().then(|| gradient.to_string()),
@@ -287,15 +290,12 @@ impl<'s> Job<'s> {
             micro_batch: way.micro_batch,
             tokens_max: plan.needs.limits.tokens,
             labelled_max: plan.needs.limits.labelled,
-            worst_case: WorstCase {
-                sequences: found.sequences,
-                tokens_held_out: found.tokens > 0,
-                labelled_held_out: found.labelled > 0,
-            },
+            worst_case: found.into(),
             seconds_per_update: work as f64 / pace::work_per_second(be),
+            duty: settings.duty,
             work_per_update: work,
-            disk_bytes_per_update: steps
-                * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
+            disk_bytes_per_update: plan.state_traffic()
+                + steps * pace::disk_bytes(&plan.exec, mapped_bytes, streamed_bytes),
             planned_peak_bytes: plan.bytes().held(),
             peak_by_category: by_name(plan.bytes()),
             arena_bytes: plan.exec.arena_bytes(),
@@ -324,6 +324,18 @@ impl<'s> Job<'s> {
             "plan chosen"
         );
         Ok(Planned { plan, clip, optimizer, report })
+    }
+}
+
+/// How the data of a run is read.
+fn prepared(settings: &Settings, needs_prompt: bool) -> Prepared {
+    Prepared {
+        max_seq_len: settings.max_seq_len,
+        mask_prompt: settings.mask_prompt,
+        needs_prompt,
+        val_split: settings.val_split,
+        packing: settings.packing,
+        seed: settings.seed,
     }
 }
 

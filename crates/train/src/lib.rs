@@ -12,18 +12,23 @@
 mod adapter_io;
 mod adapter_type;
 mod batch;
+mod board;
 mod checkpoint_file;
 mod checkpointing;
 mod clipping;
+mod control;
+mod energy;
 mod error;
 mod evaluate;
 mod gradient;
+mod groups;
 mod init;
 mod job;
 mod log;
 mod metrics;
 mod micro_batch;
 mod pace;
+mod param_dtype;
 mod planner;
 mod precision;
 mod prepare;
@@ -39,15 +44,19 @@ mod settings;
 mod softmax;
 mod sparse_updates;
 mod start;
+mod state_place;
 mod streaming;
 mod thin;
+mod timing;
 mod trainer;
+mod update_rule;
 mod warning;
 
 pub use adapter_io::save_adapter;
 pub use adapter_type::AdapterType;
 pub use batch::BatchBuffers;
 pub use clipping::Clip;
+pub use control::{Control, PauseCause};
 pub use error::TrainError;
 pub use evaluate::{EvalSettings, Evaluation, evaluate, evaluate_telling, evaluate_with};
 pub use gradient::Gradient;
@@ -56,6 +65,7 @@ pub use lowtide_runtime::{OpenBase, RuntimeError, load_adapter, registry};
 pub use metrics::{
     DataReport, Event, PackingReport, Phase, PlanReport, PlanRow, StepReport, Summary, WorstCase,
 };
+pub use param_dtype::PARAM_DTYPES;
 pub use planner::{Needs, RunPlan};
 pub use precision::Precision;
 pub use prepare::{Prepared, PreparedData};
@@ -65,9 +75,15 @@ pub use room::{BudgetSource, GroupLimit};
 pub use rss::{Memory, Watch, memory_now};
 pub use run::{finetune, finetune_until, finetune_with, plan, sensitivity};
 pub use sensitivity::{BudgetReport, Proposal, SensitivityReport, SiteSensitivity};
-pub use settings::{BudgetError, PatternTable, Settings, SettingsError, check_window, parse_bytes};
+pub use settings::{
+    BudgetError, COUNT_MAX, PatternTable, Preset, Settings, SettingsError, check_window,
+    parse_bytes,
+};
 pub use softmax::{Softmax, SoftmaxError, UnionBytes, UnionReport};
 pub use sparse_updates::SparseUpdates;
+pub use state_place::STATE_PLACES;
 pub use streaming::StreamWeights;
+pub use timing::{BlockTimes, Times};
 pub use trainer::{Trainer, Update};
+pub use update_rule::OPTIMIZERS;
 pub use warning::Warning;

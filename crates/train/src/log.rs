@@ -40,15 +40,16 @@ impl Log {
         Ok(Self { updates: Lines::new()?, evaluations: Lines::new()?, times, seconds: 0.0 })
     }
 
-    /// The log of a run of `steps` updates that goes on after `step` of them, which took so many
-    /// seconds, from the files that it left in `folder`; what they lack is lacking. `evaluated`
-    /// hears of each evaluation: how many updates were made before it, and its loss.
+    /// The log of a run that goes on after `step` updates, which took so many seconds, from the
+    /// files that it left in `folder`; what they lack is lacking. Of evaluations those up to the
+    /// one after `last` updates count, and `evaluated` hears of each: how many updates were made
+    /// before it, and its loss.
     ///
     /// # Errors
     /// When a file cannot be read, or there is no room for a temporary one.
     pub(crate) fn of_run(
         folder: &Path,
-        (step, steps): (u64, u64),
+        (step, last): (u64, u64),
         seconds: f64,
         evaluated: &mut dyn FnMut(u64, f64),
     ) -> Result<Self, TrainError> {
@@ -57,8 +58,6 @@ impl Log {
         log.updates.take_over(&file(folder, UPDATES), step, &mut |line| {
             line.seconds.into_iter().for_each(|seconds| times.push(seconds));
         })?;
-        // The one after the last update is made again.
-        let last = step.min(steps.saturating_sub(1));
         log.evaluations.take_over(&file(folder, EVALUATIONS), last, &mut |line| {
             line.loss.into_iter().for_each(|loss| evaluated(line.step, loss));
         })?;
@@ -226,7 +225,7 @@ mod tests {
             tokens: 3,
             seconds: 0.1,
             held_bytes: 1,
-            ranks: None,
+            pairs: None,
             gradient: "backprop",
             report: true,
         }
@@ -286,7 +285,7 @@ mod tests {
         {
             let mut heard = Vec::new();
             let mut tell = |step, loss| heard.push((step, loss));
-            let again = Log::of_run(dir.path(), (step, 9), 3.5, &mut tell).unwrap();
+            let again = Log::of_run(dir.path(), (step, step - 1), 3.5, &mut tell).unwrap();
             assert_eq!(
                 (heard, again.seconds(), again.median()),
                 (held_out, 3.5, Some(f64::from(0.1_f32)))

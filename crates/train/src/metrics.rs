@@ -8,7 +8,7 @@ use lowtide_memory::{ByCategory, Category};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdaptiveRank, BudgetSource, Evaluation, RanksLeft, SensitivityReport, SoftmaxError,
+    AdaptiveRank, BudgetSource, Evaluation, PauseCause, RanksLeft, SensitivityReport, SoftmaxError,
     UnionReport, Warning,
 };
 
@@ -97,6 +97,20 @@ pub enum Event {
         updates: u64,
         /// Names of the tensors.
         tensors: Vec<String>,
+    },
+    /// The run waits, until it is called again.
+    Paused {
+        /// Updates made before it.
+        step: u64,
+        /// Why.
+        cause: PauseCause,
+    },
+    /// The run goes on after a pause.
+    Continued {
+        /// Updates made before it.
+        step: u64,
+        /// Seconds that it waited.
+        seconds: f64,
     },
     /// The adapter was written.
     Saved {
@@ -226,6 +240,10 @@ pub struct PlanReport {
     pub sensitivity: Option<SensitivityReport>,
     /// Optimizer.
     pub optimizer: String,
+    /// What parameters lie in while they are trained: `f32` or `bf16`.
+    pub param_dtype: String,
+    /// Where its states are: `ram`, or `file` with those of one block in memory.
+    pub optimizer_states: &'static str,
     /// Which entries of gradients are applied: `off` for all.
     pub sparse_updates: String,
     /// How gradients are come by: `backprop`, `mezo` or `partial`.
@@ -260,6 +278,8 @@ pub struct PlanReport {
     /// Seconds an update takes at most, with the largest batches: roughly, from the work there is
     /// to do and the speed of one product, measured just before.
     pub seconds_per_update: f64,
+    /// Share of its time that the run works: an update comes with a rest after it below 1.
+    pub duty: f64,
     /// Work of an update at most, as plans are compared by: about so many multiply-adds.
     pub work_per_update: u64,
     /// Bytes an update writes to and reads from disk at most, roughly: block inputs in a file, and
@@ -329,7 +349,7 @@ pub struct StepReport {
     pub held_bytes: u64,
     /// Pairs of low rank that are trained after it, where some are switched off on the way.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ranks: Option<usize>,
+    pub pairs: Option<usize>,
     /// How its gradient was come by: `backprop`, or approximately by `mezo` or `partial`.
     pub gradient: &'static str,
     /// Whether `report-every` asks for this one.
@@ -359,6 +379,15 @@ pub struct Summary {
     pub seconds_per_step_median: Option<f64>,
     /// Tokens a second over all updates.
     pub tokens_per_second: Option<f64>,
+    /// Seconds of rests between updates, which `duty` asks for.
+    pub seconds_rested: f64,
+    /// Seconds in which the run was paused.
+    pub seconds_paused: f64,
+    /// Joules that the machine drew from the first evaluation's or update's preparation to the end
+    /// of the last evaluation, pauses left out.
+    pub energy_joules: Option<f64>,
+    /// What counted them: `rapl`, which is the processor, `hwmon energy` or `hwmon power`.
+    pub energy_source: Option<String>,
     /// Bytes of the saved adapter's file of weights.
     pub adapter_bytes: u64,
     /// The ranks at the end, where they became smaller on the way.

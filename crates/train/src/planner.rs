@@ -42,10 +42,18 @@ pub struct RunPlan {
     pub needs: Needs,
     /// Trainable numbers.
     pub parameters: usize,
+    /// Parameters of a block that is widened, where they lie in bf16; `None` where they are f32.
+    pub widened: Option<usize>,
+    /// Room to show all parameters in at once, where they lie in bf16 and nothing that is idle
+    /// between updates has it.
+    pub view: usize,
     /// Gradients held at once.
     pub gradients: usize,
-    /// Words of optimizer state.
+    /// Words of optimizer state in memory.
     pub state_words: usize,
+    /// Words of optimizer state in a file, where they are there: then those in memory are the
+    /// states of one block.
+    pub state_words_filed: usize,
     /// Bytes of norms and biases that the model holds as floats.
     pub resident_bytes: u64,
     /// What a softmax over some words takes; nothing for the exact one.
@@ -88,7 +96,61 @@ impl RunPlan {
         let resident_bytes = model.resident_bytes;
         let union = UnionBytes::default();
         let pairs = 0;
-        Self { exec, needs, parameters, gradients, state_words, resident_bytes, union, pairs }
+        let state_words_filed = 0;
+        Self {
+            exec,
+            needs,
+            parameters,
+            widened: None,
+            view: 0,
+            gradients,
+            state_words,
+            state_words_filed,
+            resident_bytes,
+            union,
+            pairs,
+        }
+    }
+
+    /// The same with parameters in bf16.
+    #[must_use]
+    pub fn with_bf16_parameters(self, model: &Model<'_, f32>) -> Self {
+        let widened = Some(widest(&model.program.param_ranges(), 1));
+        let idle = self.gradients.max(self.exec.arena_bytes() as usize / size_of::<f32>());
+        let view = if idle >= self.parameters { 0 } else { self.parameters };
+        Self { widened, view, ..self }
+    }
+
+    /// Words that parameters take.
+    pub(crate) fn parameter_words(&self) -> usize {
+        match self.widened {
+            None => self.parameters,
+            Some(block) => self.parameters.div_ceil(2) + block + self.view,
+        }
+    }
+
+    /// The same with the optimizer's states in a file, and those of one block in memory.
+    #[must_use]
+    pub fn with_filed_states(self, model: &Model<'_, f32>, optimizer: &dyn Optimizer) -> Self {
+        let lens = model.tensor_lens();
+        let mut rest = &lens[..];
+        let of_blocks = model.tensors_per_segment().into_iter().map(|count| {
+            let (block, above) = rest.split_at(count);
+            rest = above;
+            optimizer.state_words(block)
+        });
+        let widest = of_blocks.max().unwrap_or(0);
+        match self.state_words {
+            // Of an optimizer without state, or in evaluation.
+            0 => self,
+            all => Self { state_words: widest, state_words_filed: all, ..self },
+        }
+    }
+
+    /// Bytes of states that an update reads from a file and writes to it.
+    #[must_use]
+    pub fn state_traffic(&self) -> u64 {
+        (2 * self.state_words_filed * size_of::<f32>()) as u64
     }
 
     /// What is kept between forward and backward: a policy's name, or `none`.
@@ -108,7 +170,7 @@ impl RunPlan {
             .bytes()
             .with(Category::Scratch, self.exec.library_bytes())
             .with(Category::Checkpoint, self.file_bytes())
-            .with(Category::Adapter, words(self.parameters))
+            .with(Category::Adapter, words(self.parameter_words()))
             .with(Category::Gradient, words(self.gradients))
             .with(Category::Optimizer, words(self.state_words + self.score_words()))
             .with(Category::Workspace, self.resident_bytes)

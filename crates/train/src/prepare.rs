@@ -11,7 +11,7 @@ use lowtide_data::{
 use lowtide_runtime::{BaseText, OpenBase, RuntimeError};
 use lowtide_tape::Limits;
 
-use crate::{DataReport, PackingReport, TrainError};
+use crate::{DataReport, PackingReport, TrainError, WorstCase};
 
 /// What a run trains on and what it measures itself on.
 #[derive(Debug)]
@@ -179,6 +179,17 @@ pub(crate) struct Extremes {
     pub(crate) tokens: usize,
     /// Which has the most labels.
     pub(crate) labelled: usize,
+}
+
+impl From<Extremes> for WorstCase {
+    /// The first dataset is the one to train on.
+    fn from(found: Extremes) -> Self {
+        Self {
+            sequences: found.sequences,
+            tokens_held_out: found.tokens > 0,
+            labelled_held_out: found.labelled > 0,
+        }
+    }
 }
 
 /// The largest numbers of a list that is never held as a whole.

@@ -69,10 +69,13 @@ pub struct Watch {
 struct Shared {
     peak: AtomicU64,
     stop: AtomicBool,
+    doze: AtomicBool,
 }
 
 /// Time between two readings.
 const EVERY: Duration = Duration::from_millis(10);
+/// The same while nothing happens.
+const DOZING: Duration = Duration::from_secs(1);
 /// The watching thread reads one small file; it needs next to no stack.
 const STACK_BYTES: usize = 64 << 10;
 
@@ -80,12 +83,14 @@ impl Watch {
     /// Starts to watch.
     #[must_use]
     pub fn start() -> Self {
-        let shared = Arc::new(Shared { peak: AtomicU64::new(0), stop: AtomicBool::new(false) });
+        let (peak, off) = (AtomicU64::new(0), || AtomicBool::new(false));
+        let shared = Arc::new(Shared { peak, stop: off(), doze: off() });
         let watched = Arc::clone(&shared);
         let look = move || {
             while !watched.stop.load(Ordering::Relaxed) {
                 watched.look();
-                std::thread::park_timeout(EVERY);
+                let doze = watched.doze.load(Ordering::Relaxed);
+                std::thread::park_timeout(if doze { DOZING } else { EVERY });
             }
         };
         // A system that has no thread to spare still gets readings at step boundaries.
@@ -96,6 +101,15 @@ impl Watch {
     /// Takes a reading now, at a step boundary.
     pub fn look(&self) {
         self.shared.look();
+    }
+
+    /// Says whether nothing will happen for a while, in which it would only keep the processor
+    /// awake.
+    pub(crate) fn doze(&self, doze: bool) {
+        self.shared.doze.store(doze, Ordering::Relaxed);
+        if let (false, Some(thread)) = (doze, &self.thread) {
+            thread.thread().unpark();
+        }
     }
 
     /// The highest reading so far.

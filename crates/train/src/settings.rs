@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lowtide_optim::ScheduleKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterType, SparseUpdates};
+use crate::AdapterType;
 
 mod bytes;
 mod check;
 mod patterns;
+mod preset;
+mod schedule;
 
 pub use bytes::{BudgetError, parse_bytes};
-pub use check::check_window;
+pub use check::{COUNT_MAX, check_window};
 pub use patterns::PatternTable;
+pub use preset::Preset;
 
 /// The resolved settings of a run. Keys in a configuration file are the flag names: `max-seq-len`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,13 +63,38 @@ pub struct Settings {
     pub lr: f64,
     /// What the second factor of low-rank updates learns faster by than all else (LoRA+).
     pub lora_plus_ratio: f64,
-    /// `constant`, `linear` or `cosine`.
+    /// `constant`, `linear`, `cosine`, `wsd` or `inverse-sqrt`.
     pub lr_scheduler: String,
-    /// Updates over which the learning rate rises; 3 % of all when not given.
+    /// Updates over which the learning rate rises; 3 % of all when neither they nor their share are
+    /// given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
-    /// `adamw`, `adamw8bit` or `sgd`; `auto` is `adamw` where it fits the budget, else `adamw8bit`.
+    /// Share of all updates over which the learning rate rises, instead of `warmup_steps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_ratio: Option<f64>,
+    /// Updates at the end over which the learning rate of `wsd` falls; 10 % of all when neither
+    /// they nor their share are given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<u64>,
+    /// Share of all updates over which it falls, instead of `decay_steps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_ratio: Option<f64>,
+    /// Share of `lr` that `linear`, `cosine` and `wsd` end at.
+    pub min_lr_ratio: f64,
+    /// `adamw`, `adamw8bit`, `lion`, `lion8bit` or `sgd`; `auto` is `adamw` where
+    /// it fits the budget, else `adamw8bit`.
     pub optimizer: String,
+    /// Decay of the first moment; 0.9 when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta1: Option<f64>,
+    /// Decay of AdamW's second moment, 0.999 when not given, or of Lion's momentum, 0.99.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta2: Option<f64>,
+    /// Added to AdamW's denominator; 1e-8 when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
+    /// What is left of SGD's last step in the next; 0 for none.
+    pub momentum: f64,
     /// Which entries of gradients are applied, with states for those only: `off` for all,
     /// `top:10%` of each tensor, or `threshold:0.001` and more.
     pub sparse_updates: String,
@@ -109,6 +136,12 @@ pub struct Settings {
     /// How block inputs are kept: `auto`, `f32`, `bf16`, `int8` or `file`. `auto` rounds no more
     /// than the precision allows.
     pub checkpoint_store: String,
+    /// What the adapter's parameters lie in while they are trained: `f32`, or `bf16`, to which
+    /// updates round by chance.
+    pub param_dtype: String,
+    /// Where the optimizer's states are: `ram`, `file`, of which those of one block are in memory,
+    /// or `auto`, which is `ram` where any plan fits.
+    pub optimizer_states: String,
     /// Rows that a block works on at a time where it is computed again: `auto`, `all` or a multiple
     /// of 64.
     pub tile_rows: String,
@@ -128,7 +161,8 @@ pub struct Settings {
     pub eval_every: u64,
     /// Updates between saves; 0 for only at the end.
     pub save_every: u64,
-    /// Evaluations without a better held-out loss after which the run ends; its best adapter is kept.
+    /// Evaluations without a better held-out loss after which the run ends; its best adapter is
+    /// kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<u64>,
     /// By how much a held-out loss has to be lower to be better.
@@ -159,6 +193,17 @@ pub struct Settings {
     /// What only some methods know, by name: `pool` of LARS, for instance.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub method_option: BTreeMap<String, String>,
+    /// File that makes the run wait between updates for as long as it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_file: Option<PathBuf>,
+    /// Share of its time that the run works; it rests for the others, between updates.
+    pub duty: f64,
+    /// Folder for an event file of TensorBoard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tensorboard: Option<PathBuf>,
+    /// File for a Chrome trace of the first updates, block by block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<PathBuf>,
     /// Output folder of the run to go on with, from where it was saved last; it has to be the same
     /// run by all other settings. No part of a configuration file.
     #[serde(skip)]
@@ -176,6 +221,13 @@ pub struct Settings {
     /// Alphas that differ from `alpha`, in the same way.
     #[serde(skip_serializing_if = "PatternTable::is_empty")]
     pub alpha_pattern: PatternTable<f64>,
+    /// Factors on the learning rates of some trained tensors, by regular expressions for the ends
+    /// of their names or of their sites'.
+    #[serde(skip_serializing_if = "PatternTable::is_empty")]
+    pub lr_pattern: PatternTable<f64>,
+    /// Weight decays that differ from `weight_decay`, in the same way.
+    #[serde(skip_serializing_if = "PatternTable::is_empty")]
+    pub weight_decay_pattern: PatternTable<f64>,
 }
 
 impl Default for Settings {
@@ -202,7 +254,15 @@ impl Default for Settings {
             lora_plus_ratio: 1.0,
             lr_scheduler: "cosine".into(),
             warmup_steps: None,
+            warmup_ratio: None,
+            decay_steps: None,
+            decay_ratio: None,
+            min_lr_ratio: 0.0,
             optimizer: "adamw8bit".into(),
+            beta1: None,
+            beta2: None,
+            eps: None,
+            momentum: 0.0,
             sparse_updates: "off".into(),
             weight_decay: 0.0,
             max_grad_norm: 1.0,
@@ -218,6 +278,8 @@ impl Default for Settings {
             sliding_window: None,
             checkpointing: "auto".into(),
             checkpoint_store: "auto".into(),
+            param_dtype: "f32".into(),
+            optimizer_states: "auto".into(),
             tile_rows: "auto".into(),
             stream_weights: "auto".into(),
             mlock: false,
@@ -238,11 +300,17 @@ impl Default for Settings {
             probes: 4,
             adapter_type: "f32".into(),
             method_option: BTreeMap::new(),
+            pause_file: None,
+            duty: 1.0,
+            tensorboard: None,
+            trace: None,
             resume: None,
             resume_anyway: false,
             init_adapter: None,
             rank_pattern: PatternTable::default(),
             alpha_pattern: PatternTable::default(),
+            lr_pattern: PatternTable::default(),
+            weight_decay_pattern: PatternTable::default(),
         }
     }
 }
@@ -322,23 +390,9 @@ impl Settings {
         self.adapter_budget.as_deref().map(parse_bytes).transpose()
     }
 
-    /// Which entries of gradients are applied.
-    pub(crate) fn sparse_updates(&self) -> Result<SparseUpdates, SettingsError> {
-        SparseUpdates::named(&self.sparse_updates)
-    }
-
     /// The type that the adapter is saved in.
     pub(crate) fn adapter_type(&self) -> Result<AdapterType, SettingsError> {
         AdapterType::named(&self.adapter_type)
-    }
-
-    /// The learning-rate schedule by name.
-    pub(crate) fn schedule_kind(&self) -> Result<ScheduleKind, SettingsError> {
-        ScheduleKind::by_name(&self.lr_scheduler).ok_or_else(|| SettingsError::BadValue {
-            field: "lr-scheduler",
-            found: self.lr_scheduler.clone(),
-            expected: "constant, linear or cosine",
-        })
     }
 
     /// The budget in bytes, if there is one.

@@ -1,6 +1,6 @@
 //! Which entries of gradients are applied.
 
-use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd, SparseThreshold, SparseTop};
+use lowtide_optim::{Optimizer, SparseThreshold, SparseTop};
 
 use crate::SettingsError;
 
@@ -41,35 +41,12 @@ impl SparseUpdates {
         if inside { Ok(Self::Threshold(threshold)) } else { Err(bad()) }
     }
 
-    fn of<O: Optimizer + 'static>(self, inner: O) -> Box<dyn Optimizer> {
+    /// A rule on those entries.
+    pub(crate) fn of<O: Optimizer + 'static>(self, inner: O) -> Box<dyn Optimizer> {
         match self {
             Self::Off => Box::new(inner),
             Self::Top(share) => Box::new(SparseTop { inner, share }),
             Self::Threshold(threshold) => Box::new(SparseThreshold { inner, threshold }),
-        }
-    }
-
-    /// The optimizers that `name` stands for, the most exact first.
-    pub(crate) fn optimizers(
-        self,
-        name: &str,
-        weight_decay: f64,
-    ) -> Result<Vec<Box<dyn Optimizer>>, SettingsError> {
-        let adamw = AdamW { weight_decay, ..AdamW::default() };
-        let threshold = matches!(self, Self::Threshold(_));
-        match name {
-            "auto" if !threshold => Ok(vec![self.of(adamw), self.of(AdamW8(adamw))]),
-            "adamw" => Ok(vec![self.of(adamw)]),
-            "adamw8bit" if !threshold => Ok(vec![self.of(AdamW8(adamw))]),
-            "sgd" => Ok(vec![self.of(Sgd { weight_decay })]),
-            other => Err(SettingsError::BadValue {
-                field: "optimizer",
-                found: other.into(),
-                expected: match threshold {
-                    true => "adamw or sgd with sparse-updates threshold: 8-bit states are shared",
-                    false => "auto, adamw, adamw8bit or sgd",
-                },
-            }),
         }
     }
 }
@@ -79,7 +56,7 @@ mod tests {
     use super::SparseUpdates;
 
     #[test]
-    fn what_can_be_read_and_with_which_optimizers() {
+    fn what_can_be_read() {
         let named = |text: &str| SparseUpdates::named(text).ok();
         assert_eq!(named("off"), Some(SparseUpdates::Off));
         assert_eq!(named("top:10%"), Some(SparseUpdates::Top(0.1)));
@@ -87,14 +64,5 @@ mod tests {
         for bad in ["", "top", "top:10", "top:0%", "top:101%", "threshold:0", "threshold:inf"] {
             assert_eq!(named(bad), None, "{bad}");
         }
-        let words = |text: &str, name: &str| {
-            let rules = named(text).unwrap().optimizers(name, 0.0).ok()?;
-            Some(rules.iter().map(|rule| rule.state_words(&[1000])).collect::<Vec<_>>())
-        };
-        assert_eq!(words("off", "auto").unwrap()[0], 2000);
-        assert_eq!(words("top:10%", "adamw").unwrap(), [300]);
-        assert_eq!(words("threshold:1", "sgd").unwrap(), [0]);
-        assert_eq!(words("threshold:1", "adamw8bit"), None);
-        assert_eq!(words("off", "lion"), None);
     }
 }

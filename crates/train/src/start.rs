@@ -7,7 +7,7 @@ use lowtide_model::Model;
 use crate::job::{Job, Planned};
 use crate::resume::Progress;
 use crate::softmax::Neighbours;
-use crate::{Settings, SettingsError, TrainError, Trainer};
+use crate::{TrainError, Trainer};
 
 /// Reserves what was planned, and fills the adapter with what it starts or goes on from.
 pub(crate) fn ready<'p, 'w>(
@@ -24,7 +24,9 @@ pub(crate) fn ready<'p, 'w>(
     if let (Some(neighbours), Some(union)) = (neighbours, &report.union) {
         trainer.set_neighbours(neighbours, union.words_max, ledger)?;
     }
-    check_ratio(settings, trainer.set_lora_plus(settings.lora_plus_ratio))?;
+    trainer.set_groups(&settings.groups(&model.sites)?, |decay| {
+        job.rule.with_decay(decay).optimizer(optimizer.name())
+    });
     if let Some(course) = report.adaptive_rank {
         trainer.set_adaptive_rank(course);
     }
@@ -32,7 +34,8 @@ pub(crate) fn ready<'p, 'w>(
     let streams = room.is_some_and(|room| trainer.stream_weights(job.parts.clone(), room));
     match &job.init_adapter {
         Some(adapter) => {
-            adapter.fill(job.base.file().hyper(), &model.sites, trainer.values_mut())?;
+            let (hyper, sites) = (job.base.file().hyper(), &model.sites);
+            trainer.with_values(|values| adapter.fill(hyper, sites, values))?;
         }
         None => trainer.initialise(settings.seed),
     }
@@ -54,14 +57,4 @@ pub(crate) struct Ready<'p, 'w> {
     pub(crate) streams: bool,
     /// How far the run came already.
     pub(crate) progress: Progress,
-}
-
-/// Whether there is something for LoRA+ to speed up, where it is asked for.
-fn check_ratio(settings: &Settings, found: bool) -> Result<(), SettingsError> {
-    let ratio = settings.lora_plus_ratio;
-    if found || ratio == 1.0 {
-        return Ok(());
-    }
-    let (field, expected) = ("lora-plus-ratio", "1 with a method that trains no `lora_B.weight`");
-    Err(SettingsError::BadValue { field, found: ratio.to_string(), expected })
 }

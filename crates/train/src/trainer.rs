@@ -2,9 +2,11 @@
 
 mod drawn;
 mod mezo;
+mod params;
 mod pruning;
 mod rates;
 mod state;
+mod states;
 mod update;
 
 use std::ops::Range;
@@ -15,11 +17,15 @@ use lowtide_data::{DataError, Dataset};
 use lowtide_memory::{ByCategory, Category, Charge, Ledger, LockError, ReserveError, Slab};
 use lowtide_model::{Model, SiteValues};
 use lowtide_optim::Optimizer;
-use lowtide_tape::{Executor, LossSum};
+use lowtide_tape::{Executor, LossSum, Observer, Params};
 
 use self::drawn::Drawn;
+use self::params::Parameters;
 use self::rates::Rates;
+pub(crate) use self::state::Bytes;
+use self::states::States;
 use crate::checkpoint_file::ScratchCheckpoints;
+use crate::groups::{Group, lora_plus};
 use crate::init::initialise;
 use crate::ranks::Ranks;
 use crate::softmax::{Neighbours, Union};
@@ -85,7 +91,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         seed: u64,
         ledger: &mut Ledger,
     ) -> Result<Self, ReserveError> {
-        let mut held = Held::reserve(&plan, ledger)?;
+        let held = Held::reserve(&plan, ledger)?;
         let batch = BatchBuffers::new(plan.needs.limits, plan.needs.longest);
         let Needs { apply_and_free, train, gradient, .. } = plan.needs;
         let executor = match Executor::reserve(&model.program, be, plan.exec, seed, ledger) {
@@ -96,17 +102,17 @@ impl<'p, 'w> Trainer<'p, 'w> {
             }
         };
         let tensor_lens = model.tensor_lens();
-        if train {
-            optimizer.init(&tensor_lens, held.state.get_mut());
-        }
-        let segments = segments(model, optimizer, &tensor_lens);
+        let segments = match train {
+            true => segments(model, optimizer, &tensor_lens),
+            false => Vec::new(),
+        };
         let seen = vec![false; tensor_lens.len()];
         let ranges = model.program.param_ranges();
         let drawn = match gradient {
             Gradient::Partial { blocks } => Some(Drawn::new(&ranges, blocks, seed)),
             Gradient::Backprop | Gradient::Mezo { .. } => None,
         };
-        Ok(Self {
+        let mut trainer = Self {
             model,
             be,
             optimizer,
@@ -127,11 +133,41 @@ impl<'p, 'w> Trainer<'p, 'w> {
             seed,
             union: None,
             seen,
-        })
+        };
+        if trainer.held.states.are_open() {
+            let made = trainer.init_states();
+            debug_assert!(made.is_ok(), "memory does not fail");
+        }
+        Ok(trainer)
     }
 
-    /// Takes room in `folder` for what the plan keeps in a file, if it keeps anything there; needed
-    /// before the first update.
+    /// Makes the optimizer's states what they are before the first update.
+    fn init_states(&mut self) -> Result<(), TrainError> {
+        for (tensors, words) in &self.segments {
+            let lens = &self.tensor_lens[tensors.clone()];
+            self.held.states.with(words.clone(), |state| self.optimizer.init(lens, state))?;
+        }
+        Ok(())
+    }
+
+    /// Lends the optimizer's states to `visit`, wherever they are: those of one block at a time,
+    /// from the lowest, with the words they have, which may hold any bits. What it makes of them
+    /// stays.
+    ///
+    /// # Errors
+    /// When `visit` fails, or the file that they are in.
+    pub fn for_each_state(
+        &mut self,
+        visit: &mut dyn FnMut(&mut [f32]) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        for (_, words) in self.segments.iter().filter(|(_, words)| !words.is_empty()) {
+            self.held.states.with(words.clone(), &mut *visit)??;
+        }
+        Ok(())
+    }
+
+    /// Takes room in `folder` for what the plan keeps in files, if it keeps anything there; needed
+    /// before the first update. States of an optimizer that come to lie there are fresh.
     ///
     /// # Errors
     /// When the folder, the ledger or the system refuses.
@@ -139,6 +175,10 @@ impl<'p, 'w> Trainer<'p, 'w> {
         if let Some((count, elements)) = self.executor.plan().file() {
             let file = ScratchCheckpoints::reserve(folder, count, elements, ledger)?;
             self.executor.set_file(Box::new(file));
+        }
+        if !self.held.states.are_open() {
+            self.held.states.open(folder)?;
+            self.init_states()?;
         }
         Ok(())
     }
@@ -149,8 +189,10 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// # Errors
     /// [`LockError`] when the system refuses, as it does beyond `RLIMIT_MEMLOCK`, or cannot.
     pub fn lock(&self) -> Result<(), LockError> {
-        let Held { params, grads, state, scores, .. } = &self.held;
-        [params, grads, state, scores].into_iter().try_for_each(Slab::lock)?;
+        let Held { params, grads, states, scores, .. } = &self.held;
+        [grads, scores].into_iter().try_for_each(Slab::lock)?;
+        params.lock()?;
+        states.lock()?;
         self.union.iter().try_for_each(Union::lock)?;
         self.executor.lock()
     }
@@ -184,10 +226,15 @@ impl<'p, 'w> Trainer<'p, 'w> {
         let Some(union) = &mut self.union else { return Ok(None) };
         let exact = self.batch.fill(data, sequences, 0)?;
         let batch = union.over(exact)?;
-        let gap = self.executor.head_gap(self.held.params.get(), &batch, exact.targets);
+        let gap = self.executor.head_gap_with(&mut self.held.params, &batch, exact.targets);
         let words = batch.words.map_or(0, |words| words.rows());
         let vocabulary = self.model.program.head.weight.rows();
         Ok(Some(SoftmaxError::of(&gap, words, vocabulary)))
+    }
+
+    /// Gives it someone to tell what it is at.
+    pub(crate) fn set_observer(&mut self, observer: Box<dyn Observer>) {
+        self.executor.set_observer(observer);
     }
 
     /// Gives everything back.
@@ -206,22 +253,40 @@ impl<'p, 'w> Trainer<'p, 'w> {
     }
 
     /// The adapter's parameters, as the sites' ranges divide them.
+    ///
+    /// # Panics
+    /// Where they lie in bf16: see [`Trainer::with_values`].
     #[must_use]
     pub fn params(&self) -> &[f32] {
-        self.held.params.get()
+        self.held.params.plain()
     }
 
     /// Whether every parameter is a finite number.
     #[must_use]
-    pub fn is_finite(&self) -> bool {
-        self.be.stats(self.params()).non_finite == 0
+    pub fn is_finite(&mut self) -> bool {
+        let (be, params) = (self.be, &mut self.held.params);
+        self.ranges.iter().all(|range| be.stats(params.get(range.clone())).non_finite == 0)
     }
 
     /// The adapter's parameters, to set.
+    ///
+    /// # Panics
+    /// Where they lie in bf16.
     #[must_use]
     pub fn params_mut(&mut self) -> &mut [f32] {
         self.executor.params_changed();
-        self.held.params.get_mut()
+        self.held.params.plain_mut()
+    }
+
+    /// Lends all of the adapter's tensors, whatever their parameters lie in, and keeps what
+    /// `change` makes of them: as it is, or as the nearest bf16.
+    pub fn with_values<R>(&mut self, change: impl FnOnce(SiteValues<'_>) -> R) -> R {
+        let Held { params, grads, view, .. } = &mut self.held;
+        let ((arena, fixed), count) = (self.executor.idle(), self.model.program.params());
+        let (grads, view) = (grads.get_mut::<f32>(), view.get_mut::<f32>());
+        let room = [grads, arena, view].into_iter().find(|room| room.len() >= count);
+        let room = room.unwrap_or_default();
+        params.with_all(room, |params| change(SiteValues { params, fixed }))
     }
 
     /// What goes with the parameters and is not trained, as the sites' ranges divide it.
@@ -231,24 +296,39 @@ impl<'p, 'w> Trainer<'p, 'w> {
     }
 
     /// All of the adapter's tensors, to set.
+    ///
+    /// # Panics
+    /// Where parameters lie in bf16: see [`Trainer::with_values`].
     #[must_use]
     pub fn values_mut(&mut self) -> SiteValues<'_> {
         let Self { held, executor, .. } = self;
-        SiteValues { params: held.params.get_mut(), fixed: executor.fixed_mut() }
+        SiteValues { params: held.params.plain_mut(), fixed: executor.fixed_mut() }
     }
 
     /// Lets the second factors of low-rank updates, `lora_B`, learn with `ratio` times the learning
     /// rate of all other tensors (LoRA+). `false` where the method trains none; then nothing has
     /// changed.
     pub fn set_lora_plus(&mut self, ratio: f64) -> bool {
-        let rates = Rates::lora_plus(&self.model.sites, ratio);
-        rates.map(|rates| self.rates = rates).is_some()
+        let Some(groups) = lora_plus(&self.model.sites, ratio) else { return false };
+        self.set_groups(&groups, |_| unreachable!("the run's decay holds for all"));
+        true
+    }
+
+    /// Gives each trained tensor the rate and the decay of its group; `with_decay` makes the run's
+    /// optimizer with another decay.
+    pub(crate) fn set_groups(
+        &mut self,
+        groups: &[Group],
+        with_decay: impl FnMut(f64) -> Box<dyn Optimizer>,
+    ) {
+        self.rates = Rates::of(groups, with_decay);
     }
 
     /// Lets the adapter start as its method wants it to.
     pub fn initialise(&mut self, seed: u64) {
-        initialise(&self.model.sites, seed, self.values_mut());
-        self.executor.start(self.held.params.get_mut());
+        let model = self.model;
+        self.with_values(|values| initialise(&model.sites, seed, values));
+        self.executor.start_with(&mut self.held.params);
     }
 
     /// Names of the tensors that had no gradient but zero in the first updates.
@@ -298,7 +378,7 @@ impl<'p, 'w> Trainer<'p, 'w> {
         while start < data.len() {
             let end = start.saturating_add(sequences).min(data.len());
             let batch = self.batch.fill(data, start..end, 0)?;
-            sum += self.executor.loss(self.held.params.get(), &batch);
+            sum += self.executor.loss_with(&mut self.held.params, &batch);
             start = end;
             if !go_on(end) {
                 return Ok((sum, end == data.len()));
@@ -313,15 +393,17 @@ impl<'p, 'w> Trainer<'p, 'w> {
     /// When the data's temporary file cannot be read.
     pub fn loss_of(&mut self, data: &Dataset, index: usize) -> Result<LossSum, DataError> {
         let batch = self.batch.fill(data, index..index + 1, 0)?;
-        Ok(self.executor.loss(self.held.params.get(), &batch))
+        Ok(self.executor.loss_with(&mut self.held.params, &batch))
     }
 }
 
 /// What a trainer holds besides its executor.
 struct Held {
-    params: Slab,
+    params: Parameters,
+    /// Where all are shown at once, where nothing else has room for that.
+    view: Slab,
     grads: Slab,
-    state: Slab,
+    states: States,
     /// What pairs of low rank earn, where some are switched off on the way.
     scores: Slab,
     /// Batches, and what the model and the datasets hold by themselves.
@@ -334,11 +416,25 @@ impl Held {
         let others = ByCategory::of(Category::Workspace, plan.resident_bytes)
             .with(Category::Data, plan.batch_bytes());
         let others = ledger.charge(others)?;
+        let params = match Parameters::reserve(plan, ledger) {
+            Ok(params) => params,
+            Err(error) => {
+                ledger.release(others);
+                return Err(error);
+            }
+        };
+        let states = match States::reserve(plan, ledger) {
+            Ok(states) => states,
+            Err(error) => {
+                params.release(ledger);
+                ledger.release(others);
+                return Err(error);
+            }
+        };
         let mut slabs = Vec::new();
         for (category, words) in [
-            (Category::Adapter, plan.parameters),
+            (Category::Adapter, plan.view),
             (Category::Gradient, plan.gradients),
-            (Category::Optimizer, plan.state_words),
             (Category::Optimizer, plan.score_words()),
         ] {
             let bytes = ByCategory::of(category, (words * size_of::<f32>()) as u64);
@@ -346,19 +442,22 @@ impl Held {
                 Ok(slab) => slabs.push(slab),
                 Err(error) => {
                     slabs.into_iter().for_each(|slab| slab.release(ledger));
+                    params.release(ledger);
+                    states.release(ledger);
                     ledger.release(others);
                     return Err(error);
                 }
             }
         }
-        let [params, grads, state, scores] = slabs.try_into().expect("one slab each");
-        Ok(Self { params, grads, state, scores, others })
+        let [view, grads, scores] = slabs.try_into().expect("one slab each");
+        Ok(Self { params, view, grads, states, scores, others })
     }
 
     fn release(self, ledger: &mut Ledger) {
         self.params.release(ledger);
+        self.view.release(ledger);
         self.grads.release(ledger);
-        self.state.release(ledger);
+        self.states.release(ledger);
         self.scores.release(ledger);
         ledger.release(self.others);
     }

@@ -67,7 +67,8 @@ impl Warning {
     ) -> Vec<Self> {
         let mut all = Vec::new();
         let (val_split, eval_every) = (settings.val_split, settings.eval_every);
-        if let Some(warmup_steps) = settings.warmup_steps.filter(|&warmup| warmup >= steps) {
+        let warmup_steps = settings.schedule(steps).map_or(0, |schedule| schedule.warmup_steps);
+        if warmup_steps > 0 && warmup_steps >= steps {
             all.push(Self::WarmupOutlastsRun { warmup_steps, steps });
         }
         if let Some(file) = valid_file.filter(|_| val_split > 0.0) {

@@ -26,7 +26,7 @@ static ALLOC: TestAlloc = TestAlloc::new();
 const LARGE: usize = 4097;
 
 static ADAMW8: AdamW8 = AdamW8(ADAMW);
-static SGD: Sgd = Sgd { weight_decay: 0.0 };
+static SGD: Sgd = Sgd { weight_decay: 0.0, momentum: 0.0 };
 
 const LENGTHS: &[usize] = &[70, 33, 12, 64];
 

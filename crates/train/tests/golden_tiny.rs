@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use lowtide_adapter::Config;
 use lowtide_backend::{Backend, Scalar};
+use lowtide_data::Dataset;
 use lowtide_kernels::{Isa, Kernels};
 use lowtide_memory::{Budget, Ledger};
 use lowtide_model::{Adaptation, Layers, Site, SitePatterns, TargetModules};
@@ -172,20 +173,7 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     if case.complete {
         check_logits(case, &mut trainer, &golden, &format!("{}/logits.safetensors", case.case));
     }
-    let losses = numbers(&expected["losses_before_each_step"]);
-    for (step, want) in losses.iter().enumerate() {
-        let hyper = StepHyper { lr: 1e-2, step: step as u64 + 1, grad_scale: 1.0 };
-        let labelled = bare.labelled;
-        let update = trainer.update(&data, 0..2, 2, labelled, hyper).unwrap();
-        let atol = if step == 0 { LOSS_ATOL } else { AFTER_FIVE_ATOL };
-        assert_close(&format!("loss {step}"), &[update.sum.mean()], &[*want], atol, 0.0);
-        if step == 0 {
-            // rsLoRA doubles the scale, and with it gradients and their rounding.
-            let atol = if case.case == "rslora" { 2.0 * GRADS_ATOL } else { GRADS_ATOL };
-            let grads = load_safetensors(&case.dir().join(case.case).join("grads.safetensors"));
-            check_tensors("gradient", &model.sites, trainer.grads(), &grads, atol);
-        }
-    }
+    check_updates(case, &mut trainer, &data, bare.labelled, &expected);
     let after = trainer.evaluate(&data, 2).unwrap().mean();
     let want = expected["loss_after_5_steps"].as_f64().unwrap();
     assert_close("loss after 5 steps", &[after], &[want], AFTER_FIVE_ATOL, 0.0);
@@ -197,6 +185,29 @@ fn run(case: &Case, be: &dyn Backend<f32>, policy: Policy) {
     trainer.release(&mut ledger);
     assert_eq!(ledger.live().held(), 0);
     assert_eq!(ledger.at_peak(), planned);
+}
+
+/// Losses before each update, and the first gradient.
+fn check_updates(
+    case: &Case,
+    trainer: &mut Trainer<'_, '_>,
+    data: &Dataset,
+    labelled: usize,
+    expected: &serde_json::Value,
+) {
+    let losses = numbers(&expected["losses_before_each_step"]);
+    for (step, want) in losses.iter().enumerate() {
+        let hyper = StepHyper { lr: 1e-2, step: step as u64 + 1, grad_scale: 1.0 };
+        let update = trainer.update(data, 0..2, 2, labelled, hyper).unwrap();
+        let atol = if step == 0 { LOSS_ATOL } else { AFTER_FIVE_ATOL };
+        assert_close(&format!("loss {step}"), &[update.sum.mean()], &[*want], atol, 0.0);
+        if step == 0 {
+            // rsLoRA doubles the scale, and with it gradients and their rounding.
+            let atol = if case.case == "rslora" { 2.0 * GRADS_ATOL } else { GRADS_ATOL };
+            let grads = load_safetensors(&case.dir().join(case.case).join("grads.safetensors"));
+            check_tensors("gradient", &trainer.model().sites, trainer.grads(), &grads, atol);
+        }
+    }
 }
 
 fn check_logits(

@@ -24,7 +24,7 @@ pub use elementwise::{add_bias, axpby, sum_rows};
 pub use glu::{glu, glu_in_place, glu_vjp};
 pub use matmul::matmul;
 pub use norm::{rmsnorm, rmsnorm_vjp};
-pub use optim::{AdamFactors, adamw, adamw8, sgd};
+pub use optim::{AdamFactors, LionFactors, adamw, adamw8, lion, lion8, sgd, sgd_momentum};
 pub use qmatmul::{qdecode, qgather, qmatmul, qmatmul_t};
 pub use rope::rope;
 pub use stats::stats;

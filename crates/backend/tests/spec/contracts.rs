@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lowtide_backend::{
-    Activation, AdamHyper, AttentionShape, Backend, Direction, DropoutKey, Moments8, Pairing, Span,
+    Activation, AdamHyper, AttentionShape, Backend, Direction, DropoutKey, LionHyper, Moments8,
+    Momentum8, Pairing, SgdHyper, Span,
 };
 use lowtide_quant::formats::F32;
 use lowtide_quant::{BlockFormat, QMat};
@@ -208,7 +209,24 @@ fn head_and_updates_say_what_does_not_fit() {
         let hyper = AdamHyper { step, ..hyper };
         SPEC.adamw(&mut [0.0_f32; 3], &vec![0.0; g], &mut [0.0; 3], &mut [0.0; 3], &hyper);
     };
+    let (beta2, weight_decay, grad_scale) = (0.99, 0.0, 1.0);
+    let lion = LionHyper { lr: 0.1, beta1, beta2, weight_decay, grad_scale };
+    let sgd = SgdHyper { lr: 0.1, weight_decay, grad_scale };
+    let (three, two) = ([0.0_f32; 3], [0.0_f32; 2]);
+    let lion8 = |absmax: usize| {
+        let momentum = Momentum8 { m: &mut [0; 300], absmax: &mut vec![0.0; absmax] };
+        SPEC.lion8(&mut [0.0_f32; 300], &[0.0; 300], momentum, &lion);
+    };
     let cases = [
+        (
+            words(|| SPEC.sgd_momentum(&mut three.clone(), &two, &mut three.clone(), 0.9, &sgd)),
+            "sgd_momentum: g: expected 3 elements, found 2",
+        ),
+        (
+            words(|| SPEC.lion(&mut three.clone(), &three, &mut two.clone(), &lion)),
+            "lion: m: expected 3 elements, found 2",
+        ),
+        (words(|| lion8(1)), "lion8: absmax: expected 2 elements, found 1"),
         (words(|| head(mat(2, 5), &[0, 0], 2)), "xent_head: h: expected [2, 6], found [2, 5]"),
         (
             words(|| head(mat(2, 6), &[0, 9], 2)),

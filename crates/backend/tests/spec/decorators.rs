@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lowtide_backend::{
     Activation, AdamHyper, AttentionShape, Backend, Checked, Counted, Direction, DropoutKey,
-    Moments8, Op, OpShape, Pairing, Req, Scalar, SgdHyper,
+    LionHyper, Moments8, Momentum8, Op, OpShape, Pairing, Req, Scalar, SgdHyper,
 };
 use lowtide_quant::formats::F32;
 use lowtide_tensor::Mat;
@@ -140,7 +140,13 @@ fn every_operation(be: &dyn Backend) {
     let (m, v) = (&mut [0; 2], &mut [0; 2]);
     let (m_absmax, v_absmax) = (&mut one.clone(), &mut one.clone());
     be.adamw8(&mut two.clone(), &two, Moments8 { m, v, m_absmax, v_absmax }, &adam);
-    be.sgd(&mut two.clone(), &two, &SgdHyper { lr, weight_decay, grad_scale });
+    let sgd = SgdHyper { lr, weight_decay, grad_scale };
+    be.sgd(&mut two.clone(), &two, &sgd);
+    be.sgd_momentum(&mut two.clone(), &two, &mut two.clone(), 0.9, &sgd);
+    let lion = LionHyper { lr, beta1, beta2, weight_decay, grad_scale };
+    be.lion(&mut two.clone(), &two, &mut two.clone(), &lion);
+    let momentum = Momentum8 { m: &mut [0; 2], absmax: &mut one.clone() };
+    be.lion8(&mut two.clone(), &two, momentum, &lion);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Updates against the recorded runs of torch and of bitsandbytes' rule.
 
-use lowtide_backend::{AdamHyper, Backend, Moments8, SgdHyper};
+use lowtide_backend::{AdamHyper, Backend, LionHyper, Moments8, Momentum8, SgdHyper};
 use lowtide_quant::dynamic8::{BLOCK, SIGNED, UNSIGNED, blocks, decode_block};
 use lowtide_testkit::compare::{assert_bits, assert_close};
 use lowtide_testkit::golden::{Arrays, golden_dir, load_raw, load_safetensors};
@@ -159,4 +159,80 @@ fn sgd_adds_decay_to_the_gradient() {
     let hyper = SgdHyper { lr: 0.5, weight_decay: 0.25, grad_scale: 2.0 };
     SPEC.sgd(&mut p, &[1.0, 3.0], &hyper);
     assert_eq!(p, [2.0 - 0.5 * (2.0 + 0.5), -4.0 - 0.5 * (6.0 - 1.0)]);
+}
+
+#[test]
+fn momentum_is_its_formula_in_f64() {
+    let (p0, m0) = (normal::<f64>(9, 20), normal::<f64>(10, 20));
+    let hyper = SgdHyper { lr: 0.5, weight_decay: 0.25, grad_scale: 2.0 };
+    let (mut p, mut m) = (p0.clone(), m0.clone());
+    let (mut want_p, mut want_m) = (p0, m0);
+    for update in 0..3 {
+        let g = normal::<f64>(11 + update, 20);
+        SPEC.sgd_momentum(&mut p, &g, &mut m, 0.9, &hyper);
+        for i in 0..20 {
+            want_m[i] = 0.9 * want_m[i] + 2.0 * g[i] + 0.25 * want_p[i];
+            want_p[i] -= 0.5 * want_m[i];
+        }
+    }
+    assert_close("m", &m, &want_m, 0.0, 1e-13);
+    assert_close("p", &p, &want_p, 0.0, 1e-12);
+}
+
+#[test]
+fn no_momentum_is_plain_descent() {
+    let (p0, g) = (normal::<f32>(12, 50), normal::<f32>(13, 50));
+    let hyper = SgdHyper { lr: 0.3, weight_decay: 0.1, grad_scale: 0.7 };
+    let (mut plain, mut with, mut m) = (p0.clone(), p0, vec![5.0; 50]);
+    SPEC.sgd(&mut plain, &g, &hyper);
+    SPEC.sgd_momentum(&mut with, &g, &mut m, 0.0, &hyper);
+    assert_bits("p", &with, &plain);
+}
+
+const LION: LionHyper =
+    LionHyper { lr: 1e-2, beta1: 0.9, beta2: 0.99, weight_decay: 0.1, grad_scale: -2.0 };
+
+#[test]
+fn lion_is_its_formula_in_f64() {
+    let (mut p, mut m) = (normal::<f64>(14, 40), vec![0.0; 40]);
+    let (mut want_p, mut want_m) = (p.clone(), m.clone());
+    for update in 0..4 {
+        let g = normal::<f64>(15 + update, 40);
+        SPEC.lion(&mut p, &g, &mut m, &LION);
+        for i in 0..40 {
+            let direction = 0.9 * want_m[i] - 0.1 * 2.0 * g[i];
+            want_p[i] -= 1e-2 * (direction.signum() + 0.1 * want_p[i]);
+            want_m[i] = 0.99 * want_m[i] - 0.01 * 2.0 * g[i];
+        }
+    }
+    assert_close("m", &m, &want_m, 0.0, 1e-12);
+    assert_close("p", &p, &want_p, 1e-15, 1e-12);
+}
+
+#[test]
+fn lion_leaves_where_it_has_no_direction() {
+    let hyper = LionHyper { weight_decay: 0.0, grad_scale: 1.0, ..LION };
+    let (mut p, mut m) = ([1.0_f32, -2.0, 0.5], [0.0; 3]);
+    SPEC.lion(&mut p, &[0.0, -0.0, 1e-30], &mut m, &hyper);
+    assert_eq!(p, [1.0, -2.0, 0.5 - 1e-2]);
+}
+
+#[test]
+fn an_8_bit_momentum_is_nearly_the_exact_one() {
+    let len = BLOCK + 40;
+    let hyper = LionHyper { grad_scale: 1.0, ..LION };
+    let (p0, g) = (normal::<f32>(20, len), normal::<f32>(21, len));
+    let (mut p, mut codes, mut absmax) = (p0.clone(), vec![127; len], vec![0.0; 2]);
+    let (mut p32, mut m32) = (p0, vec![0.0; len]);
+    for _ in 0..3 {
+        let momentum = Momentum8 { m: &mut codes, absmax: &mut absmax };
+        SPEC.lion8(&mut p, &g, momentum, &hyper);
+        SPEC.lion(&mut p32, &g, &mut m32, &hyper);
+    }
+    assert_bits("directions of one gradient do not depend on rounding", &p, &p32);
+    let mut decoded = vec![0.0; BLOCK];
+    decode_block(&codes[..BLOCK], absmax[0], &SIGNED, &mut decoded);
+    // Three roundings to within half the widest step of the map, 0.9 / 64 of the absmax.
+    let within = 3.0 * f64::from(absmax[0]) * 0.9 / 128.0;
+    assert_close("m", &decoded, &m32[..BLOCK], within, 1e-6);
 }

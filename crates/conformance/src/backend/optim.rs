@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use lowtide_backend::{AdamHyper, Backend, Moments8, Scalar, SgdHyper};
+use lowtide_backend::{AdamHyper, Backend, LionHyper, Moments8, Momentum8, Scalar, SgdHyper};
 use lowtide_quant::dynamic8::{BLOCK, blocks};
 use lowtide_tensor::Float;
 
@@ -18,9 +18,12 @@ pub(super) fn check_family(be: &dyn Backend) {
     for len in [0, 1, 7, 300, 20_000] {
         check(be, &AdamW { len });
         check(be, &Sgd { len });
+        check(be, &SgdMomentum { len });
+        check(be, &Lion { len });
     }
     for len in [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 3, 80 * BLOCK + 1] {
         check_adamw8(be, len);
+        check_lion8(be, len);
     }
 }
 
@@ -35,6 +38,11 @@ fn hyper(step: u64) -> AdamHyper {
         grad_scale: 0.5,
     }
 }
+
+const SGD: SgdHyper = SgdHyper { lr: 0.1, weight_decay: 0.2, grad_scale: 0.5 };
+
+const LION: LionHyper =
+    LionHyper { lr: 1e-2, beta1: 0.9, beta2: 0.99, weight_decay: 0.1, grad_scale: 0.5 };
 
 /// The gradient of one update.
 fn gradient<F: Float>(step: u64, len: usize) -> Vec<F> {
@@ -91,9 +99,118 @@ impl Case for Sgd {
         let mut p = cx.rows_of(1, &rows, 1, 1.0).take("p");
         for step in 1..=UPDATES {
             let g = &gradient(step, rows.end)[rows.clone()];
-            cx.be.sgd(&mut p, g, &SgdHyper { lr: 0.1, weight_decay: 0.2, grad_scale: 0.5 });
+            cx.be.sgd(&mut p, g, &SGD);
         }
         p
+    }
+}
+
+pub(super) struct SgdMomentum {
+    pub(super) len: usize,
+}
+
+impl Case for SgdMomentum {
+    fn label(&self) -> String {
+        format!("sgd_momentum of {} parameters", self.len)
+    }
+
+    fn rows(&self) -> usize {
+        self.len
+    }
+
+    fn tolerance(&self) -> f64 {
+        tolerance::ELEMENT
+    }
+
+    fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
+        let mut p = cx.rows_of(1, &rows, 1, 1.0).take("p");
+        let mut m = vec![F::ZERO; rows.len()];
+        for step in 1..=UPDATES {
+            let g = &gradient(step, rows.end)[rows.clone()];
+            cx.be.sgd_momentum(&mut p, g, &mut m, 0.9, &SGD);
+        }
+        super::case::beside(rows.len(), &[p, m])
+    }
+}
+
+/// Gradients whose directions no rounding turns round: a sign is all that is taken of them.
+fn directed<F: Float>(step: u64, len: usize) -> Vec<F> {
+    let mut g = gradient::<F>(step, len);
+    let (zero, far) = (F::ZERO, F::from_f64(0.05));
+    for (i, g) in g.iter_mut().enumerate() {
+        *g += if *g < zero { -far } else { far };
+        if i % 7 == 3 {
+            *g = zero;
+        }
+    }
+    g
+}
+
+pub(super) struct Lion {
+    pub(super) len: usize,
+}
+
+impl Case for Lion {
+    fn label(&self) -> String {
+        format!("lion of {} parameters", self.len)
+    }
+
+    fn rows(&self) -> usize {
+        self.len
+    }
+
+    fn tolerance(&self) -> f64 {
+        tolerance::ELEMENT
+    }
+
+    fn run<F: Float>(&self, cx: &Cx<'_, F>, rows: Range<usize>) -> Vec<F> {
+        let mut p = cx.rows_of(1, &rows, 1, 1.0).take("p");
+        let mut m = vec![F::ZERO; rows.len()];
+        for step in 1..=UPDATES {
+            let g = &directed(step, rows.end)[rows.clone()];
+            cx.be.lion(&mut p, g, &mut m, &LION);
+        }
+        super::case::beside(rows.len(), &[p, m])
+    }
+}
+
+/// Parameters and packed momentum after a run of Lion.
+struct PackedLion {
+    p: Vec<f32>,
+    m: Vec<u8>,
+    absmax: Vec<f32>,
+}
+
+impl PackedLion {
+    /// Updates `len` parameters, the tensor cut at `cut`, a multiple of the block.
+    fn run(be: &dyn Backend, len: usize, cut: usize) -> Self {
+        let mut p: Vec<f32> = Draw::new(1).vec(len, 1.0);
+        let (mut m, mut absmax) = (vec![127; len], vec![0.0; blocks(len)]);
+        for step in 1..=UPDATES {
+            let g: Vec<f32> = directed(step, len);
+            for part in [0..cut, cut..len] {
+                let of_blocks = part.start / BLOCK..blocks(part.end);
+                let momentum =
+                    Momentum8 { m: &mut m[part.clone()], absmax: &mut absmax[of_blocks] };
+                be.lion8(&mut p[part.clone()], &g[part], momentum, &LION);
+            }
+        }
+        Self { p, m, absmax }
+    }
+}
+
+fn check_lion8(be: &dyn Backend, len: usize) {
+    let what = format!("{}: lion8 of {len} parameters", be.name());
+    let (got, want) = (PackedLion::run(be, len, 0), PackedLion::run(&Scalar, len, 0));
+    assert_close(&what, &got.p, &want.p, tolerance::ELEMENT);
+    assert_close(&format!("{what}: absmax"), &got.absmax, &want.absmax, tolerance::LEVEL);
+    let apart = got.m.iter().zip(&want.m).filter(|(got, want)| got.abs_diff(**want) > 1).count();
+    assert!(apart == 0, "{what}: {apart} codes are more than a level apart");
+    for cut in [0, len / 2 / BLOCK * BLOCK] {
+        let again = PackedLion::run(be, len, cut);
+        assert_bits(&format!("{what}: again, cut at {cut}"), &again.p, &got.p);
+        assert_bits(&format!("{what}: absmax, cut at {cut}"), &again.absmax, &got.absmax);
+        assert!(again.m == got.m, "{what}: other codes, cut at {cut}");
     }
 }
 

@@ -10,7 +10,7 @@ use super::elementwise::Axpby;
 use super::glu::{Gate, GluInPlace, GluVjp};
 use super::head::{Head, Loss, LossGrad, LossVjp};
 use super::matmul::Product;
-use super::optim::{AdamW, Packed8};
+use super::optim::{AdamW, Lion, Packed8, SgdMomentum};
 use super::qmatmul::{Backward, Forward, Gather, Linear};
 use super::rmsnorm::{Rmsnorm, RmsnormVjp};
 use super::rope::Rope;
@@ -92,6 +92,8 @@ fn results(be: &dyn Backend) -> Vec<Outcome> {
         result(be, &LossVjp(head.clone())),
         result(be, &LossGrad(head)),
         result(be, &AdamW { len: 40_000 }),
+        result(be, &SgdMomentum { len: 40_000 }),
+        result(be, &Lion { len: 40_000 }),
         adamw8,
     ]
 }

@@ -24,7 +24,7 @@ fn into_gguf(
     let said = adapter.config();
     let alpha = said.alpha();
     check_alpha(&settings.source, alpha)?;
-    let alpha = write_gguf(settings, alpha, &pairs)?;
+    let alpha = write_gguf(settings, (alpha, &[]), &pairs)?;
     let notes = if said.dropout > 0.0 { vec![NO_DROPOUT.to_owned()] } else { Vec::new() };
     Ok(report(settings, "gguf", alpha, &pairs, size(&settings.output), notes))
 }

@@ -15,19 +15,22 @@ pub enum GgufError {
         /// The version, as read little-endian.
         found: u32,
     },
-    /// The file ends before a field does.
-    #[error("the file ends within {field}: {needed} bytes from byte {at}, {left} are left")]
+    /// The file ends before a field does, or before as much as a count announces.
+    #[error(
+        "the file is truncated or damaged: {field} from byte {at} on: {needed} \
+         bytes, and {left} are left"
+    )]
     Truncated {
         /// What was being read.
         field: String,
         /// Where it starts.
         at: usize,
-        /// Bytes it takes.
+        /// Bytes it takes, at least.
         needed: u64,
         /// Bytes left in the file.
         left: usize,
     },
-    /// A count or length beyond what is believed, or beyond what the rest of the file can hold.
+    /// A count or length beyond what is believed.
     #[error("{field} is {found}; expected at most {max}")]
     TooMany {
         /// What is counted.
@@ -127,8 +130,8 @@ pub enum GgufError {
     },
     /// A tensor that reaches past the end of the file.
     #[error(
-        "tensor `{tensor}` takes {bytes} bytes from data offset {offset}, \
-         but the data has {data_bytes} bytes"
+        "the file is truncated or damaged: tensor `{tensor}` takes {bytes} bytes from data offset \
+         {offset}, and there are {data_bytes} bytes of data"
     )]
     OutOfFile {
         /// The tensor.

@@ -30,17 +30,13 @@ const DIMENSIONS_MAX: usize = 4;
 pub fn parse(bytes: &[u8]) -> Result<Contents, GgufError> {
     let mut reader = Reader::new(bytes);
     let version = header(&mut reader, bytes)?;
-    let tensor_count = reader.u64(Field::Header("number of tensors"))?;
-    let entry_count =
-        reader.count(ENTRY_BYTES_MIN, METADATA_MAX, Field::Header("number of metadata entries"))?;
+    let tensor_count = reader.count(TENSORS_MAX, Field::Header("number of tensors"))?;
+    let entry_count = reader.count(METADATA_MAX, Field::Header("number of metadata entries"))?;
+    reader.expect(entry_count, ENTRY_BYTES_MIN, "metadata entries")?;
     let metadata = read_metadata(&mut reader, entry_count)?;
     let alignment = alignment(&metadata, bytes)?;
 
-    let tensors_max = TENSORS_MAX.min(reader.left() as u64 / RECORD_BYTES_MIN);
-    if tensor_count > tensors_max {
-        let field = Field::Header("number of tensors").to_string();
-        return Err(GgufError::TooMany { field, found: tensor_count, max: tensors_max });
-    }
+    reader.expect(tensor_count, RECORD_BYTES_MIN, "records of tensors")?;
     let mut records = Vec::new();
     for i in 0..tensor_count {
         records.push(Record::read(&mut reader, i)?);
@@ -97,7 +93,8 @@ fn read_entry(reader: &mut Reader<'_>, key: &str) -> Result<Entry, GgufError> {
         }
         other => other.size().expect("all others have one size"),
     };
-    let count = reader.count(bytes_each as u64, u64::MAX, field)?;
+    let count = reader.count(u64::MAX, field)?;
+    reader.expect(count, bytes_each as u64, format_args!("elements of `{key}`"))?;
     let start = reader.at();
     skip_values(reader, element_type, count, field)?;
     let count = usize::try_from(count).expect("a count of bytes in memory");

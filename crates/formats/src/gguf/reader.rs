@@ -79,19 +79,28 @@ impl<'a> Reader<'a> {
         self.array(field).map(u64::from_le_bytes)
     }
 
-    /// A count of things that take at least `bytes_each`, so that it cannot exceed what is left.
-    pub(super) fn count(
-        &mut self,
-        bytes_each: u64,
-        most: u64,
-        field: Field<'_>,
-    ) -> Result<u64, GgufError> {
+    /// A count of things.
+    pub(super) fn count(&mut self, max: u64, field: Field<'_>) -> Result<u64, GgufError> {
         let found = self.u64(field)?;
-        let max = most.min(self.left() as u64 / bytes_each);
         if found > max {
             return Err(GgufError::TooMany { field: field.to_string(), found, max });
         }
         Ok(found)
+    }
+
+    /// Sees that so many things, each of which takes at least `bytes_each`, can come next.
+    pub(super) fn expect(
+        &self,
+        count: u64,
+        bytes_each: u64,
+        things: impl fmt::Display,
+    ) -> Result<(), GgufError> {
+        let (at, left) = (self.at, self.left());
+        if count <= left as u64 / bytes_each {
+            return Ok(());
+        }
+        let field = format!("{count} {things}");
+        Err(GgufError::Truncated { field, at, needed: count.saturating_mul(bytes_each), left })
     }
 
     /// The bytes of a string of at most `most` bytes.

@@ -5,7 +5,8 @@
 //! from the shapes. In files of the Llama family the rows of `lora_b` of q and k lie in the order
 //! of [`rows`](crate::rows), as the rows of the base do; [`permuted_rows`] tells which.
 //!
-//! There is room for plain LoRA only. A rank-stabilised scale is said through alpha.
+//! There is room for plain LoRA only. A rank-stabilised scale is said through alpha, and an alpha
+//! that is a pair's own through its `lora_b`.
 
 mod write;
 

@@ -1,5 +1,6 @@
 //! Writing GGUF adapters.
 
+use std::io;
 use std::path::Path;
 
 use lowtide_quant::formats::F32;
@@ -15,6 +16,9 @@ use crate::{Error, Hyperparameters, Tensor, atomic, gguf_architecture, gguf_tens
 pub struct Settings<'a> {
     /// Numerator of the scale; each pair is scaled by alpha over its rank.
     pub alpha: f32,
+    /// The alpha of each pair, where these differ; empty where all have `alpha`. Since the file has
+    /// one, the `B` of a pair is written times what its own is of that.
+    pub alphas: &'a [f64],
     /// Its name, for people.
     pub name: Option<&'a str>,
     /// The name of its base, for people.
@@ -33,8 +37,8 @@ pub struct Settings<'a> {
 /// infinite; [`Error::Io`]. Then what was at `path` is as it was.
 ///
 /// # Panics
-/// If a module is there twice, the family has no name in GGUF, or alpha is no finite positive
-/// number.
+/// If a module is there twice, the family has no name in GGUF, alpha is no finite positive number,
+/// or there are alphas for some pairs only.
 pub fn write(
     path: &Path,
     hyper: &Hyperparameters,
@@ -43,14 +47,18 @@ pub fn write(
 ) -> Result<(), Error> {
     let alpha = settings.alpha;
     assert!(alpha > 0.0 && alpha.is_finite(), "alpha is {alpha}");
+    let own = settings.alphas;
+    assert!(own.is_empty() || own.len() == pairs.len(), "{} alphas", own.len());
     let of_file = |reason| Error::Adapter { path: path.to_path_buf(), reason };
     let mut writer = head(hyper, settings);
     let mut parts = Vec::with_capacity(2 * pairs.len());
-    for pair in pairs {
-        let (stem, order) = check(hyper, pair).map_err(of_file)?;
-        for (end, tensor, order) in [(DOWN, pair.a, None), (UP, pair.b, order)] {
+    for (at, pair) in pairs.iter().enumerate() {
+        let factor = own.get(at).map_or(1.0, |own| (own / f64::from(alpha)) as f32);
+        let (stem, order) = check(hyper, pair, factor).map_err(of_file)?;
+        for (end, tensor, order, factor) in [(DOWN, pair.a, None, 1.0), (UP, pair.b, order, factor)]
+        {
             writer.tensor(&format!("{stem}{end}"), tensor.shape, &F32);
-            parts.push((tensor, order));
+            parts.push((tensor, order, factor));
         }
     }
     if parts.is_empty() {
@@ -58,8 +66,11 @@ pub fn write(
     }
     atomic::write_file(path, |out| {
         let mut data = writer.start(out)?;
-        for (tensor, order) in &parts {
-            let mut put = |piece: &[u8]| data.write(piece);
+        for (tensor, order, factor) in &parts {
+            let mut put = |piece: &[u8]| match *factor {
+                1.0 => data.write(piece),
+                factor => times(factor, piece, &mut |piece| data.write(piece)),
+            };
             let Some(PermutedRows { heads, head_dim }) = *order else {
                 tensor.write_f32(std::iter::once(0..tensor.len()), &mut put)?;
                 continue;
@@ -73,6 +84,24 @@ pub fn write(
         }
         data.finish().map(|_| ())
     })
+}
+
+/// Hands on floats, little-endian, times a factor.
+fn times(
+    factor: f32,
+    piece: &[u8],
+    put: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut room = [[0; size_of::<f32>()]; 256];
+    let (values, _) = piece.as_chunks();
+    for values in values.chunks(room.len()) {
+        let out = &mut room[..values.len()];
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = (f32::from_le_bytes(*value) * factor).to_le_bytes();
+        }
+        put(out.as_flattened())?;
+    }
+    Ok(())
 }
 
 fn head(hyper: &Hyperparameters, settings: &Settings<'_>) -> Writer {
@@ -92,10 +121,12 @@ fn head(hyper: &Hyperparameters, settings: &Settings<'_>) -> Writer {
     writer
 }
 
-/// The GGUF name of the weights that a pair adapts, and the order of the rows of its `B` there.
+/// The GGUF name of the weights that a pair adapts, and the order of the rows of its `B` there,
+/// which is written times `factor`.
 fn check(
     hyper: &Hyperparameters,
     pair: &LoraPair<'_>,
+    factor: f32,
 ) -> Result<(String, Option<PermutedRows>), AdapterError> {
     let (a_name, b_name) = (tensor_name(pair.module, LORA_DOWN), tensor_name(pair.module, LORA_UP));
     let stem = gguf_tensor_name(&hyper.architecture, &format!("{}{WEIGHT}", pair.module));
@@ -119,8 +150,8 @@ fn check(
             order.map_or_else(|| "outputs".to_owned(), |o| (o.heads * o.head_dim).to_string());
         return Err(wrong(&b_name, pair.b, format!("[{outputs}, {rank}]")));
     }
-    for (name, tensor) in [(a_name, pair.a), (b_name, pair.b)] {
-        if let Some((index, value)) = tensor.first_non_finite() {
+    for (name, tensor, factor) in [(a_name, pair.a, 1.0), (b_name, pair.b, factor)] {
+        if let Some((index, value)) = tensor.first_non_finite_times(factor) {
             return Err(AdapterError::NotFinite { name, index, value: value.to_string() });
         }
     }

@@ -10,6 +10,7 @@
 
 mod coded;
 mod error;
+mod in_place;
 mod lora;
 mod method;
 mod patterns;
@@ -24,6 +25,7 @@ use serde_json::{Map, Value};
 
 pub use coded::{CODES_FILE, Coded, CodedContents, can_code};
 pub use error::AdapterError;
+pub use in_place::round_to_codes;
 pub(crate) use lora::RANK_MAX;
 pub use lora::{
     DOWN as LORA_DOWN, LoraConfig, LoraPair, TargetModules, UP as LORA_UP, parse_lora_config,

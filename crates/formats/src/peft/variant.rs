@@ -72,7 +72,7 @@ impl LoraVariant {
             Self::Dora => USE_DORA,
             Self::QaLora { .. } => USE_QALORA,
         };
-        Err(DocumentError::unsupported(key, "true", "none"))
+        Err(DocumentError::unsupported(key, "true", "false"))
     }
 }
 

@@ -42,6 +42,8 @@ macro_rules! stamp_rows {
                 f: &crate::AdamW, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32],
             ) -> ();
             optim::sgd(f: [f32; 3], p: &mut [f32], g: &[f32]) -> ();
+            optim::sgd_momentum(f: [f32; 4], p: &mut [f32], g: &[f32], m: &mut [f32]) -> ();
+            optim::lion(f: &crate::Lion, p: &mut [f32], g: &[f32], m: &mut [f32]) -> ();
         }
     };
     (

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use lowtide::train::Preset;
 
 use super::bench::BenchArgs;
 use super::chat::ChatArgs;
@@ -131,6 +132,11 @@ pub(crate) struct RunArgs {
     /// TOML file whose keys are the flags' names; flags win over it
     #[arg(long, short, value_name = "FILE", help_heading = "Input and output")]
     pub(crate) config: Option<PathBuf>,
+    /// Defaults for a kind of machine: phone (256MiB, half of the time), pi (512MiB), laptop
+    /// (2GiB); flags and the configuration file win over them
+    #[arg(long, value_name = "NAME", help_heading = "Machine")]
+    #[arg(value_parser = Preset::ALL.map(Preset::name))]
+    pub(crate) preset: Option<String>,
     #[command(flatten)]
     pub(crate) machine: MachineFlags,
     #[command(flatten)]

@@ -29,6 +29,23 @@ pub(crate) struct MachineFlags {
     pub(crate) threads: Option<u16>,
 }
 
+/// Threads alone, where no backend computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct ThreadFlags {
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = RangedU64ValueParser::<u16>::new().range(THREADS))]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) threads: Option<u16>,
+}
+
+impl From<ThreadFlags> for MachineFlags {
+    fn from(flags: ThreadFlags) -> Self {
+        Self { threads: flags.threads, ..Self::default() }
+    }
+}
+
 impl MachineFlags {
     /// These, and where nothing was given, those.
     pub(crate) fn or(self, other: Self) -> Self {

@@ -1,11 +1,11 @@
 //! From flags and a configuration file to the settings of a run: flags win over the file, the file
-//! over those of a run that is to go on, and all over the defaults.
+//! over those of a run that is to go on, these over a preset, and all over the defaults.
 
 use std::path::{Path, PathBuf};
 
 use lowtide::TrainError;
 use lowtide::runtime::registry;
-use lowtide::train::{ResumeError, SavedRun, Settings, SettingsError};
+use lowtide::train::{Preset, ResumeError, SavedRun, Settings, SettingsError};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -23,17 +23,20 @@ pub(crate) struct Resolved {
 }
 
 /// The settings of a run: flags over the configuration file, over those of the run that is to go
-/// on, over the defaults.
+/// on, over a preset, over the defaults.
 ///
 /// # Errors
-/// A file that cannot be read, with its name and the key at fault; a base or data that neither the
-/// flags nor the file name; a value outside its range; a run to go on with that is not there.
+/// A file that cannot be read, with its name and the key at fault; a preset of another name; a base
+/// or data that neither the flags nor the file name; a value outside its range; a run to go on with
+/// that is not there.
 pub(crate) fn resolve(args: &RunArgs) -> Result<Resolved, TrainError> {
     let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let saved = saved_run(args, &file)?;
     let begins = args.flags.resumes() && saved.is_none();
     let ranked = saved.is_some() || file.settings.contains_key("rank") || args.flags.ranked();
-    let settings = file.over(saved.map_or_else(Settings::default, |run| run.settings()))?;
+    let preset = args.preset.as_deref().map(Preset::named).transpose()?.or(file.preset);
+    let usual = || preset.map(Preset::settings).unwrap_or_default();
+    let settings = file.over(saved.map_or_else(usual, |run| run.settings()))?;
     let mut settings = args.flags.over(settings);
     if !ranked && let Ok(method) = registry::<f32>().get(&settings.method) {
         settings.rank = method.default_rank();
@@ -76,12 +79,13 @@ struct File {
     text: String,
     settings: Table,
     machine: MachineFlags,
+    preset: Option<Preset>,
 }
 
 impl File {
     /// Reads a configuration file. `backend`, `isa` and `threads` tell what computes, not what is
-    /// computed, so they are no settings of a run; being flags, they may stand in the file all the
-    /// same.
+    /// computed, and `preset` where defaults come from, so they are no settings of a run; being
+    /// flags, they may stand in the file all the same.
     fn read(path: &Path) -> Result<Self, SettingsError> {
         let bad = |reason: String| SettingsError::BadFile { path: path.to_owned(), reason };
         let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
@@ -99,7 +103,8 @@ impl File {
                 expected: "1 to 1024",
             });
         }
-        Ok(Self { path: path.to_owned(), text, settings, machine })
+        let preset = preset(settings.remove("preset"))?;
+        Ok(Self { path: path.to_owned(), text, settings, machine, preset })
     }
 
     /// `settings` with everything replaced that the file says.
@@ -111,7 +116,7 @@ impl File {
         if self.settings.is_empty() {
             return Ok(settings);
         }
-        if self.machine == MachineFlags::default() {
+        if self.machine == MachineFlags::default() && self.preset.is_none() {
             // Reading the text itself lets an error show the line.
             toml::from_str::<Settings>(&self.text).map_err(bad)?;
         }
@@ -119,6 +124,15 @@ impl File {
         table.extend(self.settings.clone());
         let said = Settings::deserialize(Value::Table(table)).map_err(bad)?;
         Ok(Settings { resume: settings.resume, ..said })
+    }
+}
+
+/// The preset that a file names.
+fn preset(said: Option<Value>) -> Result<Option<Preset>, SettingsError> {
+    match said {
+        None => Ok(None),
+        Some(Value::String(name)) => Preset::named(&name).map(Some),
+        Some(other) => Preset::named(&other.to_string()).map(Some),
     }
 }
 
@@ -158,6 +172,24 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!((settings, machine), (expected, MachineFlags::default()));
+    }
+
+    #[test]
+    fn a_preset_yields_to_whatever_is_said() {
+        let file = "model = 'm'\ndata = 'd'\nmemory-budget = '1GiB'\n";
+        let phone = Settings { model: "m".into(), data: "d".into(), ..Preset::Phone.settings() };
+        let expected =
+            Settings { memory_budget: Some("1GiB".into()), max_seq_len: 64, ..phone.clone() };
+        let flags = ["--preset=phone", "--max-seq-len=64"];
+        assert_eq!(with(file, &flags).unwrap().0, expected);
+        let named = format!("{file}preset = 'phone'\nthreads = 3\n");
+        assert_eq!(with(&named, &["--max-seq-len=64"]).unwrap().0, expected);
+        // The flag wins over the file here, too.
+        let pi = with(&named, &["--preset=pi"]).unwrap().0;
+        assert_eq!((pi.save_every, pi.duty, pi.max_seq_len), (50, 1.0, 512));
+        let line = ["lowtide", "plan", "-m=m", "-d=d", "--preset=phone"];
+        let Job::Plan(args) = Cli::parse_from(line).job else { panic!("plan") };
+        assert_eq!(resolve(&args.run).unwrap().settings, phone);
     }
 
     #[test]
@@ -202,6 +234,9 @@ mod tests {
             ("backend = 'gpu'", "gpu"),
             ("isa = 'mmx'", "unknown instruction set `mmx`, expected auto, scalar, avx2"),
             ("model = 'm'\ndata = 'd'\ncompute = 'int8'", "because `precision` is exact"),
+            ("preset = 'mainframe'", "`preset` is mainframe, expected phone, pi or laptop"),
+            ("preset = 3", "`preset` is 3, expected phone"),
+            ("preset = 'pi'\nlearning_rate = 1", "learning_rate"),
             ("rank = 4", "`model` is missing"),
             ("model = 'm'", "`data` is missing"),
             ("model = 'm'\ndata = 'd'\nval-split = 2.0", "`val-split` is 2"),

@@ -12,7 +12,7 @@ use lowtide::hub::{self, ModelId};
 use lowtide::train::{SettingsError, parse_bytes};
 
 use super::args::Voice;
-use super::computing::{ArithmeticFlags, MachineFlags};
+use super::computing::{ArithmeticFlags, ThreadFlags};
 use super::console::Console;
 use super::failure::Failure;
 use super::flags::size;
@@ -76,7 +76,7 @@ pub(crate) struct ConvertArgs {
     #[arg(help_heading = "Memory")]
     memory_budget: String,
     #[command(flatten)]
-    machine: MachineFlags,
+    threads: ThreadFlags,
     #[command(flatten)]
     pub(crate) voice: Voice,
 }
@@ -94,7 +94,7 @@ fn run_base(args: &ConvertArgs, model: &Path) -> Result<(), Failure> {
     let settings = settings(args)?;
     let source = base(model, args.voice)?;
     let settings = Settings { source, ..settings };
-    let machine = Machine::start(args.machine, &ArithmeticFlags::NONE)?;
+    let machine = Machine::start(args.threads.into(), &ArithmeticFlags::NONE)?;
     let mut console = Console::new(args.voice);
     if let Some(adapter) = &args.loftq {
         let settings = LoftqSettings {
@@ -188,9 +188,20 @@ fn settings(args: &ConvertArgs) -> Result<Settings, SettingsError> {
         output: args.output.clone(),
         kind,
         memory_budget: parse_bytes(&args.memory_budget)?,
-        shard_bytes: parse_bytes(&args.max_shard_size)?,
+        shard_bytes: shard_bytes(&args.max_shard_size)?,
         overwrite: args.overwrite,
     })
+}
+
+/// The size of the largest file of weights.
+pub(crate) fn shard_bytes(size: &str) -> Result<u64, SettingsError> {
+    match parse_bytes(size)? {
+        0 => {
+            let (field, expected) = ("max-shard-size", "a size above 0: a file holds a tensor");
+            Err(SettingsError::BadValue { field, found: size.to_owned(), expected })
+        }
+        bytes => Ok(bytes),
+    }
 }
 
 /// Moves the live line of what is being done to the tensors of a base.

@@ -1,6 +1,8 @@
 //! `lowtide eval`: loss, perplexity and accuracy.
 
-use lowtide::train::{SettingsError, StreamWeights, check_window, evaluate_telling, parse_bytes};
+use lowtide::train::{
+    COUNT_MAX, SettingsError, StreamWeights, check_window, evaluate_telling, parse_bytes,
+};
 use lowtide::{EvalSettings, Event};
 
 use super::args::EvalArgs;
@@ -36,16 +38,18 @@ pub(crate) fn tell(event: &Event, console: &mut Console) {
     }
 }
 
-/// Refuses sequences and batches of too few tokens.
+/// Refuses sequences of too few tokens, and batches that no run has.
 pub(crate) fn check_sizes(max_seq_len: usize, batch_size: usize) -> Result<(), SettingsError> {
-    let sizes = [("max-seq-len", max_seq_len, 2), ("batch-size", batch_size, 1)];
-    for (field, given, least) in sizes {
-        if given < least {
-            let expected = if least == 1 { "at least 1" } else { "at least 2" };
-            return Err(SettingsError::BadValue { field, found: given.to_string(), expected });
-        }
+    let bad = |field, given: usize, expected| {
+        Err(SettingsError::BadValue { field, found: given.to_string(), expected })
+    };
+    if max_seq_len < 2 {
+        return bad("max-seq-len", max_seq_len, "at least 2");
     }
-    Ok(())
+    match batch_size {
+        1..=COUNT_MAX => Ok(()),
+        given => bad("batch-size", given, "a whole number from 1 to 1048576"),
+    }
 }
 
 fn settings(args: &EvalArgs) -> Result<EvalSettings, SettingsError> {

@@ -101,14 +101,8 @@ impl Failure {
 
     fn smallest_budget(&self) -> Option<u64> {
         match self {
-            Self::Training(error, _) | Self::Evaluation(error) => match **error {
-                TrainError::NoPlanFits { smallest, .. } => Some(smallest),
-                _ => None,
-            },
-            Self::Generation(error) => match **error {
-                RuntimeError::OverBudget { smallest, .. } => Some(smallest),
-                _ => None,
-            },
+            Self::Training(error, _) | Self::Evaluation(error) => error.smallest_budget(),
+            Self::Generation(error) => error.smallest_budget(),
             Self::Conversion(error) => match **error {
                 ConvertError::Budget { needed, .. } => Some(needed),
                 _ => None,
@@ -175,6 +169,10 @@ fn training(f: &mut fmt::Formatter<'_>, error: &TrainError, settings: &Settings)
             )?;
             source(f, from)
         }
+        TrainError::Runtime(runtime) if runtime.smallest_budget().is_some() => {
+            shared(f, runtime)?;
+            f.write_str("; a smaller --rank holds less")
+        }
         TrainError::Output { path, source } if *path == settings.output => {
             write!(f, "--output {}: no folder can be written there: {source}", path.display())
         }
@@ -192,8 +190,21 @@ fn evaluation(f: &mut fmt::Formatter<'_>, error: &TrainError) -> fmt::Result {
             f.write_str("; a shorter --max-seq-len or a smaller --batch-size holds less")?;
             source(f, from)
         }
+        TrainError::Runtime(error) if error.smallest_budget().is_some() => shared(f, error),
         error => chain(f, error),
     }
+}
+
+/// Says what the sites of an adapter share, where that alone is above the budget.
+fn shared(f: &mut fmt::Formatter<'_>, error: &RuntimeError) -> fmt::Result {
+    let (RuntimeError::Build(built)
+    | RuntimeError::Model { source: ModelError::Adapter(built), .. }) = error
+    else {
+        return chain(f, error);
+    };
+    let BuildError::TooLarge { method, bytes, most } = built else { return chain(f, error) };
+    over_budget(f, *most, *bytes, &format!("what the sites of {method} share alone"))?;
+    f.write_str("; all else that is held comes on top")
 }
 
 /// Explains a budget that was not asked for.
@@ -225,6 +236,7 @@ fn generation(f: &mut fmt::Formatter<'_>, error: &RuntimeError) -> fmt::Result {
             write!(f, "{error}\nuse a larger --context, or a shorter prompt")
         }
         RuntimeError::TemplateFile { .. } => write!(f, "--chat-template {error}"),
+        error if error.smallest_budget().is_some() => shared(f, error),
         RuntimeError::NoTemplate { .. } => {
             write!(
                 f,
@@ -272,6 +284,7 @@ fn over_budget(
 /// see their values when a base is built around them, so their errors come wrapped in the base's.
 fn usage(error: &TrainError) -> Option<String> {
     match error {
+        TrainError::Runtime(error) if error.smallest_budget().is_some() => None,
         TrainError::Settings(error) => Some(setting(error)),
         TrainError::Targets(error) => Some(targets(error)),
         TrainError::Runtime(error) => match &**error {
@@ -286,7 +299,9 @@ fn usage(error: &TrainError) -> Option<String> {
 
 fn targets(error: &TargetsError) -> String {
     let flag = match error {
-        TargetsError::BadPattern { field, .. } | TargetsError::StrayPattern { field, .. } => {
+        TargetsError::BadPattern { field, .. }
+        | TargetsError::StrayPattern { field, .. }
+        | TargetsError::NoTensor { field, .. } => {
             return format!("--{}: {error}", field.replace(' ', "-"));
         }
         TargetsError::NothingLeft => "rank-pattern",

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use lowtide::data::DataFiles;
-use lowtide::train::{DataReport, PlanReport, StepReport};
+use lowtide::train::{Control, DataReport, PlanReport, StepReport};
 use lowtide::{Event, Settings, Summary};
 use serde::Serialize;
 
@@ -36,9 +36,11 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<(), Failure> {
 
 fn train(settings: &Settings, machine: &Machine, console: Console) -> Result<(), Failure> {
     let mut teller = Teller::new(console, settings);
-    let stop = signals::stop_flag();
+    let (stop, pause) = (signals::stop_flag(), signals::pause_number());
+    let control = Control { stop: &stop, pause: &pause };
     let done = machine.run(|backend, threads| {
-        lowtide::finetune_until(settings, backend, threads, &mut |event| teller.hear(event), &stop)
+        let mut hear = |event: &Event| teller.hear(event);
+        lowtide::finetune_until(settings, backend, threads, &mut hear, control)
     });
     teller.console.settle();
     let done = done.map_err(|error| Failure::training(error, settings))?;
@@ -66,7 +68,8 @@ pub(super) struct Teller<'a> {
 impl<'a> Teller<'a> {
     /// Tells a run of its own.
     pub(super) fn new(console: Console, settings: &'a Settings) -> Self {
-        Self { console, settings, steps: 0, pace: show::step::Pace::default(), part: false }
+        let pace = show::step::Pace::of_duty(settings.duty);
+        Self { console, settings, steps: 0, pace, part: false }
     }
 
     /// Tells a run that is a part of a larger job.
@@ -115,6 +118,13 @@ impl<'a> Teller<'a> {
             Event::Spike { .. } | Event::RolledBack { .. } | Event::Untrained { .. } => {
                 self.console.settle();
                 self.console.text(&show::watch::watch(event));
+            }
+            Event::Paused { step, cause } => {
+                self.console.settle();
+                self.console.text(&format!("{}\n", show::step::paused(*step, cause)));
+            }
+            Event::Continued { seconds, .. } => {
+                self.console.text(&format!("{}\n", show::step::continued(*seconds)));
             }
             // The last save is part of the summary.
             Event::Saved { step, .. } if *step == self.steps => {}

@@ -1,16 +1,22 @@
 //! The flags of `finetune` and `plan`: one for every field of [`Settings`], none of them with a
 //! default of its own, so that what was not given leaves the configuration file its say.
 
+mod conduct;
+mod updates;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
-use clap::builder::PossibleValuesParser;
-use lowtide::optim::ScheduleKind;
-use lowtide::train::{AdapterType, BudgetError, Gradient, PatternTable, Settings, parse_bytes};
+use lowtide::train::{
+    AdapterType, BudgetError, Gradient, OPTIMIZERS, PARAM_DTYPES, PatternTable, STATE_PLACES,
+    Settings, parse_bytes,
+};
 
+use self::updates::{ConstantFlags, ScheduleFlags};
 use super::args::{MaskFlags, PackingFlags};
 use super::computing::ArithmeticFlags;
+use conduct::{ConductFlags, ShowFlags};
 
 /// Settings as far as they were given on the command line.
 #[derive(Debug, Default, Args)]
@@ -33,6 +39,10 @@ pub(crate) struct RunFlags {
     arithmetic: ArithmeticFlags,
     #[command(flatten)]
     rhythm: RhythmFlags,
+    #[command(flatten)]
+    conduct: ConductFlags,
+    #[command(flatten)]
+    show: ShowFlags,
 }
 
 #[derive(Debug, Default, Args)]
@@ -163,21 +173,17 @@ struct TrainingFlags {
     #[arg(long, value_name = "X")]
     #[arg(allow_negative_numbers = true)]
     lora_plus_ratio: Option<f64>,
-    /// How the learning rate falls [default: cosine]
-    #[arg(long, value_name = "NAME")]
-    #[arg(value_parser = PossibleValuesParser::new(ScheduleKind::ALL.map(ScheduleKind::name)))]
-    lr_scheduler: Option<String>,
-    /// Updates over which the learning rate rises [default: 3 % of all]
-    #[arg(long, value_name = "N")]
-    #[arg(allow_negative_numbers = true)]
-    warmup_steps: Option<u64>,
+    #[command(flatten)]
+    schedule: ScheduleFlags,
     /// Optimizer; auto: adamw where it fits the budget, else adamw8bit [default: adamw8bit]
     #[arg(long, alias = "optim", value_name = "NAME")]
-    #[arg(value_parser = ["auto", "adamw", "adamw8bit", "sgd"])]
+    #[arg(value_parser = OPTIMIZERS)]
     optimizer: Option<String>,
+    #[command(flatten)]
+    constants: ConstantFlags,
     /// Which entries of gradients are applied, with optimizer states for those only: off (all),
     /// top:P% (of each tensor those that are largest at first) or threshold:X (of at least this
-    /// magnitude; with adamw or sgd) [default: off]
+    /// magnitude; with adamw, lion or sgd) [default: off]
     #[arg(long, value_name = "ENTRIES")]
     sparse_updates: Option<String>,
     /// Decoupled weight decay [default: 0]
@@ -239,6 +245,14 @@ struct MemoryFlags {
     /// How block inputs are kept; auto rounds no more than --precision allows [default: auto]
     #[arg(long, value_name = "STORE", value_parser = ["auto", "f32", "bf16", "int8", "file"])]
     checkpoint_store: Option<String>,
+    /// What the adapter lies in while it is trained: f32, or bf16, half of it, with updates rounded
+    /// up or down by chance [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = PARAM_DTYPES)]
+    param_dtype: Option<String>,
+    /// Where the optimizer's states are: ram, file (in --scratch-dir, with those of one block in
+    /// memory; the same result), or auto, which is ram where any plan fits [default: auto]
+    #[arg(long, value_name = "PLACE", value_parser = STATE_PLACES)]
+    optimizer_states: Option<String>,
     /// Rows that a block works on at a time where it is computed again: auto, all, or a multiple of
     /// 64 [default: auto]
     #[arg(long, value_name = "ROWS")]
@@ -327,8 +341,19 @@ impl RunFlags {
     /// `settings` with everything replaced that was given as a flag.
     pub(crate) fn over(&self, mut settings: Settings) -> Settings {
         let s = &mut settings;
-        let Self { paths, adapter, training, loss, packing, mask, memory, arithmetic, rhythm } =
-            self;
+        let Self {
+            paths,
+            adapter,
+            training,
+            loss,
+            packing,
+            mask,
+            memory,
+            arithmetic,
+            rhythm,
+            conduct,
+            show,
+        } = self;
         set(&mut s.model, &paths.model);
         set(&mut s.data, &paths.data);
         set(&mut s.output, &paths.output);
@@ -358,9 +383,9 @@ impl RunFlags {
         set(&mut s.max_seq_len, &training.max_seq_len);
         set(&mut s.lr, &training.lr);
         set(&mut s.lora_plus_ratio, &training.lora_plus_ratio);
-        set(&mut s.lr_scheduler, &training.lr_scheduler);
-        set_option(&mut s.warmup_steps, &training.warmup_steps);
+        training.schedule.over(s);
         set(&mut s.optimizer, &training.optimizer);
+        training.constants.over(s);
         set(&mut s.sparse_updates, &training.sparse_updates);
         set(&mut s.weight_decay, &training.weight_decay);
         set(&mut s.max_grad_norm, &training.max_grad_norm);
@@ -376,6 +401,8 @@ impl RunFlags {
         set_option(&mut s.memory_budget, &memory.memory_budget);
         set(&mut s.checkpointing, &memory.checkpointing);
         set(&mut s.checkpoint_store, &memory.checkpoint_store);
+        set(&mut s.param_dtype, &memory.param_dtype);
+        set(&mut s.optimizer_states, &memory.optimizer_states);
         set(&mut s.tile_rows, &memory.tile_rows);
         set(&mut s.stream_weights, &memory.stream_weights);
         set(&mut s.mlock, &memory.mlock);
@@ -392,6 +419,8 @@ impl RunFlags {
         set(&mut s.on_spike, &rhythm.on_spike);
         set(&mut s.report_every, &rhythm.report_every);
         set(&mut s.samples, &rhythm.samples);
+        conduct.put(s);
+        show.put(s);
         settings
     }
 }

@@ -135,7 +135,7 @@ fn settings(args: &MergeArgs) -> Result<MergeSettings, SettingsError> {
         output: args.output.clone(),
         kind,
         memory_budget: parse_bytes(&args.memory_budget)?,
-        shard_bytes: parse_bytes(&args.max_shard_size)?,
+        shard_bytes: convert::shard_bytes(&args.max_shard_size)?,
         overwrite: args.overwrite,
     })
 }

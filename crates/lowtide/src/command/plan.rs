@@ -54,7 +54,9 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
     if let Some(report) = report {
         console.text(&format!("\n{}", show::sensitivity::sensitivity(report)));
     }
-    if let Some(proposed) = profile.as_ref().and_then(|profile| profile.proposed_plan.as_ref()) {
+    let proposes = |profile: &&Profile| profile.report.proposal.freezes();
+    let profile = profile.as_ref().filter(proposes);
+    if let Some(proposed) = profile.and_then(|profile| profile.proposed_plan.as_ref()) {
         console.text(&format!("\n{}", show::sensitivity::saved(&plan, proposed)));
     }
     Ok(console.finish()?)

@@ -1,9 +1,14 @@
-//! Ctrl-C: the first asks a run to stop and save, the second ends the process.
+//! Signals to a run. Ctrl-C: the first asks it to stop and save, the second ends the process.
+//! SIGUSR1 lets it pause, and SIGUSR2 go on.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+#[cfg(unix)]
+use signal_hook::consts::{SIGUSR1, SIGUSR2};
+#[cfg(unix)]
+use signal_hook::flag::register_usize;
 use signal_hook::flag::{register, register_conditional_shutdown};
 
 /// Exit code of an interrupted run: what a shell makes of SIGINT.
@@ -22,4 +27,18 @@ pub(crate) fn stop_flag() -> Arc<AtomicBool> {
             .expect("SIGINT and SIGTERM may be handled");
     }
     stop
+}
+
+/// A number that SIGUSR1 sets to 1 and SIGUSR2 to 0, where the system has these signals.
+///
+/// # Panics
+/// When the system lets a process handle neither.
+pub(crate) fn pause_number() -> Arc<AtomicUsize> {
+    let pause = Arc::new(AtomicUsize::new(0));
+    #[cfg(unix)]
+    for (signal, value) in [(SIGUSR1, 1), (SIGUSR2, 0)] {
+        register_usize(signal, Arc::clone(&pause), value)
+            .expect("SIGUSR1 and SIGUSR2 may be handled");
+    }
+    pause
 }

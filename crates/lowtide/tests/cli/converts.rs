@@ -73,6 +73,9 @@ fn what_is_refused_leaves_everything_as_it_was() {
         ("-m talker -o n.gguf", 1, "the tokenizer is WordPiece: expected "),
         ("-m absent -o n.gguf", 1, "absent"),
         ("-m model -o n.gguf --memory-budget 1KiB", 3, "the memory budget of 1024 bytes is too"),
+        ("-m model -o n --max-shard-size 0B", 2, "--max-shard-size is 0B, expected a size above 0"),
+        // Nothing of it is computed by a backend.
+        ("-m model -o n.gguf --backend ndarray", 2, "unexpected argument '--backend'"),
     ] {
         let error = place.lowtide(&format!("convert {line}")).failed(code);
         assert!(error.contains(says), "{line}: {error}");
@@ -80,6 +83,18 @@ fn what_is_refused_leaves_everything_as_it_was() {
     }
     place.lowtide("convert -m model -o m.gguf --type f32 --overwrite").done();
     assert_ne!(files(place.root()), before);
+}
+
+#[test]
+fn a_file_that_was_cut_is_called_truncated_wherever_it_was_cut() {
+    let place = Place::new();
+    place.lowtide("convert -m model -o m.gguf --type f16 --threads 1").done();
+    let whole = fs::read(place.path("m.gguf")).unwrap();
+    for kept in [5, 40, 200, 1000, whole.len() / 2, whole.len() - 64] {
+        fs::write(place.path("m.gguf"), &whole[..kept]).unwrap();
+        let error = place.lowtide("eval -m m.gguf -d data.jsonl").failed(1);
+        assert!(error.contains("m.gguf: the file is truncated or damaged: "), "{kept}: {error}");
+    }
 }
 
 #[test]

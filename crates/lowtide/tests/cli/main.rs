@@ -9,6 +9,8 @@ mod inspects;
 mod killed;
 mod merges;
 mod packaging;
+#[cfg(unix)]
+mod pauses;
 mod place;
 mod pooled;
 mod quickstart;

@@ -50,7 +50,8 @@ fn bad_usage_exits_2() {
         ("plan", "--gradient partial --partial-blocks 9", "--partial-blocks is 9 of 2 trained"),
         ("plan", "--precision quick", "[possible values: exact, balanced, fast]"),
         ("plan", "--softmax union:0", "error: --softmax is union:0, expected exact, or union:K"),
-        ("eval", "--batch-size 0", "error: --batch-size is 0, expected at least 1\n"),
+        ("eval", "--batch-size 0", "error: --batch-size is 0, expected a whole number from 1"),
+        ("eval", "--batch-size 1048577", "--batch-size is 1048577, expected a whole number from 1"),
         ("eval", "--max-seq-len 1", "error: --max-seq-len is 1, expected at least 2\n"),
     ] {
         let error = place.on_model(&format!("{command} {flags}")).failed(2);
@@ -125,6 +126,44 @@ fn over_budget_exits_3_and_the_budget_it_names_works() {
     let summary = place.json("adapter/summary.json");
     assert_ne!(summary["policy"], "store");
     assert!(summary["micro_batch"].as_u64().unwrap() < 12, "{summary}");
+}
+
+#[test]
+fn a_budget_too_small_for_what_sites_share_exits_3_everywhere() {
+    let place = Place::new();
+    place.on_model("finetune --method vera --rank 4 --max-steps 1 --output a").done();
+    let trains = "--method vera --rank 4096 --memory-budget 1MiB";
+    for (line, needs) in [
+        // Both A and B are as wide as the feed-forward part: 128.
+        (format!("plan {trains}"), "4,194,304 bytes\nuse --memory-budget 4.0MiB or more"),
+        (format!("finetune {trains}"), "4,194,304 bytes\nuse --memory-budget 4.0MiB or more"),
+        ("eval --adapter a --memory-budget 1KiB".into(), "4,096 bytes\nuse --memory-budget "),
+    ] {
+        let error = place.on_model(&line).failed(3);
+        assert!(error.contains(needs) && error.contains("comes on top"), "{line}: {error}");
+    }
+    let merge = "merge --model model --adapter a --output merged --memory-budget 1KiB";
+    let error = place.lowtide(merge).failed(3);
+    assert!(error.contains("what the sites of vera share alone holds 4,096 bytes"), "{error}");
+}
+
+#[test]
+fn a_flag_that_the_base_or_the_method_refuses_comes_before_data() {
+    let place = Place::new();
+    fs::write(place.path("data.jsonl"), "no JSON\n").unwrap();
+    place.on_model("finetune").failed(1);
+    for (flags, says) in [
+        ("--method-option pool=all", "--method-option: lora has no option `pool`"),
+        ("--target-modules q_prj", "--target-modules: target module `q_prj`"),
+        ("--layers last:9", "--layers: layers `last:9`: the model has 2"),
+        ("--method vera --method-option d_initial=x", "--method-option: vera: option `d_initial`"),
+        ("--method vera --lora-plus-ratio 2", "--lora-plus-ratio is 2, expected 1 with a method"),
+    ] {
+        for command in ["plan", "finetune"] {
+            let error = place.on_model(&format!("{command} {flags}")).failed(2);
+            assert!(error.starts_with(&format!("error: {says}")), "{flags}: {error}");
+        }
+    }
 }
 
 #[test]

@@ -50,13 +50,16 @@ impl BlockFormat for Q4_1 {
         }
     }
 
-    fn shift_minima(&self, bytes: &mut [u8], shifts: &[f32]) -> bool {
+    fn has_own_minima(&self) -> bool {
+        true
+    }
+
+    fn shift_minima(&self, bytes: &mut [u8], shifts: &[f32]) {
         block_count(self, bytes.len(), shifts.len() * LEN);
         let (blocks, _) = bytes.as_chunks_mut::<BYTES>();
         for ([_, _, m0, m1, ..], shift) in blocks.iter_mut().zip(shifts) {
             [*m0, *m1] = scale_bytes(scale([*m0, *m1]) + shift);
         }
-        true
     }
 }
 

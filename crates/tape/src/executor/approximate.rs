@@ -6,7 +6,7 @@ use lowtide_tensor::{Float, MatMut};
 
 use super::{Executor, rows_of};
 use crate::boundary::{Boundary, Parts};
-use crate::{Batch, Cx, LossSum, Part};
+use crate::{Batch, Cx, LossSum, Part, Stage};
 
 /// Two sets of parameters whose losses are wanted beside each other.
 pub trait Pair<F: Float> {
@@ -33,10 +33,12 @@ impl<F: Float> Executor<'_, '_, F> {
         self.embed(at[0], batch);
         for i in 0..count {
             self.enter(Part::Segment(i), self.part(i + 1));
+            self.begin(Stage::Forward(i));
             if i < split {
                 let to = free(at);
                 self.run_forward(i, at[0], to, &cx, &[]);
                 at = [to; 2];
+                self.end(Stage::Forward(i));
                 continue;
             }
             for which in 0..2 {
@@ -46,10 +48,14 @@ impl<F: Float> Executor<'_, '_, F> {
                 self.run_forward(i, at[which], to, &cx, params);
                 at[which] = to;
             }
+            self.end(Stage::Forward(i));
         }
         self.fixed.changed();
         self.enter(Part::Head, self.part(0));
-        at.map(|at| self.loss_at(at, &cx, batch))
+        self.begin(Stage::Head);
+        let sums = at.map(|at| self.loss_at(at, &cx, batch));
+        self.end(Stage::Head);
+        sums
     }
 
     /// Lets backward go through these segments only, ascending, from the next step on. The others

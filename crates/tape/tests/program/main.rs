@@ -5,6 +5,7 @@ mod decoding;
 mod gain;
 mod gradients;
 mod model;
+mod observing;
 mod plans;
 mod policies;
 mod random_graphs;

@@ -11,6 +11,7 @@ use crate::planner::{Candidate, choose};
 use crate::prepare::{Extremes, limits_of};
 use crate::room::Allowed;
 use crate::softmax::{Neighbours, Union, UnionBytes};
+use crate::state_place::StatePlace;
 use crate::{Needs, PlanRow, RunPlan, SettingsError, TrainError};
 
 /// A plan that fits, and what it was chosen among.
@@ -37,8 +38,8 @@ struct Size {
 }
 
 impl Job<'_> {
-    /// The first way that fits, with the first optimizer that any fits with; also the bytes of the
-    /// leanest of all.
+    /// The first way that fits, with the first optimizer, and its states where, that any fits with;
+    /// also the bytes of the leanest of all.
     pub(super) fn choose(
         &self,
         model: &Model<'_, f32>,
@@ -52,9 +53,11 @@ impl Job<'_> {
             let size = sizes.iter().find(|size| size.micro_batch == way.micro_batch);
             size.expect("every size is among them")
         };
+        let in_bf16 = self.settings.in_bf16(self.codes())?;
         let mut choice = None;
         let (mut smallest, mut policy) = (u64::MAX, String::new());
-        for optimizer in &self.optimizers {
+        let places = self.settings.state_places()?.into_iter();
+        for (place, optimizer) in places.flat_map(|p| self.optimizers.iter().map(move |o| (p, o))) {
             let optimizer = optimizer.as_ref();
             let (chosen, rows) = choose(&ways, allowed.bytes, |way| {
                 let parts = self.settings.per_update().div_ceil(way.micro_batch);
@@ -62,6 +65,11 @@ impl Job<'_> {
                 let &Size { needs, union, .. } = size(way);
                 let needs = Needs { apply_and_free, ..needs };
                 let plan = RunPlan::new(model, be, optimizer, needs, way.checkpointing);
+                let plan = if in_bf16 { plan.with_bf16_parameters(model) } else { plan };
+                let plan = match place {
+                    StatePlace::Ram => plan,
+                    StatePlace::File => plan.with_filed_states(model, optimizer),
+                };
                 RunPlan { union, pairs, ..plan }
             });
             let least = rows.iter().min_by_key(|row| row.peak_bytes);

@@ -117,6 +117,9 @@ pub struct RanksLeft {
     pub sites: usize,
     /// Sites that lost all their pairs.
     pub left_out: usize,
+    /// Pairs of a site on average that were asked for at the end, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<usize>,
 }
 
 impl RanksLeft {
@@ -133,7 +136,14 @@ impl RanksLeft {
             largest: with().max().unwrap_or(0),
             sites,
             left_out: ranks.len() - sites,
+            asked: None,
         }
+    }
+
+    /// What was asked for, where more remain, as in a run that was stopped.
+    #[must_use]
+    pub fn not_reached(&self) -> Option<usize> {
+        self.asked.filter(|asked| self.pairs > asked * (self.sites + self.left_out))
     }
 }
 
@@ -214,6 +224,8 @@ mod tests {
         let left = RanksLeft::of(&[3, 0, 1, 4]);
         assert_eq!((left.pairs, left.average), (8, 2.0));
         assert_eq!((left.smallest, left.largest, left.sites, left.left_out), (1, 4, 3, 1));
+        let of = |asked| RanksLeft { asked, ..left }.not_reached();
+        assert_eq!([None, Some(1), Some(2), Some(3)].map(of), [None, Some(1), None, None]);
         assert_eq!(RanksLeft::of(&[0]).smallest, 0);
     }
 

@@ -40,6 +40,8 @@ pub(super) enum Drawn {
     Faint,
     /// Marks, joined by a broken line.
     Marks,
+    /// A broken line by itself.
+    Rule,
 }
 
 /// Points of one colour.
@@ -63,7 +65,7 @@ pub(super) fn lines(words: &Words, across: &Axis, up: &Axis, series: &[Series]) 
             @for one in series {
                 g class={ "series " (one.colour) } {
                     path class=(one.class()) d=(frame.path(&one.points)) {}
-                    @if one.drawn != Drawn::Faint && one.points.len() <= DOTS_MAX {
+                    @if one.dotted() {
                         @for &(x, y) in one.points.iter().filter(|(x, y)| frame.shows(*x, *y)) {
                             (frame.dot(one, x, y))
                         }
@@ -75,11 +77,15 @@ pub(super) fn lines(words: &Words, across: &Axis, up: &Axis, series: &[Series]) 
 }
 
 impl Series {
+    fn dotted(&self) -> bool {
+        matches!(self.drawn, Drawn::Line | Drawn::Marks) && self.points.len() <= DOTS_MAX
+    }
+
     fn class(&self) -> &'static str {
         match self.drawn {
             Drawn::Line => "line",
             Drawn::Faint => "line faint",
-            Drawn::Marks => "line broken",
+            Drawn::Marks | Drawn::Rule => "line broken",
         }
     }
 }

@@ -5,14 +5,12 @@ use maud::{Markup, html};
 use super::Run;
 use super::axis::Axis;
 use super::chart::{self, Drawn, Series, Words};
-use super::number::{NONE, bytes, loss, three, time, whole};
-use super::page::running_mean;
+use super::number::{NONE, bytes, joules, loss, three, time, whole};
 use super::parts::{STACK, card, colour, document, footer, legend, spoken, swatch};
+use super::smooth::smoothed;
 
 /// How many colours tell runs apart; further runs begin again with the first.
 const COLOURS: usize = 8;
-/// A curve with more points is smoothed.
-const SMOOTHED_FROM: usize = 40;
 
 /// The text of a page that compares runs.
 #[must_use]
@@ -51,7 +49,7 @@ fn run_colour(index: usize) -> String {
 /// A row a figure, a column a run.
 fn table(runs: &[Run], names: &[String]) -> Markup {
     type Figure = (&'static str, fn(&Run) -> String);
-    let figures: [Figure; 16] = [
+    let figures: [Figure; 18] = [
         ("base", |run| super::parts::name(&run.settings.model)),
         ("data", |run| super::parts::name(&run.settings.data)),
         ("method", |run| format!("{}, rank {}", run.settings.method, run.settings.rank)),
@@ -68,6 +66,8 @@ fn table(runs: &[Run], names: &[String]) -> Markup {
         ("process (RssAnon)", |run| run.summary.rss_anon_peak_bytes.map_or(NONE.into(), bytes)),
         ("an update takes", |run| told(run.summary.seconds_per_step_median, time)),
         ("tokens a second", |run| told(run.summary.tokens_per_second, three)),
+        ("rests and pauses", |run| time(run.summary.seconds_rested + run.summary.seconds_paused)),
+        ("energy", |run| told(run.summary.energy_joules, joules)),
     ];
     let inside = html! {
         div class="scroll" {
@@ -104,7 +104,7 @@ fn losses(runs: &[Run], names: &[String]) -> Markup {
         };
         let trained = run.updates.iter();
         let points: Vec<_> = trained.map(|u| (u.step as f64, u.loss.unwrap_or(f64::NAN))).collect();
-        add(Drawn::Line, if points.len() > SMOOTHED_FROM { running_mean(&points) } else { points });
+        add(Drawn::Line, smoothed(&points).map_or(points, |smooth| smooth.points));
         add(Drawn::Marks, run.notes.evaluations.iter().map(|e| (e.step as f64, e.loss)).collect());
     }
     let points = || series.iter().flat_map(|one| one.points.iter());
@@ -122,7 +122,8 @@ fn losses(runs: &[Run], names: &[String]) -> Markup {
     let colours: Vec<_> = (0..runs.len()).map(run_colour).collect();
     let entries: Vec<_> = colours.iter().map(String::as_str).zip(names.iter().cloned()).collect();
     let inside = html! { (chart::lines(&words, &across, &up, &series)) (legend(&entries)) };
-    let remark = "Lines: training, many updates as their running mean. Marks: held out.";
+    let remark =
+        "Lines: training, many updates smoothed as in the page of each run. Marks: held out.";
     card("tall", "Loss", remark, &inside)
 }
 

@@ -17,6 +17,8 @@ mod page;
 pub mod parts;
 mod read;
 mod scatter;
+mod smooth;
+mod times;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +35,7 @@ pub(crate) use read::{UPDATES_MAX, updates};
 pub use scatter::{Mark, scatter};
 
 use crate::metrics::by_name;
-use crate::{Settings, Summary};
+use crate::{Settings, Summary, Times};
 
 /// What the page of a run is called in its folder.
 pub const FILE: &str = "report.html";
@@ -90,6 +92,8 @@ pub struct Notes {
     pub course: Vec<Stretch>,
     /// Held-out losses, or evenly spaced ones of them.
     pub evaluations: Vec<HeldOut>,
+    /// How long blocks took.
+    pub times: Times,
     /// What the model said before and after.
     pub samples: Vec<Sample>,
 }

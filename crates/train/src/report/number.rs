@@ -75,6 +75,15 @@ pub(super) fn time(seconds: f64) -> String {
     }
 }
 
+/// `0.45 J`, `12.3 kJ`, `1.20 MJ`.
+pub(super) fn joules(n: f64) -> String {
+    match n {
+        n if n < 999.5 => format!("{} J", three(n)),
+        n if n < 999.5e3 => format!("{} kJ", three(n / 1e3)),
+        n => format!("{} MJ", three(n / 1e6)),
+    }
+}
+
 /// A change as a share: `−12.3 %`.
 pub(super) fn change(before: f64, after: f64) -> Option<String> {
     let share = 100.0 * (after - before) / before;
@@ -119,6 +128,7 @@ mod tests {
             times,
             ["0.46 s", "12.3 s", "1 min 00 s", "2 min 10 s", "1 h 05 min", NONE, NONE]
         );
+        assert_eq!([0.25, 999.6, 1.2e6].map(joules), ["0.25 J", "1.00 kJ", "1.20 MJ"]);
         assert_eq!(change(2.0, 1.5).as_deref(), Some("−25.0 %"));
         assert_eq!(change(2.0, 3.0).as_deref(), Some("+50.0 %"));
         assert_eq!(change(0.0, 1.0), None);

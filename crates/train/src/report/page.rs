@@ -6,12 +6,11 @@ use maud::{Markup, html};
 
 use super::axis::Axis;
 use super::chart::{self, Drawn, Series, Words};
-use super::number::{NONE, bytes, change, loss, three, time, whole};
+use super::number::{NONE, bytes, change, joules, loss, three, time, whole};
 use super::parts::{card, carried, document, footer, legend, name, tile, title};
-use super::{Reported, Run, Sample, memory};
-
-/// From this many reported updates on, a running mean is drawn over the losses.
-const SMOOTHED_FROM: usize = 40;
+use super::smooth::{Smoothed, smoothed};
+use super::{Reported, Run, Sample, memory, times};
+use crate::Summary;
 
 /// The text of a run's page.
 #[must_use]
@@ -30,6 +29,7 @@ pub fn page(run: &Run) -> String {
         div class="cards" {
             (curves(run))
             (memory::memory(run))
+            (times::times(&run.notes.times))
             (samples(&run.notes.samples))
             section class="card wide" {
                 details { summary { h2 { "Resolved configuration" } }
@@ -107,6 +107,9 @@ fn tiles(run: &Run) -> Markup {
         }
         (tile("Time in updates", &total.map_or(NONE.into(), time), &each.unwrap_or_default()))
         (tile("Speed", &speed, &computing))
+        @if let Some(energy) = s.energy_joules {
+            (tile("Energy", &joules(energy), &drawn(s)))
+        }
         (tile("Trained", &whole(s.trainable_parameters as u64), "numbers in the adapter"))
         @if let Some(left) = &s.ranks {
             @let none = match left.left_out {
@@ -114,10 +117,26 @@ fn tiles(run: &Run) -> Markup {
                 some => format!(", {} linears left out", whole(some as u64)),
             };
             @let range = format!("{} to {}{none}", left.smallest, left.largest);
-            (tile("Rank at the end", &format!("{:.2} on average", left.average), &range))
+            @let asked = left.not_reached();
+            @let asked = asked.map_or_else(String::new, |asked| format!(", {asked} asked for"));
+            (tile("Rank at the end", &format!("{:.2} on average{asked}", left.average), &range))
         }
         (tile("Learned from", &format!("{} tokens", whole(s.tokens)),
             &format!("{} of them labelled", whole(s.labelled_tokens))))
+    }
+}
+
+/// What counted the energy, and what a token took of it.
+fn drawn(summary: &Summary) -> String {
+    let what = match summary.energy_source.as_deref() {
+        Some("rapl") => "of the processor",
+        _ => "of the machine",
+    };
+    match (summary.energy_joules, summary.tokens) {
+        (Some(energy), tokens @ 1..) => {
+            format!("{what}, {} a thousand tokens", joules(1e3 * energy / tokens as f64))
+        }
+        _ => what.to_owned(),
     }
 }
 
@@ -168,13 +187,11 @@ fn losses(run: &Run) -> Markup {
     };
     let mut series = Vec::new();
     let mut entries = Vec::new();
-    let smooth = points.len() >= SMOOTHED_FROM;
     let training = "mean of an update's labelled tokens, before it";
-    if smooth {
-        let mean = running_mean(&points);
+    if let Some(Smoothed { weight, points: smooth }) = smoothed(&points) {
         series.push(of("train", Drawn::Faint, points));
-        series.push(of("train", Drawn::Line, mean));
-        entries.push(("train", format!("training, with its running mean: {training}")));
+        series.push(of("train", Drawn::Line, smooth));
+        entries.push(("train", format!("training, and smoothed by {weight:.2}: {training}")));
     } else if !points.is_empty() {
         series.push(of("train", Drawn::Line, points));
         entries.push(("train", format!("training: {training}")));
@@ -207,30 +224,72 @@ fn held_out_words(points: &[(f64, f64)]) -> String {
 }
 
 fn rate_and_norm(run: &Run) -> Markup {
-    let small = |id: &str, name: &str, colour: &str, points: Vec<(f64, f64)>, tip| {
-        if points.is_empty() {
-            return html! {};
-        }
-        let across = Axis::whole(points.iter().map(|(x, _)| *x), 6);
-        let up = Axis::from_zero(points.iter().map(|(_, y)| *y), 4);
-        let highest = points.iter().map(|(_, y)| *y).filter(|y| y.is_finite()).fold(0.0, f64::max);
-        let words = Words {
-            id: id.into(),
-            title: format!("{name} over updates"),
-            describes: format!("The highest is {highest:.3e}."),
-            across: "update".into(),
-        };
-        let series = [Series { colour: colour.into(), drawn: Drawn::Line, points, tip }];
-        html! { h3 { (name) } (chart::lines(&words, &across, &up, &series)) }
-    };
     let rate = points(&run.updates, |update| update.lr);
     let norm = points(&run.updates, |update| update.grad_norm);
+    let clip = clip(run).filter(|_| !norm.is_empty());
+    let says = match clip {
+        Some(clip) => clipped(&norm, clip),
+        None => String::new(),
+    };
+    // A line far above the others would leave them no room.
+    let rule = clip.filter(|clip| *clip <= 4.0 * highest(&norm));
+    let line = |colour: &str, points, tip| Series {
+        colour: colour.into(),
+        drawn: Drawn::Line,
+        points,
+        tip,
+    };
+    let rate = line("rate", rate, |x, y| format!("update {x}: {y:.2e}"));
+    let norm = line("norm", norm, |x, y| format!("update {x}: {}", three(y)));
     html! {
-        (small("rate", "Learning rate", "rate", rate, |x, y| format!("update {x}: {y:.2e}")))
-        (small("norm", "Gradient norm before clipping", "norm", norm, |x, y| {
-            format!("update {x}: {}", three(y))
-        }))
+        (small("rate", "Learning rate", rate, None, ""))
+        (small("norm", "Gradient norm before clipping", norm, rule, &says))
     }
+}
+
+/// A small chart of one line, with a rule across it, and a sentence under it.
+fn small(id: &str, name: &str, line: Series, rule: Option<f64>, says: &str) -> Markup {
+    if line.points.is_empty() {
+        return html! {};
+    }
+    let across = Axis::whole(line.points.iter().map(|(x, _)| *x), 6);
+    let up = Axis::from_zero(line.points.iter().map(|(_, y)| *y).chain(rule), 4);
+    let words = Words {
+        id: id.into(),
+        title: format!("{name} over updates"),
+        describes: format!("The highest is {:.3e}. {says}", highest(&line.points)).trim().into(),
+        across: "update".into(),
+    };
+    let ends = [across.low, across.high];
+    let rule = rule.map(|at| Series {
+        colour: "budget".into(),
+        drawn: Drawn::Rule,
+        points: ends.map(|x| (x, at)).into(),
+        tip: |_, y| three(y),
+    });
+    let series: Vec<_> = std::iter::once(line).chain(rule).collect();
+    html! {
+        h3 { (name) }
+        (chart::lines(&words, &across, &up, &series))
+        @if !says.is_empty() { p class="under" { (says) } }
+    }
+}
+
+fn highest(points: &[(f64, f64)]) -> f64 {
+    points.iter().map(|(_, y)| *y).filter(|y| y.is_finite()).fold(0.0, f64::max)
+}
+
+/// The norm that all gradients together were scaled down to.
+fn clip(run: &Run) -> Option<f64> {
+    let whole = ["whole", "two-pass"].contains(&run.summary.clipping.as_str());
+    Some(run.settings.max_grad_norm).filter(|norm| whole && *norm > 0.0)
+}
+
+/// How often the norm was above what it is clipped to.
+fn clipped(norms: &[(f64, f64)], clip: f64) -> String {
+    let above = norms.iter().filter(|(_, norm)| *norm > clip).count();
+    let all = norms.iter().filter(|(_, norm)| norm.is_finite()).count();
+    format!("Scaled down to {} in {above} of {all} updates shown.", three(clip))
 }
 
 /// What was measured, by update; nothing where nothing was.
@@ -240,21 +299,6 @@ fn points(updates: &[Reported], value: impl Fn(&Reported) -> Option<f64>) -> Vec
     }
     let gap = f64::NAN;
     updates.iter().map(|update| (update.step as f64, value(update).unwrap_or(gap))).collect()
-}
-
-/// The mean over a window of a twelfth of all points, centred.
-pub(super) fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let half = (points.len() / 24).max(2);
-    let mean = |at: usize| {
-        let window = &points[at.saturating_sub(half)..(at + half + 1).min(points.len())];
-        let (mut sum, mut count) = (0.0, 0);
-        for (_, y) in window.iter().filter(|(_, y)| y.is_finite()) {
-            sum += y;
-            count += 1;
-        }
-        sum / f64::from(count)
-    };
-    points.iter().enumerate().map(|(at, (x, _))| (*x, mean(at))).collect()
 }
 
 /// What stands over an answer.

@@ -46,14 +46,7 @@ fn run() -> Run {
             trainable_parameters: 12_345,
             ..Summary::default()
         },
-        updates: [(1, 3.0), (2, 2.75), (3, 2.5)]
-            .map(|(step, loss)| Reported {
-                step,
-                loss: Some(loss),
-                lr: Some(1e-4),
-                grad_norm: (step != 2).then_some(0.75),
-            })
-            .into(),
+        updates: [(1, 3.0), (2, 2.75), (3, 2.5)].map(reported).into(),
         notes: Notes {
             version: "0.1.0".into(),
             ended: Some(1_795_312_800),
@@ -77,6 +70,12 @@ fn run() -> Run {
             ..Notes::default()
         },
     }
+}
+
+/// An update; the second has no norm.
+fn reported((step, loss): (u64, f64)) -> Reported {
+    let grad_norm = (step != 2).then_some(0.75);
+    Reported { step, loss: Some(loss), lr: Some(1e-4), grad_norm }
 }
 
 /// Parses the body, in which every element is closed, and looks at it.
@@ -118,6 +117,21 @@ fn a_page_says_what_is_approximate() {
     assert!(partial.contains("partial, approximate backward through a few"), "{partial}");
     let exact = of("backprop", None);
     assert!(!exact.contains("approximate") && !exact.contains("Sliding window"), "{exact}");
+}
+
+#[test]
+fn a_page_says_which_rank_was_asked_for_where_the_run_did_not_get_there() {
+    let of = |asked| {
+        let mut run = run();
+        let left = crate::RanksLeft::of(&[3, 0, 1, 4]);
+        run.summary.ranks = Some(crate::RanksLeft { asked: Some(asked), ..left });
+        let mut body = String::new();
+        parsed(&page(&run), |doc| body = words(doc.root_element()));
+        body
+    };
+    let (there, above) = (of(2), of(1));
+    assert!(there.contains("Rank at the end 2.00 on average 1 to 4, 1 linears"), "{there}");
+    assert!(above.contains("2.00 on average, 1 asked for 1 to 4, 1 linears"), "{above}");
 }
 
 #[test]

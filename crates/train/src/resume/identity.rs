@@ -13,7 +13,7 @@ use crate::{Settings, TrainError};
 
 /// Settings that change no result, only what is held, how long it takes and what is told; and those
 /// that are judged by what they lead to.
-const FREE: [&str; 16] = [
+const FREE: [&str; 21] = [
     "model",
     "data",
     "output",
@@ -21,6 +21,7 @@ const FREE: [&str; 16] = [
     "memory-budget",
     "checkpointing",
     "tile-rows",
+    "optimizer-states",
     "stream-weights",
     "mlock",
     "scratch-dir",
@@ -30,13 +31,21 @@ const FREE: [&str; 16] = [
     "samples",
     "probes",
     "adapter-budget",
+    "pause-file",
+    "duty",
+    "tensorboard",
+    "trace",
 ];
 
 /// Settings that a run may leave open and that are known when it is planned.
-const LEFT_OPEN: [&str; 10] = [
+const LEFT_OPEN: [&str; 14] = [
     "optimizer",
     "micro-batch",
+    "lr-scheduler",
     "warmup-steps",
+    "warmup-ratio",
+    "decay-steps",
+    "decay-ratio",
     "target-modules",
     "checkpoint-store",
     "clipping",
@@ -266,7 +275,13 @@ mod tests {
             scratch_dir: Some("s".into()),
             init_adapter: Some("a".into()),
             adapter_budget: Some("1MB".into()),
+            pause_file: Some("w".into()),
+            tensorboard: Some("b".into()),
+            trace: Some("t".into()),
             warmup_steps: Some(1),
+            warmup_ratio: Some(0.1),
+            decay_steps: Some(1),
+            decay_ratio: Some(0.1),
             rank_pattern: crate::PatternTable(vec![("a".into(), 1)]),
             alpha_pattern: crate::PatternTable(vec![("a".into(), 1.0)]),
             method_option: [("a".to_owned(), "b".to_owned())].into(),

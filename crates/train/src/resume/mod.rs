@@ -12,7 +12,6 @@
 mod identity;
 mod token;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lowtide_formats::atomic;
@@ -25,6 +24,7 @@ pub(crate) use self::identity::Identity;
 use self::token::Token;
 use crate::job::Job;
 use crate::run::{Held, Watched};
+use crate::trainer::Bytes;
 use crate::{Settings, TrainError, Trainer};
 
 /// Folder of the snapshot, in the output folder.
@@ -88,10 +88,11 @@ pub(crate) struct Progress {
     /// Micro-batches computed, which dropout counts.
     pub(crate) micro_batches: u64,
     pub(crate) tokens: u64,
+    #[serde(rename = "labelled")]
     pub(crate) labelled_tokens: u64,
     pub(crate) loss_first: Option<f64>,
     pub(crate) loss_last: Option<f64>,
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(rename = "eval_before", skip_serializing_if = "is_default")]
     pub(crate) eval_loss_before: Option<f64>,
     /// Of all updates.
     pub(crate) seconds: f64,
@@ -257,6 +258,7 @@ impl SavedRun {
                 false => free.checkpoint_store,
             },
             tile_rows: free.tile_rows,
+            optimizer_states: free.optimizer_states,
             clipping: if exact_clipping { free.clipping } else { self.settings.clipping.clone() },
             output: self.folder.clone(),
             resume: Some(self.folder.clone()),
@@ -352,9 +354,9 @@ fn broken(path: &Path, reason: String) -> ResumeError {
     ResumeError::Broken { path: path.to_owned(), reason }
 }
 
-/// Saves what `trainer` needs to go on, with what else is `kept`, and the adapter of `output`, which
-/// `save_adapter` writes. A token has no room for what is kept: a run that goes on from one begins
-/// with its state as the last good one.
+/// Saves what `trainer` needs to go on, with what else is `kept`, and the adapter of `output`,
+/// which `save_adapter` writes. A token has no room for what is kept: a run that goes on from one
+/// begins with its state as the last good one.
 pub(crate) fn save(
     output: &Path,
     resolved: &Settings,
@@ -372,8 +374,7 @@ pub(crate) fn save(
         unreachable!("a struct of plain values is an object")
     };
     document.insert(SETTINGS.into(), resolved.to_toml().into());
-    let parts = trainer.sections(resolved.init_adapter.is_some());
-    write_state(&state, &document, &parts, kept)?;
+    write_state(&state, &document, &trainer.sections(resolved.init_adapter.is_some()), kept)?;
     save_adapter(trainer)?;
     forget(&token)
 }
@@ -381,19 +382,16 @@ pub(crate) fn save(
 fn write_state(
     path: &Path,
     document: &Map<String, Value>,
-    parts: &[(&str, &[u8])],
+    parts: &[Bytes<'_>],
     kept: &[Section<'_>],
 ) -> Result<(), TrainError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
             .map_err(|source| TrainError::Output { path: folder.to_owned(), source })?;
     }
-    let writers: Vec<_> =
-        parts.iter().map(|&(_, bytes)| move |out: &mut dyn Write| out.write_all(bytes)).collect();
     let mut sections: Vec<Section<'_>> = parts
         .iter()
-        .zip(&writers)
-        .map(|((name, bytes), write)| Section { name, bytes: bytes.len() as u64, write })
+        .map(|(name, bytes, write)| Section { name, bytes: *bytes, write: &**write })
         .collect();
     sections.extend(kept);
     Ok(snapshot::write(path, document, &sections)?)

@@ -44,7 +44,7 @@ pub(super) struct Best {
 impl Best {
     /// Takes the parameters that `trainer` has.
     pub(super) fn of(trainer: &Trainer<'_, '_>, settings: &Settings) -> Result<Self, TrainError> {
-        let bytes: &[u8] = bytemuck::cast_slice(trainer.params());
+        let bytes = trainer.param_bytes();
         let file = ScratchFile::reserve(&settings.scratch_dir(), bytes.len() as u64)?;
         file.write(0, bytes)?;
         Ok(Self { file })
@@ -52,12 +52,14 @@ impl Best {
 
     /// Takes those that it has now.
     pub(super) fn take(&self, trainer: &Trainer<'_, '_>) -> Result<(), TrainError> {
-        Ok(self.file.write(0, bytemuck::cast_slice(trainer.params()))?)
+        Ok(self.file.write(0, trainer.param_bytes())?)
     }
 
     /// Gives them back.
     pub(super) fn restore(&self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
-        Ok(self.file.read(0, bytemuck::cast_slice_mut(trainer.params_mut()))?)
+        self.file.read(0, trainer.param_bytes_mut())?;
+        trainer.state_changed();
+        Ok(())
     }
 
     /// Takes those of a save.

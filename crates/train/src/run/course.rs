@@ -1,16 +1,17 @@
 //! The updates of a run, one after the other, with what is measured and saved between them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use lowtide_data::order::permutation;
-use lowtide_optim::{Schedule, StepHyper};
+use lowtide_optim::StepHyper;
 use serde::{Deserialize, Serialize};
 
 use super::best::{BEST, Best, Held};
 use super::good::{GOOD, Good};
+use super::shown::Shown;
 use super::spikes::Usual;
 use crate::adapter_io::settle;
+use crate::control::{Control, Rests};
 use crate::job::Job;
 use crate::log::Log;
 use crate::report::{self, HeldOut};
@@ -18,7 +19,7 @@ use crate::resume::{Identity, Progress};
 use crate::rss::{Watch, memory_now, storage_read};
 use crate::thin::Thinned;
 use crate::{
-    Evaluation, Event, Phase, PlanReport, Settings, StepReport, Summary, TrainError, Trainer,
+    Evaluation, Event, Phase, PlanReport, Settings, StepReport, Summary, Times, TrainError, Trainer,
 };
 
 /// A run under way.
@@ -29,8 +30,9 @@ pub(super) struct Course<'r> {
     pub(super) identity: Identity,
     /// Computed at once.
     sequences: usize,
-    pub(super) stop: &'r AtomicBool,
-    watch: &'r Watch,
+    pub(super) control: Control<'r>,
+    pub(super) rests: Rests<'r>,
+    pub(super) watch: &'r Watch,
     pub(super) on_event: &'r mut dyn FnMut(&Event),
     pub(super) summary: Summary,
     pub(super) log: Log,
@@ -58,6 +60,7 @@ pub(super) struct Course<'r> {
     evaluated: Option<u64>,
     /// The best parameters so far, where they are kept.
     pub(super) best: Option<Best>,
+    pub(super) shown: Shown,
 }
 
 /// What losses and gradient norms usually are.
@@ -70,11 +73,12 @@ pub(crate) struct Watched {
 
 /// What a run has around it.
 pub(super) struct Around<'r> {
-    pub(super) stop: &'r AtomicBool,
+    pub(super) control: Control<'r>,
     pub(super) watch: &'r Watch,
     pub(super) on_event: &'r mut dyn FnMut(&Event),
     /// Bytes held while it runs.
     pub(super) held: u64,
+    pub(super) shown: Shown,
 }
 
 /// A line of `evaluations.jsonl`.
@@ -95,13 +99,16 @@ impl<'r> Course<'r> {
         progress: Progress,
         around: Around<'r>,
     ) -> Result<Self, TrainError> {
-        let Around { stop, watch, on_event, held } = around;
+        let Around { control, watch, on_event, held, shown } = around;
         let mut evaluations = Thinned::new(report::UPDATES_MAX);
         let (from, steps) = (progress.step, plan.steps);
         let log = match &job.resumed {
             Some(run) => {
                 let heard = &mut |step, loss| evaluations.push(HeldOut { step, loss });
-                Log::of_run(run.folder(), (from, steps), progress.seconds, heard)?
+                // The one after the last update is made again, but where the best was looked for.
+                let best = job.settings.keeps_best() && progress.evaluated == Some(from);
+                let last = if best { from } else { from.min(steps.saturating_sub(1)) };
+                Log::of_run(run.folder(), (from, last), progress.seconds, heard)?
             }
             None => Log::new()?,
         };
@@ -122,7 +129,8 @@ impl<'r> Course<'r> {
             resolved,
             identity,
             sequences: plan.micro_batch,
-            stop,
+            control,
+            rests: Rests::new(job.settings, control),
             watch,
             on_event,
             summary,
@@ -142,6 +150,7 @@ impl<'r> Course<'r> {
             held_out: progress.held_out,
             evaluated: progress.evaluated,
             best: None,
+            shown,
         })
     }
 
@@ -177,12 +186,12 @@ impl<'r> Course<'r> {
             self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
         }
         self.compare_softmax(trainer)?;
-        let warmup_steps = self.resolved.warmup_steps.unwrap_or(0);
-        let schedule = Schedule { kind: settings.schedule_kind()?, lr: settings.lr, warmup_steps };
+        let schedule = settings.schedule(steps)?;
         // One that was stopped in the middle of an evaluation has it now.
         self.evaluate_if_due(trainer, self.from)?;
         for step in self.from + 1..=steps {
-            if self.stop.load(Ordering::Relaxed) {
+            self.wait(trainer)?;
+            if self.control.stopped() {
                 self.summary.interrupted = true;
                 return Ok(());
             }
@@ -260,7 +269,7 @@ impl<'r> Course<'r> {
             // What is measured is what is saved.
             let (hyper, sites) = (self.job.base.file().hyper(), &trainer.model().sites);
             let (codes, r#type) = (self.job.codes(), settings.adapter_type()?);
-            settle(hyper, sites, codes, r#type, &mut trainer.values_mut());
+            trainer.with_values(|mut values| settle(hyper, sites, codes, r#type, &mut values));
             self.settled = true;
         }
         if keeps {
@@ -308,11 +317,18 @@ impl<'r> Course<'r> {
         for position in positions.clone() {
             labelled += data.sequence(order.at(position))?.labelled;
         }
+        let report =
+            step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
+        // The first update of a process reads what the others find in memory.
+        let first = step == self.from + 1;
+        self.shown.timing.begin(report && (!first || step == steps));
         let start = Instant::now();
         let sequences = positions.map(|position| order.at(position));
         let hyper = StepHyper { lr, step, grad_scale: 1.0 };
         let update = trainer.update(data, sequences, self.sequences, labelled, hyper)?;
         let seconds = start.elapsed().as_secs_f64();
+        self.shown.timing.end(step);
+        self.shown.meter.read(true);
         self.watch.look();
         let loss = update.sum.mean();
         self.summary.steps = step;
@@ -321,8 +337,6 @@ impl<'r> Course<'r> {
         if !loss.is_finite() || update.non_finite > 0 {
             return self.go_back(trainer, step, loss, lr);
         }
-        let report =
-            step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
         let line = StepReport {
             step,
             steps,
@@ -332,7 +346,7 @@ impl<'r> Course<'r> {
             tokens: update.tokens,
             seconds,
             held_bytes: self.held,
-            ranks: trainer.pairs_left(),
+            pairs: trainer.pairs_left(),
             gradient: self.gradient,
             report,
         };
@@ -341,6 +355,8 @@ impl<'r> Course<'r> {
         self.summary.loss_last = Some(loss);
         if report {
             self.log.updates.write(&line)?;
+            let epochs = step as f64 / job.steps_per_epoch() as f64;
+            self.shown.update(&line, epochs, self.watch.peak());
         }
         (self.on_event)(&Event::Step(line));
         self.watch(trainer, step, &update, lr)
@@ -373,6 +389,7 @@ impl<'r> Course<'r> {
         }
         self.evaluations.push(HeldOut { step, loss });
         self.log.evaluations.write(&EvaluationLine { step, result })?;
+        self.shown.evaluation(step, &result);
         (self.on_event)(&Event::Evaluation { step, result });
         Ok(Some(loss))
     }
@@ -384,11 +401,12 @@ impl<'r> Course<'r> {
         step: u64,
     ) -> Result<Option<Evaluation>, TrainError> {
         let Some(valid) = &self.job.data.valid else { return Ok(None) };
-        let (start, total) = (Instant::now(), valid.len());
-        let (on_event, stop) = (&mut *self.on_event, self.stop);
+        let (start, total, rested) = (Instant::now(), valid.len(), self.rests.rested());
+        let (on_event, control, rests) = (&mut *self.on_event, self.control, &mut self.rests);
         let mut go_on = |done| {
             on_event(&Event::Progress { phase: Phase::Evaluation, done, total });
-            !stop.load(Ordering::Relaxed)
+            rests.rest();
+            !control.stopped()
         };
         let (sum, complete) = trainer.evaluate_while(valid, self.sequences, &mut go_on)?;
         if !complete {
@@ -397,7 +415,7 @@ impl<'r> Course<'r> {
         }
         let loss = sum.mean();
         if loss.is_finite() {
-            let seconds = start.elapsed().as_secs_f64();
+            let seconds = start.elapsed().as_secs_f64() - (self.rests.rested() - rested);
             return Ok(Some(Evaluation::of(sum, valid.stats().tokens, seconds)));
         }
         if step == 0 {
@@ -420,6 +438,11 @@ impl<'r> Course<'r> {
         let summary = &mut self.summary;
         summary.seconds_per_step_median = self.log.median();
         summary.tokens_per_second = (total > 0.0).then(|| summary.tokens as f64 / total);
+        self.shown.meter.read(true);
+        summary.energy_joules = self.shown.meter.joules();
+        summary.energy_source = self.shown.meter.source().map(str::to_owned);
+        summary.seconds_rested = self.rests.rested();
+        summary.seconds_paused = self.rests.paused();
         summary.mapped_bytes = self.mapped;
         summary.storage_read_bytes =
             storage_read().zip(self.read_before).map(|(after, before)| after - before);
@@ -429,8 +452,8 @@ impl<'r> Course<'r> {
     }
 
     /// What is left to tell when it is done.
-    pub(super) fn into_told(self) -> (Settings, Summary, Log, Vec<HeldOut>) {
-        let Self { resolved, summary, log, evaluations, .. } = self;
-        (resolved, summary, log, evaluations.into_items())
+    pub(super) fn into_told(self) -> (Settings, Summary, Log, Vec<HeldOut>, Times) {
+        let Self { resolved, summary, log, evaluations, shown, .. } = self;
+        (resolved, summary, log, evaluations.into_items(), shown.timing.finish())
     }
 }

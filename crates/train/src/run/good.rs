@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 
-use lowtide_formats::{Error, ScratchFile};
+use lowtide_formats::ScratchFile;
 
 use crate::{Settings, TrainError, Trainer};
 
@@ -67,12 +67,12 @@ impl Good {
         if let Some(next) = self.next.take_if(|(_, taken)| *taken <= step) {
             self.good = next;
         }
-        Ok(self.take_if_due(trainer, step + 1)?)
+        self.take_if_due(trainer, step + 1)
     }
 
     /// Takes every so many updates' state, always the same ones, so that a run that goes on has
     /// what it would have had.
-    fn take_if_due(&mut self, trainer: &mut Trainer<'_, '_>, step: u64) -> Result<(), Error> {
+    fn take_if_due(&mut self, trainer: &mut Trainer<'_, '_>, step: u64) -> Result<(), TrainError> {
         if self.next.is_none() && step.is_multiple_of(EVERY) && step > self.good.1 {
             let slot = 1 - self.good.0;
             self.write(trainer, slot)?;
@@ -89,7 +89,7 @@ impl Good {
         trainer.each_state(&mut |part| {
             let start = at;
             at += part.len() as u64;
-            self.file.read(start, part)
+            Ok(self.file.read(start, part)?)
         })?;
         trainer.state_changed();
         Ok(step)
@@ -110,12 +110,12 @@ impl Good {
         copy(&self.file, self.good.0 * self.bytes, self.bytes, out)
     }
 
-    fn write(&self, trainer: &mut Trainer<'_, '_>, slot: u64) -> Result<(), Error> {
+    fn write(&self, trainer: &mut Trainer<'_, '_>, slot: u64) -> Result<(), TrainError> {
         let mut at = slot * self.bytes;
         trainer.each_state(&mut |part| {
             let start = at;
             at += part.len() as u64;
-            self.file.write(start, part)
+            Ok(self.file.write(start, part)?)
         })
     }
 }

@@ -4,6 +4,7 @@ mod best;
 mod course;
 mod good;
 mod saving;
+mod shown;
 mod spikes;
 mod told;
 mod watching;
@@ -18,6 +19,8 @@ use lowtide_runtime::registry;
 pub(crate) use self::best::Held;
 pub(crate) use self::course::Watched;
 use self::course::{Around, Course};
+use self::shown::Shown;
+use crate::control::Control;
 use crate::job::{Job, Planned};
 use crate::metrics::by_name;
 use crate::report::{self, Notes};
@@ -89,20 +92,20 @@ pub fn finetune(
     finetune_until(settings, be, threads, on_event, &AtomicBool::new(false))
 }
 
-/// As [`finetune`], until `stop` is set: then the update under way is completed, what was learned
-/// is saved, and the summary says that the run was interrupted. Before the first update there is
-/// nothing to save, and nothing is written.
+/// As [`finetune`], until `control` stops it: then the update under way is completed, what was
+/// learned is saved, and the summary says that the run was interrupted. Before the first update
+/// there is nothing to save, and nothing is written. A flag alone is a control, too.
 ///
 /// # Errors
 /// As [`finetune`].
-pub fn finetune_until(
+pub fn finetune_until<'c>(
     settings: &Settings,
     be: &dyn Backend<f32>,
     threads: usize,
     on_event: &mut dyn FnMut(&Event),
-    stop: &AtomicBool,
+    control: impl Into<Control<'c>>,
 ) -> Result<Summary, TrainError> {
-    finetune_with(&registry(), settings, be, threads, on_event, stop)
+    finetune_with(&registry(), settings, be, threads, on_event, control)
 }
 
 /// As [`finetune_until`], where `settings.method` is a name among `methods`: the place for methods
@@ -110,13 +113,24 @@ pub fn finetune_until(
 ///
 /// # Errors
 /// As [`finetune`].
-pub fn finetune_with(
+pub fn finetune_with<'c>(
     methods: &Registry<f32>,
     settings: &Settings,
     be: &dyn Backend<f32>,
     threads: usize,
     on_event: &mut dyn FnMut(&Event),
-    stop: &AtomicBool,
+    control: impl Into<Control<'c>>,
+) -> Result<Summary, TrainError> {
+    run(methods, settings, be, threads, on_event, control.into())
+}
+
+fn run(
+    methods: &Registry<f32>,
+    settings: &Settings,
+    be: &dyn Backend<f32>,
+    threads: usize,
+    on_event: &mut dyn FnMut(&Event),
+    control: Control<'_>,
 ) -> Result<Summary, TrainError> {
     let mut job = Job::open(settings, methods, be)?;
     on_event(&Event::Data(job.data.report.clone()));
@@ -144,16 +158,18 @@ pub fn finetune_with(
         let (step, path) = (run.step(), run.folder().to_owned());
         on_event(&Event::Resumed { step, steps: report.steps, path });
     }
+    let shown = Shown::new(settings, model.program.segments.len())?;
     let mut ledger = Ledger::new(report.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
     let planned = Planned { plan, clip, optimizer, report: report.clone() };
     let ready = ready(&job, &model, be, planned, neighbours.as_ref(), &mut ledger)?;
     let Ready { mut trainer, streams, progress } = ready;
     let held = ledger.live().held();
-    let around = Around { stop, watch: &watch, on_event: &mut *on_event, held };
+    trainer.set_observer(shown.timing.observer());
+    let around = Around { control, watch: &watch, on_event: &mut *on_event, held, shown };
     let mut run = Course::new(&job, (resolved, identity), &report, progress, around)?;
     run.train(&mut trainer)?;
     run.finish(&mut trainer)?;
-    let (resolved, mut summary, log, evaluations) = run.into_told();
+    let (resolved, mut summary, log, evaluations, times) = run.into_told();
     trainer.release(&mut ledger);
 
     summary.stream_weights = streams;
@@ -163,10 +179,10 @@ pub fn finetune_with(
     summary.threads = threads;
     told::as_planned(&mut summary, &report);
     if summary.steps > 0 {
-        let mut notes = Notes { course, evaluations, ..told::notes(&report, &summary) };
+        let mut notes = Notes { course, evaluations, times, ..told::notes(&report, &summary) };
         // First without samples, which take a while: what is done is told whatever comes of them.
         told::tell(&settings.output, &resolved, &summary, &notes, &log)?;
-        match samples::take(settings, job.data.valid.as_ref(), be, stop, on_event) {
+        match samples::take(settings, job.data.valid.as_ref(), be, control.stop, on_event) {
             Ok(samples) => notes.samples = samples,
             Err(error) => tracing::warn!(%error, "the report goes without samples"),
         }

@@ -44,7 +44,9 @@ impl Course<'_> {
             Ok(())
         })?;
         self.summary.adapter_bytes = bytes;
-        self.summary.ranks = trainer.ranks_left().map(|ranks| RanksLeft::of(&ranks));
+        self.summary.ranks = trainer
+            .ranks_left()
+            .map(|ranks| RanksLeft { asked: job.settings.adaptive_rank, ..RanksLeft::of(&ranks) });
         tracing::debug!(step, path = %output.display(), "saved");
         (self.on_event)(&Event::Saved { step, path: output.clone() });
         Ok(())

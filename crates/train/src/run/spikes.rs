@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Values before anything is out of the ordinary.
-const KNOWN: u32 = 30;
+const KNOWN: u8 = 30;
 
 /// How much of the usual a new value is.
 const SMOOTH: f32 = 0.05;
@@ -13,7 +13,7 @@ const FAR: f32 = 10.0;
 
 /// The usual value of something measured every update, and how far values usually are from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Usual(u32, f32, f32);
+pub(crate) struct Usual(u8, f32, f32);
 
 impl Usual {
     /// Takes note of a value; the usual one, if this is far above it. Such a value changes what is
@@ -26,7 +26,7 @@ impl Usual {
         let value = if far { furthest } else { value };
         // A plain mean at first, so that the first value does not weigh most for long.
         *seen = seen.saturating_add(1);
-        let weight = SMOOTH.max(1.0 / *seen as f32);
+        let weight = SMOOTH.max(1.0 / f32::from(*seen));
         *deviation += weight * ((value - *mean).abs() - *deviation) * f32::from(*seen > 1);
         *mean += weight * (value - *mean);
         far.then_some(f64::from(usual))

@@ -14,7 +14,7 @@ use crate::{PlanReport, Settings, Summary, TrainError};
 /// The settings with nothing left to choose.
 pub(super) fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
     let settings = job.settings;
-    let warmup_steps = settings.warmup_steps.unwrap_or(plan.steps.saturating_mul(3) / 100);
+    let schedule = settings.schedule(plan.steps).expect("settings are checked before a plan");
     let clipping = match plan.clipping {
         "off" => settings.clipping.clone(),
         way => way.to_owned(),
@@ -29,10 +29,10 @@ pub(super) fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
         some => some.to_string(),
     };
     let mut resolved = Settings {
-        warmup_steps: Some(warmup_steps),
         micro_batch,
         target_modules: job.target_modules.clone(),
         optimizer: plan.optimizer.clone(),
+        optimizer_states: plan.optimizer_states.into(),
         clipping,
         checkpointing,
         checkpoint_store,
@@ -41,6 +41,7 @@ pub(super) fn resolved(job: &Job<'_>, plan: &PlanReport) -> Settings {
         ..settings.clone()
     };
     resolved.method_option.clone_from(&job.config.options);
+    resolved.set_schedule(&schedule);
     resolved.set_patterns(&job.patterns);
     // The ranks that it chose are among the patterns.
     resolved.adapter_budget = None;

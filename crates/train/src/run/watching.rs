@@ -74,6 +74,10 @@ impl Course<'_> {
             return Err(TrainError::Diverged { step, loss, lr });
         };
         let to = good.restore(trainer)?;
+        if to == 0 && step == self.steps {
+            // Nothing was learned.
+            return Err(TrainError::Diverged { step, loss, lr });
+        }
         self.lr_factor *= SLOWER;
         self.summary.rollbacks += 1;
         let lr_factor = self.lr_factor;

@@ -50,7 +50,7 @@ const RANK_MAX: usize = 128;
 ///
 /// # Errors
 /// [`SettingsError::BadValue`] when a site's rank is too large.
-pub(super) fn check_ranks(sites: &[Site]) -> Result<(), SettingsError> {
+pub(crate) fn check_ranks(sites: &[Site]) -> Result<(), SettingsError> {
     let ranks = sites.iter().filter_map(|site| up(site).map(|(_, spec)| spec.shape[1]));
     match ranks.max().filter(|rank| *rank > RANK_MAX) {
         None => Ok(()),

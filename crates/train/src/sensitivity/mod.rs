@@ -16,6 +16,7 @@ use serde::Serialize;
 
 pub use self::budget::BudgetReport;
 pub(crate) use self::budget::{Chosen, within};
+pub(crate) use self::measure::check_ranks;
 pub use self::proposal::Proposal;
 use crate::job::Job;
 use crate::prepare::limits_of;
@@ -93,7 +94,7 @@ pub(crate) fn probe(
 ) -> Result<SensitivityReport, TrainError> {
     let settings = job.settings;
     let data = &job.data.train;
-    measure::check_ranks(&model.sites)?;
+    check_ranks(&model.sites)?;
     let plan = probing_plan(job, model, be)?;
     let mut ledger = Ledger::new(settings.budget()?.map_or(Budget::UNLIMITED, Budget::of));
     let optimizer = Sgd::default();

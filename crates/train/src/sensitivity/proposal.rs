@@ -25,6 +25,12 @@ pub struct Proposal {
 }
 
 impl Proposal {
+    /// Whether there is anything that it leaves out.
+    #[must_use]
+    pub fn freezes(&self) -> bool {
+        self.parameters < 1.0
+    }
+
     pub(super) fn of(sites: &[SiteSensitivity], layers: usize, asked: &str) -> Self {
         let all = total(sites.iter());
         let above = |layer: usize| sites.iter().filter(move |site| site.layer >= layer);

@@ -1,6 +1,7 @@
 //! What values settings may have.
 
 use super::{Settings, SettingsError, parse_bytes};
+use crate::update_rule::UpdateRule;
 use crate::{Softmax, StreamWeights};
 
 /// Inner widths of adapters, at most; what is larger is a slip.
@@ -15,9 +16,9 @@ const PROBES_MAX: usize = 1000;
 /// What may be done about spikes.
 const SPIKES: [&str; 3] = ["warn", "roll-back", "off"];
 
-/// The most sequences in a micro-batch and micro-batches in an update: no real run has more, and
+/// The most sequences in a batch and micro-batches in an update: no real run has more, and
 /// their product is a count.
-const COUNT_MAX: usize = 1 << 20;
+pub const COUNT_MAX: usize = 1 << 20;
 
 impl Settings {
     /// Checks what no other part checks.
@@ -28,15 +29,18 @@ impl Settings {
         self.check_amounts()?;
         self.check_adapter()?;
         self.check_rates()?;
+        self.check_pacing()?;
         self.check_adapter_budget()?;
         self.check_adaptive_rank()?;
-        self.sparse_updates()?;
+        UpdateRule::of(self)?;
         self.check_gradient()?;
-        self.schedule_kind()?;
+        self.schedule(1)?;
         self.precision()?.check(&self.compute)?;
         self.budget()?;
         self.candidates()?;
         self.clippings()?;
+        self.state_places()?;
+        self.in_bf16(self.adapter_type()?.codes())?;
         self.micro_batches()?;
         StreamWeights::named(&self.stream_weights)?;
         Softmax::named(&self.softmax)?;
@@ -114,6 +118,14 @@ impl Settings {
         ] {
             if !value.is_finite() || value < 0.0 {
                 return bad(field, &value, "a finite number, 0 or more");
+            }
+        }
+        for (field, table) in
+            [("lr-pattern", &self.lr_pattern), ("weight-decay-pattern", &self.weight_decay_pattern)]
+        {
+            let bad_value = |value: &f64| !value.is_finite() || *value < 0.0;
+            if let Some((_, value)) = table.iter().find(|(_, value)| bad_value(value)) {
+                return bad(field, &value, "finite numbers, 0 or more");
             }
         }
         if !self.lora_plus_ratio.is_finite() || self.lora_plus_ratio <= 0.0 {

@@ -4,15 +4,16 @@ use std::ops::Range;
 
 use lowtide_data::Dataset;
 use lowtide_optim::{Noise, StepHyper, clip_factor};
-use lowtide_tape::{LossSum, Pair};
+use lowtide_tape::{LossSum, Pair, Params};
 
+use super::params::Parameters;
 use super::update::filled;
 use super::{Trainer, Update};
 use crate::{Clip, TrainError};
 
 /// A trainer's parameters a way to either side in a direction.
 struct Sides<'a> {
-    params: &'a [f32],
+    params: &'a mut Parameters,
     ranges: &'a [Range<usize>],
     /// Takes the parameters of a segment.
     room: &'a mut [f32],
@@ -23,7 +24,7 @@ struct Sides<'a> {
 impl Pair<f32> for Sides<'_> {
     fn params(&mut self, segment: usize, which: usize) -> &[f32] {
         let range = self.ranges[segment].clone();
-        let (here, room) = (&self.params[range.clone()], &mut self.room[..range.len()]);
+        let (here, room) = (self.params.get(range.clone()), &mut self.room[..range.len()]);
         let way = if which == 0 { self.eps } else { -self.eps };
         self.noise.each(range.start, range.len(), |i, z| room[i] = here[i] + way * z);
         room
@@ -48,7 +49,7 @@ impl Trainer<'_, '_> {
             let batch = filled(&mut self.batch, &mut self.union, data, some, counter)?;
             tokens += batch.ids.len() as u64;
             let mut sides = Sides {
-                params: self.held.params.get(),
+                params: &mut self.held.params,
                 ranges: &self.ranges,
                 room: self.held.grads.get_mut(),
                 noise,
@@ -82,8 +83,7 @@ impl Trainer<'_, '_> {
         let (slope, sum, tokens) = self.slope(data, examples, sequences, labelled, noise, eps)?;
         let (grad_norm, finite) = (Some(slope.abs()), slope.is_finite());
         if finite {
-            let (params, room) = (self.held.params.get_mut::<f32>(), self.held.grads.get_mut());
-            let state = self.held.state.get_mut::<f32>();
+            let (params, room) = (&mut self.held.params, self.held.grads.get_mut());
             let factor = match self.clip {
                 Clip::Off => 1.0,
                 Clip::Whole(most) | Clip::PerBlock(most) => clip_factor(slope * slope, most),
@@ -93,9 +93,15 @@ impl Trainer<'_, '_> {
             for (range, (tensors, words)) in self.ranges.iter().zip(&self.segments) {
                 let g: &mut [f32] = &mut room[..range.len()];
                 noise.each(range.start, range.len(), |i, z| g[i] = slope * z);
-                let (p, state) = (&mut params[range.clone()], &mut state[words.clone()]);
-                let by = (self.optimizer, self.be);
-                self.rates.update(by, (tensors.clone(), &self.tensor_lens), p, g, state, &hyper);
+                let (by, states) = ((self.optimizer, self.be), &mut self.held.states);
+                let mut applied = Ok(());
+                params.change(range.clone(), &mut |p| {
+                    let of = (tensors.clone(), &self.tensor_lens[..]);
+                    applied = states.with(words.clone(), |state| {
+                        self.rates.update(by, of, p, g, state, &hyper);
+                    });
+                });
+                applied?;
             }
         }
         Ok(Update { sum, tokens, grad_norm, non_finite: usize::from(!finite) })

@@ -1,10 +1,11 @@
 //! Pairs of low rank that are switched off while a run goes on.
 
-use lowtide_model::{Site, SiteValues};
+use lowtide_model::Site;
+use lowtide_tape::Params;
 
 use super::Trainer;
-use crate::AdaptiveRank;
 use crate::ranks::{Ranks, Score, compact, is_on, restore};
+use crate::{AdaptiveRank, TrainError};
 
 impl Trainer<'_, '_> {
     /// Lets the run switch pairs off on its way, as `course` says. The plan must have been made
@@ -36,13 +37,16 @@ impl Trainer<'_, '_> {
     /// Switches off what is due after update `step`: parameters and frozen tensors become zero, and
     /// the optimizer forgets them. Gradients of such a pair are exactly zero from then on, so it
     /// stays what it is without being looked at again.
-    pub(super) fn prune(&mut self, step: u64) {
-        let Some(ranks) = &mut self.ranks else { return };
+    ///
+    /// # Errors
+    /// When the states lie in a file and it fails.
+    pub(super) fn prune(&mut self, step: u64) -> Result<(), TrainError> {
+        let Some(ranks) = &mut self.ranks else { return Ok(()) };
         if !ranks.advance(step, self.held.scores.get_mut()) {
-            return;
+            return Ok(());
         }
         let scores = self.held.scores.get::<Score>();
-        let (params, state) = (self.held.params.get_mut::<f32>(), self.held.state.get_mut::<f32>());
+        let (params, states) = (&mut self.held.params, &mut self.held.states);
         let fixed = self.executor.fixed_mut();
         let mut words = 0;
         for (number, site) in self.model.sites.iter().enumerate() {
@@ -53,8 +57,8 @@ impl Trainer<'_, '_> {
                 let off = |element| is_off(spec.pair_of(element));
                 let own = words..words + self.optimizer.state_words(&[spec.len()]);
                 words = own.end;
-                zero(&mut params[start..start + spec.len()], &off);
-                self.optimizer.forget(spec.len(), &mut state[own], &off);
+                params.change(start..start + spec.len(), &mut |values| zero(values, &off));
+                states.with(own, |state| self.optimizer.forget(spec.len(), state, &off))?;
                 start += spec.len();
             }
             let mut start = site.fixed.start;
@@ -64,20 +68,26 @@ impl Trainer<'_, '_> {
             }
         }
         self.executor.params_changed();
+        Ok(())
     }
 
     /// Lets `look` see the sites and their values as they are saved: without the pairs that are
     /// switched off. Nothing is copied.
     pub(crate) fn compacted<R>(&mut self, look: impl FnOnce(&[Site], (&[f32], &[f32])) -> R) -> R {
-        let sites = &self.model.sites;
-        let fixed = self.executor.fixed_mut();
-        let mut values = SiteValues { params: self.held.params.get_mut(), fixed };
-        let Some(ranks) = &self.ranks else { return look(sites, (values.params, values.fixed)) };
-        let scores = self.held.scores.get::<Score>();
-        let on = |site, pair| is_on(&scores[ranks.of_site(site)][pair]);
-        let kept = compact(sites, &mut values, &on);
-        let seen = look(&kept, (values.params, values.fixed));
-        restore(sites, &mut values, &on);
+        let (sites, ranks) = (&self.model.sites, self.ranks.take());
+        let Some(ranks) = ranks else {
+            return self.with_values(|values| look(sites, (values.params, values.fixed)));
+        };
+        // A byte a pair, which is what the site has two floats of in the ledger.
+        let on: Vec<bool> = self.held.scores.get::<Score>().iter().map(is_on).collect();
+        let on = |site: usize, pair: usize| on[ranks.of_site(site)][pair];
+        let seen = self.with_values(|mut values| {
+            let kept = compact(sites, &mut values, &on);
+            let seen = look(&kept, (values.params, values.fixed));
+            restore(sites, &mut values, &on);
+            seen
+        });
+        self.ranks = Some(ranks);
         seen
     }
 }

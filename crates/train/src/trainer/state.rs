@@ -1,26 +1,33 @@
 //! What of a trainer is saved between updates, and comes back.
 
-use lowtide_formats::Error;
+use std::io::{self, Write};
 
-use super::Trainer;
+use super::{Held, Trainer};
+use crate::TrainError;
 use crate::ranks::Score;
 
+/// A name, how many bytes, and what writes them.
+pub(crate) type Bytes<'a> = (&'static str, u64, Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>);
+
 impl Trainer<'_, '_> {
-    /// Whether all there is to save are the parameters of the adapter: its optimizer remembers
-    /// nothing.
+    /// Whether all there is to save are the parameters of the adapter, as f32: its optimizer
+    /// remembers nothing.
     pub(crate) fn is_its_adapter(&self) -> bool {
-        self.held.state.get::<f32>().is_empty() && self.ranks.is_none()
+        let Held { params, states, .. } = &self.held;
+        states.bytes() == 0 && self.ranks.is_none() && params.are_plain()
     }
 
-    /// All numbers that the next update depends on, as bytes by name. What goes with the parameters
-    /// and is not trained, `with_fixed`, is made again from the seed otherwise.
-    pub(crate) fn sections(&self, with_fixed: bool) -> Vec<(&'static str, &[u8])> {
+    /// All numbers that the next update depends on, as bytes by name, each with how many they are
+    /// and what writes them, wherever they lie. What goes with the parameters and is not trained,
+    /// `with_fixed`, is made again from the seed otherwise.
+    pub(crate) fn sections(&self, with_fixed: bool) -> Vec<Bytes<'_>> {
         let fixed = if with_fixed { self.fixed() } else { &[] };
+        let states = &self.held.states;
         vec![
-            ("params", self.held.params.get::<u8>()),
-            ("optimizer", self.held.state.get::<u8>()),
-            ("scores", self.held.scores.get::<u8>()),
-            ("fixed", bytemuck::cast_slice(fixed)),
+            lying("params", self.held.params.bytes()),
+            ("optimizer", states.bytes(), Box::new(|out: &mut dyn Write| states.write_to(out))),
+            lying("scores", self.held.scores.get::<u8>()),
+            lying("fixed", bytemuck::cast_slice(fixed)),
         ]
     }
 
@@ -28,21 +35,24 @@ impl Trainer<'_, '_> {
     /// fixed only where there is such a section.
     ///
     /// # Errors
-    /// The section that has another length than this run needs.
+    /// The section that has another length than this run needs, or why it cannot be taken over.
     pub(crate) fn set_sections<'s>(
         &mut self,
         section: &mut dyn FnMut(&str) -> &'s [u8],
     ) -> Result<(), String> {
-        let set = |name: &str, into: &mut [u8], from: &[u8]| {
-            let (found, need) = (from.len(), into.len());
-            if found != need {
-                return Err(format!("`{name}` has {found} bytes, and this run needs {need}"));
-            }
-            into.copy_from_slice(from);
-            Ok(())
+        let check = |name: &str, found: u64, need: u64| match found == need {
+            true => Ok(()),
+            false => Err(format!("`{name}` has {found} bytes, and this run needs {need}")),
         };
-        set("params", self.held.params.get_mut(), section("params"))?;
-        set("optimizer", self.held.state.get_mut(), section("optimizer"))?;
+        let set = |name: &str, into: &mut [u8], from: &[u8]| {
+            check(name, from.len() as u64, into.len() as u64)?;
+            into.copy_from_slice(from);
+            Ok::<(), String>(())
+        };
+        set("params", self.held.params.bytes_mut(), section("params"))?;
+        let states = section("optimizer");
+        check("optimizer", states.len() as u64, self.held.states.bytes())?;
+        self.held.states.set(states).map_err(|error| error.to_string())?;
         set("scores", self.held.scores.get_mut(), section("scores"))?;
         let fixed = section("fixed");
         if !fixed.is_empty() {
@@ -59,11 +69,21 @@ impl Trainer<'_, '_> {
     /// The first of `each`.
     pub(crate) fn each_state(
         &mut self,
-        each: &mut dyn FnMut(&mut [u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        each(self.held.params.get_mut())?;
-        each(self.held.state.get_mut())?;
+        each: &mut dyn FnMut(&mut [u8]) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        each(self.held.params.bytes_mut())?;
+        self.for_each_state(&mut |words| each(bytemuck::cast_slice_mut(words)))?;
         each(self.held.scores.get_mut())
+    }
+
+    /// The parameters as they lie.
+    pub(crate) fn param_bytes(&self) -> &[u8] {
+        self.held.params.bytes()
+    }
+
+    /// The same, to set; [`Trainer::state_changed`] has to follow.
+    pub(crate) fn param_bytes_mut(&mut self) -> &mut [u8] {
+        self.held.params.bytes_mut()
     }
 
     /// Takes note that parameters and states are others.
@@ -86,4 +106,9 @@ impl Trainer<'_, '_> {
             (1..=step).for_each(|update| drawn.draw(update, &self.ranges));
         }
     }
+}
+
+/// Bytes that lie in memory.
+fn lying<'a>(name: &'static str, bytes: &'a [u8]) -> Bytes<'a> {
+    (name, bytes.len() as u64, Box::new(move |out| out.write_all(bytes)))
 }

@@ -5,10 +5,11 @@ use std::ops::Range;
 use lowtide_backend::Backend;
 use lowtide_data::Dataset;
 use lowtide_optim::{Optimizer, StepHyper, clip_factor};
-use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum};
+use lowtide_tape::{Accumulate, ApplyNow, Batch, LossSum, Params, Stage};
 
 use super::drawn::Drawn;
 use super::rates::Rates;
+use super::states::States;
 use super::{Trainer, Update};
 use crate::ranks::{Ranks, Score};
 use crate::softmax::Union;
@@ -23,8 +24,9 @@ impl Trainer<'_, '_> {
     /// computed twice: first for their norm, then to apply them.
     ///
     /// # Errors
-    /// When the data's temporary file cannot be read, or the plan's checkpoint file fails; then
-    /// nothing was updated, or where gradients are applied block by block, the blocks above.
+    /// When the data's temporary file cannot be read, or a file of the plan's fails: that of
+    /// checkpoints, and then nothing was updated, or where gradients are applied block by block,
+    /// the blocks above; or that of states, and then some blocks were updated.
     ///
     /// # Panics
     /// When the plan applies and frees but `examples` do not fit one micro-batch.
@@ -36,6 +38,7 @@ impl Trainer<'_, '_> {
         labelled: usize,
         hyper: StepHyper,
     ) -> Result<Update, TrainError> {
+        self.held.params.begin(self.seed, hyper.step);
         if let Gradient::Mezo { eps } = self.gradient {
             return self.update_mezo(data, examples, sequences, labelled, hyper, eps);
         }
@@ -51,7 +54,7 @@ impl Trainer<'_, '_> {
             self.update_at_once(data, examples, sequences, scale, hyper)?
         };
         if update.non_finite == 0 {
-            self.prune(hyper.step);
+            self.prune(hyper.step)?;
         }
         Ok(update)
     }
@@ -73,7 +76,7 @@ impl Trainer<'_, '_> {
             let batch = filled(&mut self.batch, &mut self.union, data, some, counter)?;
             let mut sink = Accumulate { grads: self.held.grads.get_mut(), ranges };
             tokens += batch.ids.len() as u64;
-            sum += self.executor.step(self.held.params.get_mut(), &batch, scale, &mut sink)?;
+            sum += self.executor.step_with(&mut self.held.params, &batch, scale, &mut sink)?;
         }
         let grads = self.held.grads.get::<f32>();
         let mut measured = Measured::of(&mut self.squares);
@@ -84,25 +87,33 @@ impl Trainer<'_, '_> {
         if non_finite == 0 {
             let block_norm = block_norm(self.clip, ranges);
             let hyper = clipped(hyper, self.clip, sum_squares);
-            let params = self.held.params.get_mut::<f32>();
+            let params = &mut self.held.params;
             let mut blocks = Blocks {
                 be: self.be,
                 optimizer: self.optimizer,
                 rates: &self.rates,
                 lens: &self.tensor_lens,
                 segments: &self.segments,
-                state: self.held.state.get_mut(),
+                states: &mut self.held.states,
                 drawn: self.drawn.as_ref(),
                 ranks: self.ranks.as_ref().map(|ranks| (ranks, self.held.scores.get_mut())),
                 seen: &mut self.seen,
                 block_norm,
             };
-            for (segment, range) in ranges.iter().enumerate().filter(|(_, r)| !r.is_empty()) {
-                let squares = self.squares[segment];
-                let (p, g) = (&mut params[self.ranges[segment].clone()], &grads[range.clone()]);
-                blocks.apply(segment, p, g, squares, hyper);
-            }
+            let mut trained = ranges.iter().enumerate().filter(|(_, r)| !r.is_empty());
+            let applied = trained.try_for_each(|(segment, range)| {
+                let (squares, g) = (self.squares[segment], &grads[range.clone()]);
+                let mut applied = Ok(());
+                let range = self.ranges[segment].clone();
+                self.executor.observe(Stage::Update(segment), || {
+                    params.change(range, &mut |p| {
+                        applied = blocks.apply(segment, p, g, squares, hyper);
+                    });
+                });
+                applied
+            });
             self.executor.params_changed();
+            applied?;
         }
         Ok(Update { sum, tokens, grad_norm: Some(sum_squares.sqrt()), non_finite })
     }
@@ -118,7 +129,7 @@ impl Trainer<'_, '_> {
         let counter = &mut self.micro_batches;
         let batch = filled(&mut self.batch, &mut self.union, data, examples, counter)?;
         let tokens = batch.ids.len() as u64;
-        let (be, ranges, params) = (self.be, &self.ranges, self.held.params.get_mut::<f32>());
+        let (be, ranges, params) = (self.be, &self.ranges, &mut self.held.params);
         let mut hyper = hyper;
         if let Clip::Whole(_) = self.clip {
             let mut measured = Measured::of(&mut self.squares);
@@ -126,7 +137,7 @@ impl Trainer<'_, '_> {
                 measured.add(be, segment, g);
             };
             let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
-            let sum = self.executor.step(params, &batch, scale, &mut sink)?;
+            let sum = self.executor.step_with(params, &batch, scale, &mut sink)?;
             let (sum_squares, non_finite) = (measured.sum_squares(), measured.non_finite);
             if non_finite > 0 {
                 let grad_norm = Some(sum_squares.sqrt());
@@ -140,7 +151,7 @@ impl Trainer<'_, '_> {
             rates: &self.rates,
             lens: &self.tensor_lens,
             segments: &self.segments,
-            state: self.held.state.get_mut(),
+            states: &mut self.held.states,
             drawn: self.drawn.as_ref(),
             ranks: self.ranks.as_ref().map(|ranks| (ranks, self.held.scores.get_mut())),
             seen: &mut self.seen,
@@ -150,13 +161,16 @@ impl Trainer<'_, '_> {
             ),
         };
         let mut measured = Measured::of(&mut self.squares);
+        let mut applied = Ok(());
         let update = |segment, p: &mut [f32], g: &[f32]| {
-            if let Some(squares) = measured.add(be, segment, g) {
-                blocks.apply(segment, p, g, squares, hyper);
+            let squares = measured.add(be, segment, g);
+            if let (Some(squares), Ok(())) = (squares, &applied) {
+                applied = blocks.apply(segment, p, g, squares, hyper);
             }
         };
         let mut sink = ApplyNow { grads: self.held.grads.get_mut(), ranges, update };
-        let sum = self.executor.step(params, &batch, scale, &mut sink)?;
+        let sum = self.executor.step_with(params, &batch, scale, &mut sink)?;
+        applied?;
         let grad_norm = (self.clip != Clip::Off).then(|| measured.sum_squares().sqrt());
         let non_finite = measured.non_finite;
         Ok(Update { sum, tokens, grad_norm, non_finite })
@@ -218,7 +232,7 @@ struct Blocks<'a> {
     rates: &'a Rates,
     lens: &'a [usize],
     segments: &'a [(Range<usize>, Range<usize>)],
-    state: &'a mut [f32],
+    states: &'a mut States,
     /// Which they are, where they are not all.
     drawn: Option<&'a Drawn>,
     /// Pairs of low rank with their scores, where some are switched off on the way.
@@ -239,7 +253,14 @@ impl Blocks<'_> {
         }
     }
 
-    fn apply(&mut self, segment: usize, p: &mut [f32], g: &[f32], squares: f64, hyper: StepHyper) {
+    fn apply(
+        &mut self,
+        segment: usize,
+        p: &mut [f32],
+        g: &[f32],
+        squares: f64,
+        hyper: StepHyper,
+    ) -> Result<(), TrainError> {
         if let Some((ranks, scores)) = &mut self.ranks {
             ranks.observe(segment, p, g, scores);
         }
@@ -250,9 +271,8 @@ impl Blocks<'_> {
         let step = self.drawn.map_or(hyper.step, |drawn| drawn.update_of(segment));
         let hyper = StepHyper { grad_scale: hyper.grad_scale * factor, step, ..hyper };
         let (tensors, words) = &self.segments[segment];
-        let state = &mut self.state[words.clone()];
-        let by = (self.optimizer, self.be);
-        self.rates.update(by, (tensors.clone(), self.lens), p, g, state, &hyper);
+        let (by, of) = ((self.optimizer, self.be), (tensors.clone(), self.lens));
+        self.states.with(words.clone(), |state| self.rates.update(by, of, p, g, state, &hyper))
     }
 }
 

@@ -13,7 +13,7 @@ use lowtide_train::{Gradient, OpenBase, Settings, Trainer, finetune};
 
 use crate::support::{Home, Kind, Setup, bits, dataset};
 
-static SGD: Sgd = Sgd { weight_decay: 0.0 };
+static SGD: Sgd = Sgd { weight_decay: 0.0, momentum: 0.0 };
 const EPS: f64 = 0.01;
 const MEZO: Gradient = Gradient::Mezo { eps: EPS };
 

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lowtide_simd::Simd;
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{
-    BudgetSource, EvalSettings, Event, Settings, TrainError, evaluate, finetune, finetune_until,
-    plan,
+    BudgetSource, EvalSettings, Event, PatternTable, Settings, TrainError, evaluate, finetune,
+    finetune_until, plan,
 };
 
-use crate::refused::{eval, home, refused, run, tree};
+use crate::refused::{eval, evaluation_refused, home, refused, run, tree};
 use crate::support::Home;
 
 #[test]
@@ -95,6 +95,57 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     }
 }
 
+/// Reading data may take long, so nothing that can be said without it waits for it.
+#[test]
+fn what_base_and_method_refuse_is_told_before_data_is_read() {
+    let (home, settings) = home();
+    std::fs::write(&settings.data, "no JSON at all\n").unwrap();
+    refused(&home, &settings, &["data.jsonl:1"]);
+    let base = || settings.clone();
+    let method = |method: &str| Settings { method: method.into(), ..base() };
+    let option = |of: &str, option: &str, value: &str| Settings {
+        method_option: [(option.to_owned(), value.to_owned())].into(),
+        ..method(of)
+    };
+    let pattern = |text: &str, rank| Settings {
+        rank_pattern: PatternTable(vec![(text.to_owned(), rank)]),
+        ..base()
+    };
+    for (settings, part) in [
+        (option("lora", "pool", "all"), "lora has no option `pool`"),
+        (option("lora", "quantize", "int2"), "option `quantize` is `int2`"),
+        (option("qalora", "group_size", "7"), "no multiple of the option `group_size`"),
+        (option("vera", "d_initial", "much"), "option `d_initial` is `much`"),
+        (Settings { target_modules: "q_prj".into(), ..base() }, "q_prj"),
+        (Settings { target_modules: "(".into(), ..base() }, "target modules"),
+        (Settings { target_modules: "self_attn".into(), ..base() }, "self_attn"),
+        (Settings { layers: "5-7".into(), ..base() }, "layer"),
+        (Settings { layers: "last:9".into(), ..base() }, "the model has 2"),
+        (pattern("w_proj", 2), "w_proj"),
+        (pattern(".*", 0), "leave none of the chosen sites"),
+        (Settings { dropout: 0.1, ..method("ia3") }, "dropout"),
+        (Settings { lora_plus_ratio: 4.0, ..method("vera") }, "lora-plus-ratio"),
+        (Settings { adaptive_rank: Some(4), ..method("ia3") }, "adaptive-rank"),
+        (Settings { adapter_type: "int8".into(), ..method("ia3") }, "nothing to code"),
+        (Settings { adapter_budget: Some("1MB".into()), rank: 129, ..base() }, "at most 128"),
+        (
+            Settings { gradient: "partial".into(), partial_blocks: Some(9), ..base() },
+            "9 of 2 trained blocks",
+        ),
+        (
+            Settings { memory_budget: Some("1KiB".into()), rank: 99, ..method("vera") },
+            "what its sites share",
+        ),
+    ] {
+        refused(&home, &settings, &[part]);
+    }
+    let foreign = Home::new(&TinyLlama { layers: 3, ..TinyLlama::default() });
+    let other = foreign.settings(&[20]);
+    run(&other).unwrap();
+    let evaluation = eval(&settings, Some(other.output));
+    evaluation_refused(&evaluation, &["adapts `model.layers.2.", "of another base"]);
+}
+
 #[test]
 fn large_counts_that_make_sense_are_harmless() {
     let (home, settings) = home();
@@ -116,6 +167,7 @@ fn a_run_that_diverges_keeps_what_was_saved_before() {
         lr_scheduler: "constant".into(),
         warmup_steps: Some(0),
         max_steps: Some(4),
+        max_rollbacks: 0,
         ..settings
     };
     let error = refused(&home, &wild, &["--lr", "1.000e30"]);

@@ -9,7 +9,7 @@ use lowtide_train::{Clip, OpenBase, Settings, TrainError, finetune, plan};
 use crate::support::{ADAMW, Home, Setup, bits, dataset};
 
 static ADAMW8: AdamW8 = AdamW8(ADAMW);
-static SGD: Sgd = Sgd { weight_decay: 0.0 };
+static SGD: Sgd = Sgd { weight_decay: 0.0, momentum: 0.0 };
 
 /// Below the norm of every update here.
 const NORM: f64 = 0.05;
@@ -98,6 +98,7 @@ fn a_budget_too_small_for_all_gradients_takes_two_passes() {
             max_grad_norm: NORM,
             max_steps: Some(3),
             memory_budget: memory_budget.map(|bytes| bytes.to_string()),
+            optimizer_states: "ram".into(),
             ..home.settings(&[40, 33, 12, 25, 30])
         };
         let summary = finetune(&settings, &Simd::new(2), 2, &mut |_| ())?;

@@ -13,7 +13,7 @@ use lowtide_train::{OpenBase, Settings, finetune};
 use crate::support::{ADAMW, Home, Kind, Setup, dataset, in_pool};
 
 static ADAMW8: AdamW8 = AdamW8(AdamW { weight_decay: 0.0, ..ADAMW });
-static SGD: Sgd = Sgd { weight_decay: 0.01 };
+static SGD: Sgd = Sgd { weight_decay: 0.01, momentum: 0.0 };
 
 /// Wide enough that every kind of operation is shared out among threads.
 fn wide() -> Home {

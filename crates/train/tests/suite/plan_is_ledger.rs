@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lowtide_backend::{Backend, Scalar};
 use lowtide_data::Dataset;
 use lowtide_memory::{Budget, ByCategory, Category, Ledger, ReserveError};
-use lowtide_optim::{AdamW, AdamW8, Optimizer, Sgd};
+use lowtide_optim::{AdamW, AdamW8, Lion, Lion8, Optimizer, Sgd};
 use lowtide_simd::{Compute, Simd};
 use lowtide_tape::Policy::{self, Block, Sqrt, Store};
 use lowtide_tape::Store as Form;
@@ -16,7 +16,10 @@ use lowtide_train::{Event, OpenBase, Settings, Trainer, finetune};
 use crate::support::{ADAMW, Home, Kind, Setup, bits, dataset, limits};
 
 static ADAMW8: AdamW8 = AdamW8(AdamW { weight_decay: 0.0, ..ADAMW });
-static SGD: Sgd = Sgd { weight_decay: 0.01 };
+static LION: Lion = Lion { beta1: 0.9, beta2: 0.99, weight_decay: 0.01 };
+static LION8: Lion8 = Lion8(LION);
+static MOMENTUM: Sgd = Sgd { weight_decay: 0.01, momentum: 0.9 };
+static SGD: Sgd = Sgd { weight_decay: 0.01, momentum: 0.0 };
 
 /// Numbers of tokens of the examples, and how to train on them.
 struct Row {
@@ -92,6 +95,10 @@ fn rows() -> Vec<Row> {
         Row { form: Form::Int8, batch: (2, 2), ..row(LONG, 4, Sqrt) },
         Row { form: Form::File, ..row(LONG, 4, Block) },
         Row { form: Form::File, apply_and_free: true, layers: "last:2", ..row(ODD, 4, EVERY_TWO) },
+        Row { optimizer: &LION, ..row(LONG, 4, Block) },
+        Row { optimizer: &LION8, batch: (2, 1), ..row(ODD, 4, Block) },
+        Row { optimizer: &LION8, apply_and_free: true, ..row(LONG, 5, Block) },
+        Row { optimizer: &MOMENTUM, apply_and_free: true, ..row(ODD, 4, Block) },
         Row { packed: Some(64), ..row(MIXED, 4, Store) },
         Row { packed: Some(64), ..row(MIXED, 4, Block) },
         Row { packed: Some(100), batch: (2, 2), optimizer: &ADAMW8, ..row(MIXED, 8, Block) },
@@ -170,10 +177,10 @@ fn the_plan_is_the_ledger_to_the_byte() {
         assert_eq!(planned[Category::Mapped], 0, "row {i}");
         totals.push(planned.held());
     }
-    assert_eq!(totals.len(), 33);
+    assert_eq!(totals.len(), 37);
     totals.sort_unstable();
     totals.dedup();
-    assert_eq!(totals.len(), 33, "every configuration has a size of its own");
+    assert_eq!(totals.len(), 37, "every configuration has a size of its own");
 }
 
 #[test]
@@ -260,6 +267,7 @@ fn whole_jobs_report_what_they_planned() {
         Settings { checkpointing: "block".into(), ..base() },
         Settings { batch_size: 2, grad_accum: 2, optimizer: "adamw".into(), ..base() },
         Settings { max_grad_norm: 0.0, optimizer: "sgd".into(), val_split: 0.3, ..base() },
+        Settings { optimizer: "lion8bit".into(), beta2: Some(0.95), ..base() },
         Settings { layers: "last:1".into(), rank: 3, dropout: 0.05, ..base() },
         Settings { packing: true, batch_size: 2, grad_accum: 2, max_steps: None, ..base() },
         Settings { packing: true, max_seq_len: 40, val_split: 0.3, ..base() },

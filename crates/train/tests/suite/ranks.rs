@@ -148,7 +148,7 @@ fn what_is_saved_is_what_was_trained() {
         let ranks: Vec<usize> = pairs.iter().map(LoraPair::rank).collect();
         assert_eq!(
             RanksLeft::of(&ranks),
-            RanksLeft { left_out: 0, average: 28.0 / left.sites as f64, ..left }
+            RanksLeft { left_out: 0, average: 28.0 / left.sites as f64, asked: None, ..left }
         );
         assert!(left.smallest < left.largest, "{method}: {left:?}");
         let root = if method == "rslora" { 6.0_f64.sqrt() } else { 6.0 };

@@ -151,6 +151,10 @@ pub(crate) struct Setup<'s> {
     pub(crate) seed: u64,
     pub(crate) gradient: Gradient,
     pub(crate) adaptive: Option<AdaptiveRank>,
+    /// Parameters in bf16.
+    pub(crate) in_bf16: bool,
+    /// Optimizer states in a file.
+    pub(crate) filed: bool,
 }
 
 /// AdamW with the decay of the reference runs.
@@ -178,6 +182,8 @@ impl<'s> Setup<'s> {
             seed: 0,
             gradient: Gradient::Backprop,
             adaptive: None,
+            in_bf16: false,
+            filed: false,
         }
     }
 
@@ -217,6 +223,8 @@ impl<'s> Setup<'s> {
         let checkpointing = Checkpointing { policy, store, tile };
         let pairs = self.adaptive.map_or(0, |course| course.start);
         let plan = RunPlan::new(model, self.be, self.optimizer, needs, checkpointing);
+        let plan = if self.in_bf16 { plan.with_bf16_parameters(model) } else { plan };
+        let plan = if self.filed { plan.with_filed_states(model, self.optimizer) } else { plan };
         RunPlan { pairs, ..plan }
     }
 

@@ -133,6 +133,35 @@ fn what_a_method_refuses_is_laid_at_the_flag_and_not_at_the_base() {
 }
 
 #[test]
+fn what_sites_share_is_laid_at_the_budget_where_a_larger_one_helps() {
+    let wrapped = |bytes: u64, most: u64| RuntimeError::Model {
+        path: "m.gguf".into(),
+        source: ModelError::Adapter(BuildError::TooLarge { method: "vera", bytes, most }),
+    };
+    let small = || wrapped(3 << 20, 1 << 20);
+    let says = "no plan fits the memory budget of 1.00 MiB (1,048,576 bytes): what the sites of \
+                vera share alone holds 3,145,728 bytes\nuse --memory-budget 3.0MiB or more; all \
+                else that is held comes on top";
+    let failure = training(small());
+    assert_eq!((failure.exit_code(), failure.smallest_budget()), (3, Some(3 << 20)));
+    assert_eq!(failure.to_string(), format!("{says}; a smaller --rank holds less"));
+    for failure in [Failure::Evaluation(Box::new(small().into())), Failure::from(small())] {
+        assert_eq!((failure.exit_code(), failure.to_string().as_str()), (3, says));
+    }
+    // Above the bound that holds without a budget, none is of use.
+    let large = training(wrapped((1 << 30) + 4, 1 << 20));
+    assert_eq!((large.exit_code(), large.smallest_budget()), (2, None));
+    assert!(large.to_string().starts_with("--rank: vera needs 1073741828 bytes"), "{large}");
+}
+
+#[test]
+fn probes_that_do_not_fit_name_their_budget() {
+    let failure = training(TrainError::ProbesDoNotFit { budget: 1, smallest: 77 });
+    assert_eq!((failure.exit_code(), failure.smallest_budget()), (3, Some(77)));
+    assert!(failure.to_string().contains("use --memory-budget 77B or more"), "{failure}");
+}
+
+#[test]
 fn an_output_that_cannot_be_written_names_its_flag() {
     let refused = |path: &str| {
         let source = io::ErrorKind::NotADirectory.into();

@@ -63,8 +63,17 @@ fn optional_settings_have_flags_too() {
         "--warmup-steps=2",
         "--memory-budget=1.5GB",
         "--init-adapter=from",
+        "--pause-file=wait",
+        "--trace=trace.json",
+        "--tensorboard=board",
         "--mezo-eps=0.5",
         "--partial-blocks=3",
+        "--decay-ratio=0.2",
+        "--beta1=0.8",
+        "--lr-pattern=lora_B=4",
+        "--weight-decay-pattern=lora_A=0",
+        "--adam-beta2=0.95",
+        "--eps=1e-6",
         "--rank-pattern=layers.0.*=2",
         "--adapter-budget=96KiB",
         "--adaptive-rank=5",
@@ -78,8 +87,17 @@ fn optional_settings_have_flags_too() {
         warmup_steps: Some(2),
         memory_budget: Some("1.5GB".into()),
         init_adapter: Some("from".into()),
+        pause_file: Some("wait".into()),
+        trace: Some("trace.json".into()),
+        tensorboard: Some("board".into()),
         mezo_eps: Some(0.5),
         partial_blocks: Some(3),
+        decay_ratio: Some(0.2),
+        beta1: Some(0.8),
+        lr_pattern: PatternTable(vec![("lora_B".into(), 4.0)]),
+        weight_decay_pattern: PatternTable(vec![("lora_A".into(), 0.0)]),
+        beta2: Some(0.95),
+        eps: Some(1e-6),
         adapter_budget: Some("96KiB".into()),
         adaptive_rank: Some(5),
         rank_pattern: PatternTable(vec![("layers.0.*".into(), 2), ("q=k".into(), 0)]),
@@ -90,6 +108,15 @@ fn optional_settings_have_flags_too() {
 }
 
 #[test]
+fn tensorboard_has_a_folder_of_its_own() {
+    let folder = |flags: &[&str]| settings(flags).tensorboard;
+    assert_eq!(folder(&[]), None);
+    assert_eq!(folder(&["--tensorboard"]), Some("adapter/runs".into()));
+    assert_eq!(folder(&["--tensorboard", "--output=o"]), Some("o/runs".into()));
+    assert_eq!(folder(&["--tensorboard", "here", "--seed=1"]), Some("here".into()));
+}
+
+#[test]
 fn flags_not_given_leave_settings_alone() {
     let before = Settings { rank: 3, lr: 0.5, seed: 9, mask_prompt: false, ..Settings::default() };
     let Job::Plan(args) = Cli::parse_from(["lowtide", "plan", "-m=m", "-d=d", "--lr=1"]).job else {
@@ -97,6 +124,22 @@ fn flags_not_given_leave_settings_alone() {
     };
     let expected = Settings { model: "m".into(), data: "d".into(), lr: 1.0, ..before.clone() };
     assert_eq!(args.run.flags.over(before), expected);
+}
+
+#[test]
+fn a_share_takes_the_place_of_a_number_and_the_other_way_round() {
+    let over = |flag, before: Settings| {
+        let Job::Plan(args) = Cli::parse_from(["lowtide", "plan", "-m=m", "-d=d", flag]).job else {
+            panic!("plan")
+        };
+        let after = args.run.flags.over(before);
+        (after.warmup_steps, after.warmup_ratio)
+    };
+    let steps = Settings { warmup_steps: Some(9), ..Settings::default() };
+    assert_eq!(over("--warmup-ratio=0.5", steps), (None, Some(0.5)));
+    let ratio = Settings { warmup_ratio: Some(0.5), ..Settings::default() };
+    assert_eq!(over("--warmup-steps=9", ratio), (Some(9), None));
+    assert!(refused(&["-m=m", "-d=d", "--decay-ratio=1", "--decay-steps=1"]).contains("cannot"));
 }
 
 #[test]
@@ -133,6 +176,8 @@ fn names_of_other_trainers_are_understood() {
     let more = settings(&["--output-dir=o", "--fine-tune-type=lora", "--lora-r=4"]);
     assert_eq!((more.output, more.rank), ("o".into(), 4));
     assert_eq!(settings(&["--max-seq-length=64"]).max_seq_len, 64);
+    let hf = settings(&["--lr-scheduler-type=warmup_stable_decay", "--warmup-ratio=0.1"]);
+    assert_eq!((hf.lr_scheduler.as_str(), hf.warmup_ratio), ("warmup_stable_decay", Some(0.1)));
     assert_eq!(settings(&["--lora-plus-ratio=16"]).lora_plus_ratio, 16.0);
 }
 
@@ -157,8 +202,8 @@ fn bad_usage_is_worded() {
     let known = ["--model=m", "--data=d"];
     let with = |flag| refused(&[known[0], known[1], flag]);
     assert!(with("--memory-budget=12 parsecs").contains("`12 parsecs` is no size"));
-    assert!(with("--optimizer=adam").contains("adamw, adamw8bit, sgd"));
-    assert!(with("--lr-scheduler=step").contains("constant, linear, cosine"));
+    assert!(with("--optimizer=adam").contains("adamw, adamw8bit, lion, lion8bit, sgd"));
+    assert!(with("--lr-scheduler=step").contains("constant, linear, cosine, wsd, inverse-sqrt"));
     assert!(with("--checkpoint-store=f16").contains("auto, f32, bf16, int8, file"));
     assert!(with("--threads=0").contains("1..=1024"));
     assert!(with("--rnak=8").contains("--rank"));

@@ -128,7 +128,7 @@ impl Lesson<'_> {
         let Self { machine, teller, settings, stop } = self;
         let done = machine.run(|backend, threads| {
             let mut hear = |event: &Event| teller.hear(event);
-            lowtide::finetune_until(settings, backend, threads, &mut hear, stop)
+            lowtide::finetune_until(settings, backend, threads, &mut hear, &*stop)
         });
         self.teller.console.settle();
         let done = done.map_err(|error| Failure::training(error, self.settings))?;

@@ -55,7 +55,11 @@ fn run(report: &PlanReport) -> String {
 /// What the adapter takes as a file.
 fn saved(report: &PlanReport) -> String {
     let most = if report.adaptive_rank.is_some() { "at most " } else { "" };
-    format!("{most}{} when saved as {}", bytes(report.adapter_bytes), report.adapter_type)
+    let trained = match report.param_dtype.as_str() {
+        "f32" => String::new(),
+        other => format!(", trained in {other} rounded by chance"),
+    };
+    format!("{most}{} when saved as {}{trained}", bytes(report.adapter_bytes), report.adapter_type)
 }
 
 /// How they become smaller.
@@ -70,10 +74,11 @@ fn ranks(course: &AdaptiveRank, sites: usize) -> String {
 
 /// How many updates, and of what.
 fn training(report: &PlanReport) -> String {
-    let updates = counted(report.steps, "update");
+    let (updates, optimizer) = (counted(report.steps, "update"), &report.optimizer);
+    let filed = if report.optimizer_states == "file" { ", its states in a file" } else { "" };
     match report.sparse_updates.as_str() {
-        "off" => format!("{updates} with {}", report.optimizer),
-        sparse => format!("{updates} with {} of {sparse} of each gradient", report.optimizer),
+        "off" => format!("{updates} with {optimizer}{filed}"),
+        sparse => format!("{updates} with {optimizer} of {sparse} of each gradient{filed}"),
     }
 }
 
@@ -170,7 +175,7 @@ fn computing(report: &PlanReport) -> String {
 
 /// What an update costs besides memory.
 fn pace(report: &PlanReport) -> String {
-    let time = match report.seconds_per_update {
+    let time = |seconds: f64| match seconds {
         little @ ..0.1 => format!("{:.0} ms", little * 1e3),
         few @ ..10.0 => format!("{few:.1} s"),
         many => format!("{many:.0} s"),
@@ -179,7 +184,12 @@ fn pace(report: &PlanReport) -> String {
         0 => String::new(),
         traffic => format!(", and {} to and from disk", bytes(traffic)),
     };
-    format!("about {time} at most{disk}")
+    let work = report.seconds_per_update;
+    let rest = match report.duty {
+        1.0 => String::new(),
+        duty => format!("; with the rest after it, {}", time(work / duty)),
+    };
+    format!("about {} at most{disk}{rest}", time(work))
 }
 
 fn peak(report: &PlanReport) -> String {
@@ -266,6 +276,8 @@ mod tests {
             adaptive_rank: None,
             sensitivity: None,
             optimizer: "adamw8bit".into(),
+            param_dtype: "f32".into(),
+            optimizer_states: "ram",
             sparse_updates: "off".into(),
             gradient: "backprop",
             approximation: None,
@@ -286,6 +298,7 @@ mod tests {
                 labelled_held_out: false,
             },
             seconds_per_update: 2.449,
+            duty: 1.0,
             work_per_update: 1 << 33,
             disk_bytes_per_update: 0,
             planned_peak_bytes: 65 << 20,
@@ -457,6 +470,13 @@ Ways to run it: what each would hold, and the predicted time of an update
             PlanReport { seconds_per_update: 61.3, disk_bytes_per_update: 70 << 20, ..report() };
         let line = "  an update     about 61 s at most, and 70.00 MiB to and from disk\n";
         assert!(plan(&report).contains(line));
+    }
+
+    #[test]
+    fn rests_are_told_beside_the_work() {
+        let text = plan(&PlanReport { duty: 0.5, ..report() });
+        let line = "  an update     about 2.4 s at most; with the rest after it, 4.9 s\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -63,6 +63,11 @@ fn per_mille(share: f64) -> String {
 }
 
 fn proposed(proposal: &Proposal) -> String {
+    if !proposal.freezes() {
+        return "Proposal: freeze nothing, since no layer and no kind of linear can be left out and \
+                90 % of the promise kept\n"
+            .to_owned();
+    }
     let Proposal { layers, target_modules, share, parameters } = proposal;
     let keeps = format!(
         "{} of what is promised, with {} of the numbers",
@@ -101,4 +106,23 @@ pub(crate) fn saved(all: &PlanReport, proposed: &PlanReport) -> String {
         .add("saved", from_to(bytes(proposed.adapter_bytes), bytes(all.adapter_bytes)))
         .add("an update", format!("{} of the work", percent(time(proposed), time(all))));
     facts.under("What the proposal takes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_leaves_something_out_is_proposed() {
+        let proposal = |parameters| Proposal {
+            layers: "last:2".into(),
+            target_modules: "v_proj".into(),
+            share: 0.93,
+            parameters,
+        };
+        let some = proposed(&proposal(0.25));
+        assert!(some.starts_with("Proposal: freeze the rest\n  flags         --layers last:2 "));
+        let none = proposed(&proposal(1.0));
+        assert!(none.starts_with("Proposal: freeze nothing") && !none.contains("--"), "{none}");
+    }
 }

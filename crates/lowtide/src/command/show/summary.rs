@@ -8,7 +8,7 @@ use lowtide::train::report::FILE;
 use lowtide::{Settings, Summary};
 
 use super::Facts;
-use super::number::{bytes, counted, rate, seconds};
+use super::number::{bytes, counted, rate, seconds, time};
 
 /// What the command that measures an adapter is made of, besides settings.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,12 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
     };
     facts.add("held-out loss", held_out);
     facts.add("speed", speed(summary));
+    if let Some(idle) = idle(summary) {
+        facts.add("idle", idle);
+    }
+    if let Some(joules) = summary.energy_joules {
+        facts.add("energy", energy(joules, summary.energy_source.as_deref()));
+    }
     facts.add("memory", memory(summary));
     if !["", "backprop"].contains(&summary.gradient.as_str()) {
         facts.add("gradient", format!("{}, which is approximate", summary.gradient));
@@ -94,14 +100,18 @@ pub(crate) fn change(before: Option<f64>, after: Option<f64>, when: &str) -> Str
     format!("{} → {} ({when})", number(before), number(after))
 }
 
-/// Which ranks remain, where they became smaller.
+/// Which ranks remain, where they became smaller, and which were asked for where that is less: a
+/// run that was stopped has not got there.
 fn ranks(left: &RanksLeft, saved: u64) -> String {
     let RanksLeft { average, smallest, largest, left_out, .. } = left;
     let none = match left_out {
         0 => String::new(),
         some => format!(", {} left out", counted(*some as u64, "linear")),
     };
-    format!("{average:.2} on average, {smallest} to {largest}{none}; {} saved", bytes(saved))
+    let asked = left.not_reached();
+    let asked = asked.map_or_else(String::new, |asked| format!(" ({asked} asked for)"));
+    let saved = bytes(saved);
+    format!("{average:.2} on average{asked}, {smallest} to {largest}{none}; {saved} saved")
 }
 
 fn speed(summary: &Summary) -> String {
@@ -113,6 +123,26 @@ fn speed(summary: &Summary) -> String {
         text.push_str(&format!(", {}", rate(tokens)));
     }
     text
+}
+
+/// When the run did not work, where there was such a time.
+fn idle(summary: &Summary) -> Option<String> {
+    let (rests, pauses) = (summary.seconds_rested, summary.seconds_paused);
+    match (rests > 0.0, pauses > 0.0) {
+        (false, false) => None,
+        (true, false) => Some(format!("{} of rests", time(rests))),
+        (false, true) => Some(format!("{} of pauses", time(pauses))),
+        (true, true) => Some(format!("{} of rests, {} of pauses", time(rests), time(pauses))),
+    }
+}
+
+/// What was drawn, and by whom.
+fn energy(joules: f64, source: Option<&str>) -> String {
+    let whose = if source == Some("rapl") { "processor" } else { "machine" };
+    match joules {
+        few @ ..1000.0 => format!("{few:.1} J, all that the {whose} drew"),
+        many => format!("{:.1} kJ, all that the {whose} drew", many / 1e3),
+    }
 }
 
 fn memory(summary: &Summary) -> String {
@@ -248,6 +278,20 @@ or load it with Hugging Face PEFT
     }
 
     #[test]
+    fn rests_pauses_and_energy_are_told_where_there_are_any() {
+        let rested = Summary { seconds_rested: 130.0, energy_joules: Some(999.94), ..done() };
+        let text = summary(&rested, &settings(), next());
+        assert!(text.contains("  idle          2 min 10 s of rests\n"), "{text}");
+        assert!(text.contains("  energy        999.9 J, all that the machine drew\n"), "{text}");
+        let energy_source = Some("rapl".to_owned());
+        let both = Summary { seconds_paused: 5.0, energy_source, ..rested };
+        let both = Summary { energy_joules: Some(12_340.0), ..both };
+        let text = summary(&both, &settings(), next());
+        assert!(text.contains("2 min 10 s of rests, 5 s of pauses\n"), "{text}");
+        assert!(text.contains("12.3 kJ, all that the processor drew\n"), "{text}");
+    }
+
+    #[test]
     fn an_approximate_gradient_is_told() {
         let mezo = Summary { gradient: "mezo".into(), ..done() };
         let text = summary(&mezo, &settings(), next());
@@ -263,6 +307,13 @@ or load it with Hugging Face PEFT
         let text = summary(&left, &settings(), next());
         let line = "  ranks         2.00 on average, 1 to 4, 1 linear left out; 3.00 MiB saved\n";
         assert!(text.contains(line), "{text}");
+        let asked = |rank| {
+            let ranks = Some(RanksLeft { asked: Some(rank), ..ranks });
+            summary(&Summary { ranks, ..left.clone() }, &settings(), next())
+        };
+        assert_eq!(asked(2), text, "there is nothing to add where the run got there");
+        let line = "  ranks         2.00 on average (1 asked for), 1 to 4, 1 linear left out; ";
+        assert!(asked(1).contains(line), "{}", asked(1));
     }
 
     #[test]

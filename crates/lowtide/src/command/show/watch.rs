@@ -55,7 +55,8 @@ mod tests {
         let tensors = ["a", "b", "c", "d", "e"].map(String::from).to_vec();
         assert_eq!(
             watch(&Event::Untrained { updates: 3, tensors }),
-            "warning: 5 trained tensors had no gradient in the first 3 updates: a, b, c and 2 more\n"
+            "warning: 5 trained tensors had no gradient in the first 3 updates: a, b, c and 2 \
+             more\n"
         );
     }
 }
