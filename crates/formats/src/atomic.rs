@@ -221,8 +221,9 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     }
 }
 
-/// Removes temporary files that writers left in `dir` when they were killed. Those of processes
-/// that are still there stay, and where the system does not tell, those younger than a day.
+/// Removes temporary files that writers left in `dir` when they were killed, to be called before
+/// this process writes there. Those of other processes that are still there stay, and where the
+/// system does not tell, those younger than a day.
 pub fn remove_leftovers(dir: &Path) {
     const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
     // Best effort: they are in nobody's way but for the room they take.
@@ -230,7 +231,8 @@ pub fn remove_leftovers(dir: &Path) {
         let name = entry.file_name();
         let Some(process) = name.to_str().and_then(writer_of) else { continue };
         let gone = if Path::new("/proc/self").exists() {
-            process != std::process::id() && !Path::new(&format!("/proc/{process}")).exists()
+            // In a container, a process before this one may have had its number.
+            process == std::process::id() || !Path::new(&format!("/proc/{process}")).exists()
         } else {
             let written = entry.metadata().and_then(|facts| facts.modified()).ok();
             written.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > DAY)
@@ -375,13 +377,13 @@ mod tests {
         let write = |name: &str| fs::write(dir.path().join(name), "").unwrap();
         // Higher than any number that a system gives.
         let dead = format!(".a.txt.{}-3.tmp", u32::MAX);
-        let ours = format!(".a.txt.{}-3.tmp", std::process::id());
+        let alive = ".a.txt.1-3.tmp".to_owned();
         let others = ["a.txt", ".a.txt.1-x.tmp", ".tmp", ".a.tmp", "b.txt.4294967295-3.tmp"];
-        others.iter().copied().chain([dead.as_str(), ours.as_str()]).for_each(write);
+        others.iter().copied().chain([dead.as_str(), alive.as_str()]).for_each(write);
         remove_leftovers(dir.path());
         let left = names(dir.path());
         assert!(!cfg!(target_os = "linux") || !left.contains(&dead), "{left:?}");
-        assert!(left.contains(&ours) && others.iter().all(|name| left.contains(&(*name).into())));
+        assert!(left.contains(&alive) && others.iter().all(|name| left.contains(&(*name).into())));
         remove_leftovers(&dir.path().join("nothing there"));
     }
 

@@ -145,12 +145,24 @@ impl Base {
         }
     }
 
-    /// Where the tensors whose HF names `wanted` accepts lie in the mapped files.
-    pub fn stretches(&self, wanted: impl Fn(&str) -> bool) -> Vec<Stretch> {
-        let files: Vec<&MappedFile> = match &self.store {
+    fn files(&self) -> Vec<&MappedFile> {
+        match &self.store {
             Store::Gguf(gguf) => gguf.files().collect(),
             Store::Hf(folder) => folder.weights().files().collect(),
-        };
+        }
+    }
+
+    /// Checks that no mapped file was cut since it was opened: what is missing cannot be read.
+    ///
+    /// # Errors
+    /// [`Error::Cut`], naming the file.
+    pub fn check_whole(&self) -> Result<(), Error> {
+        self.files().into_iter().try_for_each(MappedFile::check_whole)
+    }
+
+    /// Where the tensors whose HF names `wanted` accepts lie in the mapped files.
+    pub fn stretches(&self, wanted: impl Fn(&str) -> bool) -> Vec<Stretch> {
+        let files = self.files();
         let mut slices = Vec::new();
         for tensor in self.names.iter().filter(|name| wanted(name)).filter_map(|n| self.stored(n)) {
             for (index, file) in files.iter().enumerate() {

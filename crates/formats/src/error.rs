@@ -53,6 +53,20 @@ pub enum Error {
         /// Offset of the first bad byte.
         at: usize,
     },
+    /// A file that became shorter while it was in use.
+    #[error(
+        "{}: it has {bytes} bytes, and had {mapped} when it was opened: it was cut while in use; \
+         expected a file that nobody writes to",
+        path.display()
+    )]
+    Cut {
+        /// The file.
+        path: PathBuf,
+        /// Its size now.
+        bytes: u64,
+        /// Its size then.
+        mapped: u64,
+    },
     /// A GGUF container that cannot be read.
     #[error("{}: {reason}", path.display())]
     Gguf {

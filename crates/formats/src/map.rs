@@ -69,6 +69,21 @@ impl MappedFile {
         &self.mapping.map
     }
 
+    /// Whether the file still has all the bytes that are mapped. Reading those that it has not
+    /// ends the process.
+    ///
+    /// # Errors
+    /// [`Error::Cut`] if it is shorter; [`Error::Io`] if the system does not say.
+    pub(crate) fn check_whole(&self) -> Result<(), Error> {
+        let Mapping { map, file } = &*self.mapping;
+        let facts = file.metadata().map_err(|e| Error::io(&self.path, "look at", &e))?;
+        let (bytes, mapped) = (facts.len(), map.len() as u64);
+        match bytes < mapped {
+            true => Err(Error::Cut { path: self.path.clone(), bytes, mapped }),
+            false => Ok(()),
+        }
+    }
+
     /// Where in the file `slice` lies, if it is a part of the mapping.
     pub(crate) fn range_of<T>(&self, slice: &[T]) -> Option<Range<usize>> {
         let start = slice.as_ptr().addr().checked_sub(self.bytes().as_ptr().addr())?;

@@ -21,6 +21,7 @@ use lowtide_tape::Checkpointing;
 use self::adapted::Adapted;
 use self::choice::Choice;
 use crate::adapter_io::saved_bytes;
+use crate::batches::Batches;
 use crate::metrics::by_name;
 use crate::pace;
 use crate::room::{Allowed, Room, cache_bytes};
@@ -193,6 +194,12 @@ impl<'s> Job<'s> {
     /// Updates of one pass over the data.
     pub(crate) fn steps_per_epoch(&self) -> u64 {
         self.data.train.len().div_ceil(self.settings.per_update()) as u64
+    }
+
+    /// Which sequences an update takes.
+    pub(crate) fn batches(&self) -> Batches<'_> {
+        let Settings { seed, group_by_length, .. } = *self.settings;
+        Batches::new(&self.data.train, seed, self.settings.per_update(), group_by_length)
     }
 
     /// Updates of the run.

@@ -12,6 +12,7 @@
 mod adapter_io;
 mod adapter_type;
 mod batch;
+mod batches;
 mod board;
 mod checkpoint_file;
 mod checkpointing;

@@ -76,10 +76,17 @@ impl Log {
     /// When a file cannot be written.
     pub(crate) fn publish(&self, output: &Path) -> Result<(), TrainError> {
         atomic::write_file(&file(output, UPDATES), |out| self.updates.copy_to(out))?;
-        if !self.evaluations.is_empty() {
-            atomic::write_file(&file(output, EVALUATIONS), |out| self.evaluations.copy_to(out))?;
+        let path = file(output, EVALUATIONS);
+        if self.evaluations.is_empty() {
+            // Those of an earlier run would be taken for this one's.
+            return match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    Err(TrainError::Output { path, source })
+                }
+                _ => Ok(()),
+            };
         }
-        Ok(())
+        Ok(atomic::write_file(&path, |out| self.evaluations.copy_to(out))?)
     }
 
     /// Seconds of all updates.

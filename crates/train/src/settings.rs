@@ -59,6 +59,8 @@ pub struct Settings {
     pub max_seq_len: usize,
     /// Several examples in one sequence of up to `max_seq_len` tokens, kept apart.
     pub packing: bool,
+    /// Whether the sequences of an update are of about one length.
+    pub group_by_length: bool,
     /// Highest learning rate.
     pub lr: f64,
     /// What the second factor of low-rank updates learns faster by than all else (LoRA+).
@@ -250,6 +252,7 @@ impl Default for Settings {
             micro_batch: "fit".into(),
             max_seq_len: 512,
             packing: false,
+            group_by_length: false,
             lr: 2e-4,
             lora_plus_ratio: 1.0,
             lr_scheduler: "cosine".into(),

@@ -33,11 +33,16 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<Resolved, TrainError> {
     let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let saved = saved_run(args, &file)?;
     let begins = args.flags.resumes() && saved.is_none();
-    let ranked = saved.is_some() || file.settings.contains_key("rank") || args.flags.ranked();
+    let goes_on = saved.is_some();
+    let ranked = goes_on || file.settings.contains_key("rank") || args.flags.ranked();
     let preset = args.preset.as_deref().map(Preset::named).transpose()?.or(file.preset);
     let usual = || preset.map(Preset::settings).unwrap_or_default();
     let settings = file.over(saved.map_or_else(usual, |run| run.settings()))?;
     let mut settings = args.flags.over(settings);
+    if goes_on {
+        // The ranks that it chose are among the run's.
+        settings.adapter_budget = None;
+    }
     if !ranked && let Ok(method) = registry::<f32>().get(&settings.method) {
         settings.rank = method.default_rank();
     }
@@ -121,6 +126,13 @@ impl File {
             toml::from_str::<Settings>(&self.text).map_err(bad)?;
         }
         let mut table = Table::try_from(&settings).expect("settings are plain values");
+        for [a, b] in [["warmup-steps", "warmup-ratio"], ["decay-steps", "decay-ratio"]] {
+            // Two ways to say the same: what the file says replaces either.
+            if self.settings.contains_key(a) || self.settings.contains_key(b) {
+                table.remove(a);
+                table.remove(b);
+            }
+        }
         table.extend(self.settings.clone());
         let said = Settings::deserialize(Value::Table(table)).map_err(bad)?;
         Ok(Settings { resume: settings.resume, ..said })

@@ -38,6 +38,8 @@ fn train(settings: &Settings, machine: &Machine, console: Console) -> Result<(),
     let mut teller = Teller::new(console, settings);
     let (stop, pause) = (signals::stop_flag(), signals::pause_number());
     let control = Control { stop: &stop, pause: &pause };
+    #[cfg(unix)]
+    signals::end_at_cut_file(cut(settings)).map_err(Failure::Output)?;
     let done = machine.run(|backend, threads| {
         let mut hear = |event: &Event| teller.hear(event);
         lowtide::finetune_until(settings, backend, threads, &mut hear, control)
@@ -52,6 +54,17 @@ fn train(settings: &Settings, machine: &Machine, console: Console) -> Result<(),
         }
         false => Ok(()),
     }
+}
+
+/// What is said when a mapped file cannot be read any more.
+#[cfg(unix)]
+fn cut(settings: &Settings) -> String {
+    let (model, output) = (settings.model.display(), settings.output.display());
+    format!(
+        "{model}: a part of it that was mapped cannot be read: it was cut, or its disk failed, \
+         while in use; what was saved before in {output} is whole, and with the file as it was \
+         `lowtide finetune --resume {output}` goes on"
+    )
 }
 
 /// Tells events as they come.

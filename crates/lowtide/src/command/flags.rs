@@ -165,6 +165,10 @@ struct TrainingFlags {
     #[arg(long, aliases = ["max-seq-length", "max-length"], value_name = "TOKENS")]
     #[arg(allow_negative_numbers = true)]
     max_seq_len: Option<usize>,
+    /// Let the sequences of an update be of about one length [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    group_by_length: Option<bool>,
     /// Highest learning rate [default: 0.0002]
     #[arg(long, alias = "learning-rate", value_name = "X")]
     #[arg(allow_negative_numbers = true)]
@@ -381,6 +385,7 @@ impl RunFlags {
         set(&mut s.grad_accum, &training.grad_accum);
         set(&mut s.micro_batch, &training.micro_batch);
         set(&mut s.max_seq_len, &training.max_seq_len);
+        set(&mut s.group_by_length, &training.group_by_length);
         set(&mut s.lr, &training.lr);
         set(&mut s.lora_plus_ratio, &training.lora_plus_ratio);
         training.schedule.over(s);

@@ -1,5 +1,5 @@
 //! Signals to a run. Ctrl-C: the first asks it to stop and save, the second ends the process.
-//! SIGUSR1 lets it pause, and SIGUSR2 go on.
+//! SIGUSR1 lets it pause, and SIGUSR2 go on. SIGBUS comes where a mapped file was cut.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -41,4 +41,25 @@ pub(crate) fn pause_number() -> Arc<AtomicUsize> {
             .expect("SIGUSR1 and SIGUSR2 may be handled");
     }
     pause
+}
+
+/// Ends the process with a message when a mapped file was cut and what is missing is read, which
+/// would otherwise end it without a word. `last_words` are told.
+///
+/// The thread that reads tries again until the process ends; nothing can be saved any more.
+#[cfg(unix)]
+#[expect(clippy::print_stderr, reason = "nothing after it could report the failure")]
+pub(crate) fn end_at_cut_file(last_words: String) -> std::io::Result<()> {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    let (mut told, tells) = UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGBUS, tells)?;
+    let wait = move || {
+        if told.read_exact(&mut [0]).is_ok() {
+            eprintln!("error: {last_words}");
+            std::process::exit(1);
+        }
+    };
+    std::thread::Builder::new().name("lowtide-signals".into()).spawn(wait).map(drop)
 }

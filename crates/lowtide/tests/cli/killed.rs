@@ -75,3 +75,34 @@ fn a_run_survives_being_killed() {
 fn a_run_survives_two_hundred_kills() {
     survives(200, 300);
 }
+
+/// Cuts the weights under a run, which then ends with a message and with what it had saved.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_base_that_is_cut_while_in_use_ends_the_run_and_keeps_its_saves() {
+    use std::io::{BufRead, BufReader, Read};
+
+    let place = Place::new();
+    let weights = place.path("model/model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    let line = "finetune --model model --data data.jsonl --max-steps 100000 --save-every 2 \
+                --samples 0 --json";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lowtide"));
+    let command = command.args(line.split_whitespace()).current_dir(place.root());
+    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for line in BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        if line.contains("\"event\":\"step\",\"step\":3,") {
+            fs::File::options().write(true).open(&weights).unwrap().set_len(4096).unwrap();
+        }
+    }
+    let mut told = String::new();
+    run.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(1), "{told}");
+    assert!(told.starts_with("error: model") && told.contains("cut"), "{told}");
+    let saved = SavedRun::open(&place.path("adapter")).unwrap().step();
+    assert!(saved >= 2, "{saved}");
+    // With its base as it was, the run goes on.
+    fs::write(&weights, whole).unwrap();
+    let out = place.lowtide("finetune --resume adapter --max-steps 100000 --dry-run").done();
+    assert!(out.contains("max-steps = 100000"), "{out}");
+}

@@ -206,6 +206,10 @@ fn the_summary_has_every_promised_field() {
         "packing_overhead",
         "mlock",
         "trainable_parameters",
+        "rollbacks",
+        "spikes",
+        "stopped_early",
+        "best_step",
     ];
     assert_eq!(keys, expected);
     assert_eq!((&summary["steps"], &summary["threads"]), (&3.into(), &2.into()));

@@ -1,31 +1,29 @@
 //! What has to be the same for a run to go on as it was.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use lowtide_backend::Backend;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use toml::{Table, Value};
 
 use super::{ResumeError, broken};
 use crate::job::Job;
 use crate::{Settings, TrainError};
 
-/// Settings that change no result, only what is held, how long it takes and what is told; and those
-/// that are judged by what they lead to.
-const FREE: [&str; 21] = [
+/// Settings that never change a result, only what is held, how long it takes and what is told; and
+/// those that are judged by what they lead to.
+const FREE: [&str; 18] = [
     "model",
     "data",
     "output",
     "init-adapter",
-    "memory-budget",
-    "checkpointing",
     "tile-rows",
     "optimizer-states",
     "stream-weights",
     "mlock",
     "scratch-dir",
-    "eval-every",
     "save-every",
     "report-every",
     "samples",
@@ -36,6 +34,17 @@ const FREE: [&str; 21] = [
     "tensorboard",
     "trace",
 ];
+
+/// Whether a setting changes no result of a run with these others.
+fn is_free(key: &str, settings: &Settings) -> bool {
+    match key {
+        // What the best is chosen among.
+        "eval-every" => !settings.keeps_best(),
+        // What is computed again begins with what was rounded.
+        "checkpointing" | "memory-budget" => !settings.rounds(),
+        _ => FREE.contains(&key),
+    }
+}
 
 /// Settings that a run may leave open and that are known when it is planned.
 const LEFT_OPEN: [&str; 14] = [
@@ -65,7 +74,7 @@ const ANYWAY: [&str; 2] = ["precision", "compute"];
 pub(crate) struct Identity {
     model: String,
     data: String,
-    /// Of the settings with nothing left to choose, as TOML.
+    /// Of the settings that a result depends on.
     config: String,
     backend: String,
     isa: String,
@@ -87,7 +96,7 @@ impl Identity {
         Ok(Self {
             model: short(&model),
             data: short(&hex(&hash.finalize())),
-            config: config(&resolved.to_toml()),
+            config: config(resolved),
             backend: be.name().to_owned(),
             isa: be.caps().isa.to_owned(),
         })
@@ -131,9 +140,15 @@ impl Identity {
         Ok(())
     }
 
+    /// Whether it is the same run, wherever it is computed.
+    pub(super) fn is_run_of(&self, other: &Self) -> bool {
+        let run = |id: &Self| (id.model.clone(), id.data.clone(), id.config.clone());
+        run(self) == run(other)
+    }
+
     /// Whether settings, which lie in a file of their own, are those of the save.
     pub(super) fn check_config(&self, settings: &Settings, path: &Path) -> Result<(), ResumeError> {
-        match config(&settings.to_toml()) == self.config {
+        match config(settings) == self.config {
             true => Ok(()),
             false => Err(broken(
                 path,
@@ -143,8 +158,12 @@ impl Identity {
     }
 }
 
-fn config(toml: &str) -> String {
-    short(&hex(&Sha256::digest(toml)))
+/// A hash of the settings that a result depends on, wherever it is computed.
+fn config(settings: &Settings) -> String {
+    let mut told = told(settings);
+    told.retain(|key, _| !is_free(key, settings) && !ANYWAY.contains(&key.as_str()));
+    let told: BTreeMap<String, Value> = told.into_iter().collect();
+    short(&hex(&Sha256::digest(serde_json::to_vec(&told).expect("settings are plain values"))))
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -157,48 +176,40 @@ pub(super) fn short(digits: &str) -> String {
 }
 
 /// Refuses settings that would not go on with the run of `then`, both with nothing left to choose.
-pub(super) fn compare(
-    then: &Settings,
-    now: &Settings,
-    anyway: bool,
-    path: &Path,
-) -> Result<(), ResumeError> {
-    compare_but(&FREE, then, now, anyway, path)
+pub(super) fn compare(then: &Settings, now: &Settings, path: &Path) -> Result<(), ResumeError> {
+    compare_but(&[], then, now, path)
 }
 
 /// As [`compare`], before a run is planned.
 pub(super) fn compare_early(
     then: &Settings,
     now: &Settings,
-    anyway: bool,
     path: &Path,
 ) -> Result<(), ResumeError> {
-    let but: Vec<&str> = FREE.iter().chain(&LEFT_OPEN).copied().collect();
-    compare_but(&but, then, now, anyway, path)
+    compare_but(&LEFT_OPEN, then, now, path)
 }
 
 fn compare_but(
     but: &[&str],
     then: &Settings,
     now: &Settings,
-    anyway: bool,
     path: &Path,
 ) -> Result<(), ResumeError> {
     let (old, new) = (told(then), told(now));
     let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
     keys.sort();
     keys.dedup();
-    for key in keys {
-        let (then, now) = (old.get(key), new.get(key));
-        let accepted = ANYWAY.contains(&key.as_str());
-        if then != now && !but.contains(&key.as_str()) && !(accepted && anyway) {
+    for key in keys.into_iter().filter(|key| !but.contains(&key.as_str()) && !is_free(key, then)) {
+        let (then, anyway) = (old.get(key), ANYWAY.contains(&key.as_str()));
+        let found = new.get(key);
+        if then != found && !(anyway && now.resume_anyway) {
             let show = |value: Option<&Value>| value.map_or("not set".into(), ToString::to_string);
             return Err(ResumeError::Differs {
                 path: path.to_owned(),
                 what: key.clone(),
-                now: show(now),
+                now: show(found),
                 then: show(then),
-                anyway: accepted,
+                anyway,
             });
         }
     }
@@ -206,22 +217,18 @@ fn compare_but(
 }
 
 /// Settings by name, with one value for all that give the same bits.
-fn told(settings: &Settings) -> Table {
-    let mut table = Table::try_from(settings).expect("settings are plain values");
-    if settings.keeps_best() {
-        // What the best is chosen among.
-        table.insert("evaluations".into(), Value::Integer(settings.eval_every as i64));
-    }
-    let same = |key: &str, from: &[&str], to: &str, table: &mut Table| {
-        if let Some(value) = table.get_mut(key)
-            && value.as_str().is_some_and(|text| from.contains(&text))
-        {
+fn told(settings: &Settings) -> Map<String, Value> {
+    let Ok(Value::Object(mut told)) = serde_json::to_value(settings) else {
+        unreachable!("settings are plain values")
+    };
+    let mut same = |key: &str, from: &str, to: &str| {
+        if let Some(value) = told.get_mut(key).filter(|value| value.as_str() == Some(from)) {
             *value = to.into();
         }
     };
-    same("clipping", &["two-pass"], "whole", &mut table);
-    same("checkpoint-store", &["file"], "f32", &mut table);
-    table
+    same("clipping", "two-pass", "whole");
+    same("checkpoint-store", "file", "f32");
+    told
 }
 
 #[cfg(test)]
@@ -229,7 +236,8 @@ mod tests {
     use super::*;
 
     fn differs(then: &Settings, now: &Settings, anyway: bool) -> Option<String> {
-        compare(then, now, anyway, Path::new("save")).err().map(|error| error.to_string())
+        let now = Settings { resume_anyway: anyway, ..now.clone() };
+        compare(then, &now, Path::new("save")).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -268,6 +276,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_rounded_ties_more_down() {
+        let rounded = || Settings { checkpoint_store: "int8".into(), ..Settings::default() };
+        let sqrt = Settings { checkpointing: "sqrt".into(), ..rounded() };
+        assert!(differs(&rounded(), &sqrt, false).unwrap().contains("`checkpointing` is \"sqrt\""));
+        let best = || Settings { keep_best: true, eval_every: 3, ..Settings::default() };
+        let other = Settings { eval_every: 4, ..best() };
+        assert!(differs(&best(), &other, false).unwrap().contains("`eval-every` is 4, and"));
+        let plain = Settings { eval_every: 4, ..Settings::default() };
+        assert_eq!(differs(&Settings::default(), &plain, false), None);
+        // Only what a result depends on makes another run.
+        let free = Settings { duty: 0.5, output: "other".into(), ..Settings::default() };
+        assert_eq!(config(&free), config(&Settings::default()));
+        assert_ne!(config(&other), config(&best()));
+    }
+
+    #[test]
     fn every_name_is_that_of_a_setting() {
         let all = Settings {
             max_steps: Some(1),
@@ -288,7 +312,8 @@ mod tests {
             ..Settings::default()
         };
         let table = told(&all);
-        for name in FREE.iter().chain(&LEFT_OPEN).chain(&ANYWAY) {
+        let others = ["eval-every", "checkpointing", "memory-budget"];
+        for name in FREE.iter().chain(&LEFT_OPEN).chain(&ANYWAY).chain(&others) {
             assert!(table.contains_key(*name), "{name}");
         }
     }

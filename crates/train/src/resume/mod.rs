@@ -86,13 +86,16 @@ pub(crate) struct Progress {
     /// Updates made: also where the run is in its data and in its schedule.
     pub(crate) step: u64,
     /// Micro-batches computed, which dropout counts.
+    #[serde(rename = "micro")]
     pub(crate) micro_batches: u64,
     pub(crate) tokens: u64,
     #[serde(rename = "labelled")]
     pub(crate) labelled_tokens: u64,
+    #[serde(rename = "first")]
     pub(crate) loss_first: Option<f64>,
+    #[serde(rename = "last")]
     pub(crate) loss_last: Option<f64>,
-    #[serde(rename = "eval_before", skip_serializing_if = "is_default")]
+    #[serde(rename = "before", skip_serializing_if = "is_default")]
     pub(crate) eval_loss_before: Option<f64>,
     /// Of all updates.
     pub(crate) seconds: f64,
@@ -102,7 +105,7 @@ pub(crate) struct Progress {
     /// What the learning rate has become by going back to good states.
     #[serde(skip_serializing_if = "is_one")]
     pub(crate) lr_factor: f64,
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(rename = "back", skip_serializing_if = "is_default")]
     pub(crate) rollbacks: u64,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) spikes: u64,
@@ -114,7 +117,7 @@ pub(crate) struct Progress {
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) held_out: Held,
     /// Updates before the last evaluation.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(rename = "eval", skip_serializing_if = "is_default")]
     pub(crate) evaluated: Option<u64>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) stopped_early: bool,
@@ -248,18 +251,18 @@ impl SavedRun {
     /// changes no result, on which the machine of today may have its say.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        let free = Settings::default();
-        let rounds = ["bf16", "int8"].contains(&self.settings.checkpoint_store.as_str());
-        let exact_clipping = ["whole", "two-pass"].contains(&self.settings.clipping.as_str());
+        let (free, own) = (Settings::default(), self.settings.clone());
+        let exact_clipping = ["whole", "two-pass"].contains(&own.clipping.as_str());
         Settings {
-            checkpointing: free.checkpointing,
-            checkpoint_store: match rounds {
-                true => self.settings.checkpoint_store.clone(),
-                false => free.checkpoint_store,
+            checkpointing: if own.rounds() { own.checkpointing } else { free.checkpointing },
+            // Another precision would choose among stores that round.
+            checkpoint_store: match own.precision.as_str() {
+                "exact" => free.checkpoint_store,
+                _ => own.checkpoint_store,
             },
             tile_rows: free.tile_rows,
             optimizer_states: free.optimizer_states,
-            clipping: if exact_clipping { free.clipping } else { self.settings.clipping.clone() },
+            clipping: if exact_clipping { free.clipping } else { own.clipping },
             output: self.folder.clone(),
             resume: Some(self.folder.clone()),
             ..self.settings.clone()
@@ -286,33 +289,45 @@ impl SavedRun {
 
     /// Refuses settings that compute something else, as far as they are known before a plan.
     pub(crate) fn check_early(&self, settings: &Settings) -> Result<(), ResumeError> {
-        identity::compare_early(&self.settings, settings, settings.resume_anyway, &self.path())
+        identity::compare_early(&self.settings, settings, &self.path())
     }
 
     /// Refuses a run whose settings, with nothing left to choose, compute something else.
     pub(crate) fn check_settings(&self, resolved: &Settings) -> Result<(), ResumeError> {
-        identity::compare(&self.settings, resolved, resolved.resume_anyway, &self.path())
+        identity::compare(&self.settings, resolved, &self.path())
     }
 
-    /// The bytes of a part of the save; none where it has no such part.
-    pub(crate) fn section(&self, name: &str) -> &[u8] {
-        match &self.state {
-            State::Snapshot(snapshot) => snapshot.section(name),
-            State::Adapter(_) => &[],
+    /// The bytes of a part of the save, of which this run needs so many; none where it has no such
+    /// part.
+    ///
+    /// # Errors
+    /// [`ResumeError::Broken`] when it has another length.
+    pub(crate) fn section(&self, name: &str, need: u64) -> Result<&[u8], ResumeError> {
+        let State::Snapshot(snapshot) = &self.state else { return Ok(&[]) };
+        let section = snapshot.section(name);
+        let found = section.len() as u64;
+        if found != need && found != 0 {
+            let reason = format!("`{name}` has {found} bytes, and this run needs {need}");
+            return Err(broken(snapshot.path(), reason));
         }
+        Ok(section)
     }
 
     /// Refuses another run than the one that was saved; `resolved` are its settings with nothing
     /// left to choose.
-    pub(crate) fn check(&self, now: &Identity, resolved: &Settings) -> Result<(), ResumeError> {
+    pub(crate) fn check(
+        &self,
+        now: &Identity,
+        resolved: &Settings,
+        steps: u64,
+    ) -> Result<(), ResumeError> {
         self.check_settings(resolved)?;
+        let step = self.step();
+        if step > steps {
+            let reason = format!("{step} updates were made of a run that has {steps}");
+            return Err(broken(&self.path(), reason));
+        }
         self.saved.identity.check(now, resolved, &self.path())
-    }
-
-    /// Clears away what a killed run left half written.
-    pub(crate) fn tidy_up(&self) {
-        atomic::remove_leftovers(&self.folder);
-        atomic::remove_leftovers(&self.folder.join(FOLDER));
     }
 
     /// Brings `trainer` to where the run was saved, and tells where that is.
@@ -332,7 +347,7 @@ impl SavedRun {
                 let hyper = job.base.file().hyper();
                 adapter.fill(hyper, &trainer.model().sites, trainer.values_mut())?;
                 let saved = token.of(trainer.params(), &self.folder)?;
-                if self.folder == job.settings.output {
+                if same_folder(&self.folder, &job.settings.output) {
                     token::settle(&self.folder, &saved)?;
                 }
                 saved.progress
@@ -341,6 +356,16 @@ impl SavedRun {
         trainer.go_on_after(progress.step, progress.micro_batches);
         Ok(progress)
     }
+}
+
+/// Clears away what killed runs left half written in an output folder.
+pub(crate) fn tidy_up(output: &Path) {
+    atomic::remove_leftovers(output);
+    atomic::remove_leftovers(&output.join(FOLDER));
+}
+
+fn same_folder(a: &Path, b: &Path) -> bool {
+    a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
 /// Key of the settings in the document of a snapshot.
@@ -370,11 +395,14 @@ pub(crate) fn save(
         token::write(output, saved, resolved.seed, trainer, save_adapter)?;
         return forget(&state);
     }
+    let settled = saved.progress.settled;
     let Ok(Value::Object(mut document)) = serde_json::to_value(saved) else {
         unreachable!("a struct of plain values is an object")
     };
     document.insert(SETTINGS.into(), resolved.to_toml().into());
-    write_state(&state, &document, &trainer.sections(resolved.init_adapter.is_some()), kept)?;
+    // What is fixed is made from the seed, where nothing else has changed it.
+    let fixed = resolved.init_adapter.is_some() || resolved.adaptive_rank.is_some() || settled;
+    write_state(&state, &document, &trainer.sections(fixed), kept)?;
     save_adapter(trainer)?;
     forget(&token)
 }
@@ -408,6 +436,11 @@ fn forget(path: &Path) -> Result<(), TrainError> {
 }
 
 impl Settings {
+    /// Whether backward begins with block inputs that were rounded.
+    fn rounds(&self) -> bool {
+        ["bf16", "int8"].contains(&self.checkpoint_store.as_str())
+    }
+
     /// Whether the file of the adapter has the parameters bit for bit.
     fn saves_bits(&self) -> bool {
         let coded = self.method_option.contains_key(lowtide_formats::peft::QUANTIZE);

@@ -19,8 +19,8 @@ use crate::{TrainError, Trainer};
 /// Its name, in the output folder.
 pub(super) const FILE: &str = "resume.json";
 
-/// The longest that is read.
-const BYTES_MAX: u64 = 1000;
+/// The longest that is read; those written are at most 1000 bytes long.
+const BYTES_MAX: u64 = 4000;
 
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,7 @@ pub(super) struct Token {
 struct Entry {
     /// Hash of the parameters.
     adapter: String,
+    #[serde(rename = "at")]
     progress: Progress,
 }
 
@@ -68,7 +69,7 @@ impl Token {
     /// What was saved with an adapter of these parameters.
     pub(super) fn of(&self, params: &[f32], folder: &Path) -> Result<Saved, ResumeError> {
         let adapter = digest(params);
-        let entry = self.saves.iter().find(|entry| entry.adapter == adapter).ok_or_else(|| {
+        let entry = self.saves.iter().rev().find(|e| e.adapter == adapter).ok_or_else(|| {
             let reason = "`saves` has no entry for the adapter beside it: the adapter was changed";
             broken(&folder.join(FILE), reason.into())
         })?;
@@ -81,12 +82,29 @@ impl Token {
         Saved::new(self.identity.clone(), entry.progress)
     }
 
+    /// With an entry for these parameters, beside that of the adapter which is in `folder`, if that
+    /// is of the same run.
+    fn next(folder: &Path, saved: Saved, seed: u64, params: &[f32]) -> Self {
+        let Saved { identity, progress, .. } = saved;
+        // A run that goes on from a token begins with its state as the last good one.
+        let seconds = (progress.seconds * 1e3).round() / 1e3;
+        let progress = Progress { good_step: 0, seconds, ..progress };
+        let mut saves = match Self::read(folder) {
+            // The adapter there is that of the last entry, and stays until it is replaced.
+            Ok(token) if token.identity.is_run_of(&identity) => token.saves,
+            _ => Vec::new(),
+        };
+        saves.drain(..saves.len().saturating_sub(1));
+        saves.push(Entry { adapter: digest(params), progress });
+        Self { layout: LAYOUT, seed, identity, saves }
+    }
+
     fn write(&self, folder: &Path) -> Result<(), TrainError> {
         Ok(atomic::write_file(&folder.join(FILE), |out| Ok(serde_json::to_writer(out, self)?))?)
     }
 }
 
-/// Saves a run together with its adapter, which has these parameters.
+/// Saves a run together with its adapter.
 pub(super) fn write(
     folder: &Path,
     saved: Saved,
@@ -94,25 +112,16 @@ pub(super) fn write(
     trainer: &mut Trainer<'_, '_>,
     save_adapter: impl FnOnce(&mut Trainer<'_, '_>) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
-    add(folder, saved, seed, trainer.params())?;
+    let token = Token::next(folder, saved, seed, trainer.params());
+    if let [new] = &token.saves[..] {
+        // There is no adapter of this run yet that it could tell of.
+        tracing::debug!(adapter = new.adapter, "the first save");
+        super::forget(&folder.join(FILE))?;
+        save_adapter(trainer)?;
+        return token.write(folder);
+    }
+    token.write(folder)?;
     save_adapter(trainer)
-}
-
-/// Adds an entry to the token of `folder`, beside that of the adapter there.
-fn add(folder: &Path, saved: Saved, seed: u64, params: &[f32]) -> Result<(), TrainError> {
-    let Saved { identity, progress, .. } = saved;
-    // A run that goes on from a token begins with its state as the last good one.
-    let progress = Progress { good_step: 0, ..progress };
-    let mut saves = match Token::read(folder) {
-        // The adapter there is that of the last entry, and stays until it is replaced.
-        Ok(token) if token.identity == identity => token.saves,
-        _ => Vec::new(),
-    };
-    saves.drain(..saves.len().saturating_sub(1));
-    saves.push(Entry { adapter: digest(params), progress });
-    std::fs::create_dir_all(folder)
-        .map_err(|source| TrainError::Output { path: folder.to_owned(), source })?;
-    Token { layout: LAYOUT, seed, identity, saves }.write(folder)
 }
 
 /// Leaves of a token only the save that `saved` is.
@@ -130,8 +139,10 @@ fn digest(params: &[f32]) -> String {
 mod tests {
     use super::*;
 
+    const SEED: u64 = i64::MAX as u64;
+
     const USUAL: &str =
-        r#"{"loss":[255,1.2345679,0.12345679],"grad_norm":[255,12.345679,1.2345679]}"#;
+        r#"{"loss":[255,1.2345679,0.012345679],"norm":[255,0.012345679,0.0012345679]}"#;
 
     /// With the longest numbers there are.
     fn progress(step: u64) -> Progress {
@@ -143,10 +154,10 @@ mod tests {
             loss_first: Some(1.234_567_890_123_456_7),
             loss_last: Some(0.123_456_789_012_345_67),
             eval_loss_before: Some(1.234_567_890_123_456_7),
-            seconds: 1_234_567.890_123_456_7,
-            settled: false,
-            lr_factor: 0.125,
-            rollbacks: 3,
+            seconds: 1_234_567.891,
+            settled: true,
+            lr_factor: 0.000_976_562_5,
+            rollbacks: 10,
             spikes: 1000,
             usual: serde_json::from_str(USUAL).unwrap(),
             evaluated: Some(1_000_000),
@@ -163,34 +174,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (folder, path) = (dir.path(), dir.path().join(FILE));
         let written = |config, step, params: &[f32]| {
-            add(folder, saved(config, step), 7, params).unwrap();
+            Token::next(folder, saved(config, step), SEED, params).write(folder).unwrap();
             Token::read(folder).unwrap()
         };
-        written("a", 1, &[1.0]);
-        let token = written("a", 2, &[2.0]);
+        written("a", 1_000_001, &[1.0]);
+        let token = written("a", 1_000_002, &[2.0]);
         let size = std::fs::metadata(&path).unwrap().len();
-        assert!(size <= BYTES_MAX, "{size} bytes");
+        assert!(size <= 1000, "{size} bytes");
         // Stopped before or after the adapter was replaced: each has its entry.
-        assert_eq!(token.of(&[1.0], folder).unwrap(), saved("a", 1));
-        assert_eq!(token.of(&[2.0], folder).unwrap(), saved("a", 2));
-        assert_eq!(token.latest().progress.step, 2);
+        assert_eq!(token.of(&[1.0], folder).unwrap(), saved("a", 1_000_001));
+        assert_eq!(token.of(&[2.0], folder).unwrap(), saved("a", 1_000_002));
+        assert_eq!(token.latest().progress.step, 1_000_002);
         let error = token.of(&[3.0], folder).unwrap_err().to_string();
         assert!(error.contains("resume.json: `saves` has no entry"), "{error}");
         // What was gone back to is what is replaced next.
-        settle(folder, &saved("a", 1)).unwrap();
-        let token = written("a", 3, &[3.0]);
-        assert_eq!(token.of(&[1.0], folder).unwrap(), saved("a", 1));
+        settle(folder, &saved("a", 1_000_001)).unwrap();
+        let token = written("a", 1_000_003, &[3.0]);
+        assert_eq!(token.of(&[1.0], folder).unwrap(), saved("a", 1_000_001));
         assert_eq!(token.saves.len(), 2);
         // Another run has no part in this one's saves.
-        let token = written("b", 1, &[9.0]);
-        assert_eq!((token.saves.len(), token.latest()), (1, saved("b", 1)));
+        let token = written("b", 1_000_001, &[9.0]);
+        assert_eq!((token.saves.len(), token.latest()), (1, saved("b", 1_000_001)));
     }
 
     #[test]
     fn other_files_are_refused_by_field() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path();
-        add(folder, saved("a", 1), 7, &[1.0]).unwrap();
+        Token::next(folder, saved("a", 1), SEED, &[1.0]).write(folder).unwrap();
         let path = folder.join(FILE);
         let good = std::fs::read_to_string(&path).unwrap();
         for (from, to, says) in [
@@ -203,8 +214,8 @@ mod tests {
             let error = Token::read(folder).unwrap_err().to_string();
             assert!(error.contains(says) && error.contains("resume.json"), "{error}");
         }
-        std::fs::write(&path, " ".repeat(2000)).unwrap();
+        std::fs::write(&path, " ".repeat(5000)).unwrap();
         let error = Token::read(folder).unwrap_err().to_string();
-        assert!(error.contains("longer than 1000 bytes"), "{error}");
+        assert!(error.contains("longer than 4000 bytes"), "{error}");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use lowtide_data::order::permutation;
 use lowtide_optim::StepHyper;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +10,7 @@ use super::good::{GOOD, Good};
 use super::shown::Shown;
 use super::spikes::Usual;
 use crate::adapter_io::settle;
+use crate::batches::Batches;
 use crate::control::{Control, Rests};
 use crate::job::Job;
 use crate::log::Log;
@@ -28,7 +28,8 @@ pub(super) struct Course<'r> {
     /// The settings with nothing left to choose.
     pub(super) resolved: Settings,
     pub(super) identity: Identity,
-    /// Computed at once.
+    batches: Batches<'r>,
+    /// Sequences computed at once.
     sequences: usize,
     pub(super) control: Control<'r>,
     pub(super) rests: Rests<'r>,
@@ -68,6 +69,7 @@ pub(super) struct Course<'r> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Watched {
     pub(super) loss: Usual,
+    #[serde(rename = "norm")]
     pub(super) grad_norm: Usual,
 }
 
@@ -128,6 +130,7 @@ impl<'r> Course<'r> {
             job,
             resolved,
             identity,
+            batches: job.batches(),
             sequences: plan.micro_batch,
             control,
             rests: Rests::new(job.settings, control),
@@ -198,6 +201,13 @@ impl<'r> Course<'r> {
             if self.summary.stopped_early {
                 break;
             }
+            if let Err(error) = self.job.base.file().check_whole() {
+                // What was learned does not hang on the file.
+                if self.summary.steps > 0 {
+                    self.save(trainer)?;
+                }
+                return Err(error.into());
+            }
             let lr = schedule.lr(step - 1, steps) * self.lr_factor;
             self.step(trainer, step, lr)?;
             self.evaluate_if_due(trainer, step)?;
@@ -233,17 +243,18 @@ impl<'r> Course<'r> {
 
     /// Makes room for the last good state and the best parameters, and takes those of a save.
     fn keep_states(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
-        let settings = self.job.settings;
-        let section = |name| self.job.resumed.as_ref().map_or(&[][..], |run| run.section(name));
+        let (settings, run) = (self.job.settings, self.job.resumed.as_ref());
+        let section = |name, need| run.map_or(Ok(&[][..]), |run| run.section(name, need));
         if settings.max_rollbacks > 0 {
-            let saved = Some((self.good_step, section(GOOD)));
-            self.good = Some(Good::of(trainer, settings, self.from, saved)?);
+            let good = Good::of(trainer, settings, self.from)?;
+            let saved = section(GOOD, good.bytes())?;
+            self.good = Some(good.or_of_save(trainer, self.good_step, saved)?);
         }
         if settings.keeps_best() && self.job.data.valid.is_some() {
             let best = Best::of(trainer, settings)?;
-            let bytes = section(BEST);
-            if !bytes.is_empty() {
-                best.set(bytes)?;
+            let saved = section(BEST, best.bytes())?;
+            if !saved.is_empty() {
+                best.set(saved)?;
             }
             self.best = Some(best);
         }
@@ -307,15 +318,10 @@ impl<'r> Course<'r> {
     ) -> Result<(), TrainError> {
         let (job, settings, steps) = (self.job, self.job.settings, self.steps);
         let data = &job.data.train;
-        let (epoch, within) =
-            ((step - 1) / job.steps_per_epoch(), (step - 1) % job.steps_per_epoch());
-        let order = permutation(data.len(), settings.seed, epoch);
-        let per_update = settings.per_update();
-        let first = within as usize * per_update;
-        let positions = first..(first + per_update).min(data.len());
+        let sequences = self.batches.of(step)?;
         let mut labelled = 0;
-        for position in positions.clone() {
-            labelled += data.sequence(order.at(position))?.labelled;
+        for &sequence in sequences {
+            labelled += data.sequence(sequence)?.labelled;
         }
         let report =
             step == 1 || step == steps || step.is_multiple_of(settings.report_every.max(1));
@@ -323,7 +329,7 @@ impl<'r> Course<'r> {
         let first = step == self.from + 1;
         self.shown.timing.begin(report && (!first || step == steps));
         let start = Instant::now();
-        let sequences = positions.map(|position| order.at(position));
+        let sequences = sequences.iter().copied();
         let hyper = StepHyper { lr, step, grad_scale: 1.0 };
         let update = trainer.update(data, sequences, self.sequences, labelled, hyper)?;
         let seconds = start.elapsed().as_secs_f64();
@@ -364,9 +370,8 @@ impl<'r> Course<'r> {
 
     /// Tells how far an approximate softmax is from the exact one on the first micro-batch.
     fn compare_softmax(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
-        let (data, settings) = (&self.job.data.train, self.job.settings);
-        let order = permutation(data.len(), settings.seed, 0);
-        let first = (0..self.sequences.min(data.len())).map(|position| order.at(position));
+        let data = &self.job.data.train;
+        let first = self.batches.of(1)?.iter().take(self.sequences).copied();
         let Some(error) = trainer.softmax_error(data, first)? else { return Ok(()) };
         self.summary.softmax_error = Some(error);
         (self.on_event)(&Event::Softmax(error));
@@ -431,8 +436,9 @@ impl<'r> Course<'r> {
     /// Saves what was learned, and sums the run up but for what the plan and the
     /// ledger know.
     pub(super) fn finish(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
-        if self.summary.steps > 0 {
-            self.save(trainer)?;
+        if self.summary.steps > 0 && !self.save(trainer)? {
+            let (step, lr) = (self.summary.steps, self.job.settings.lr * self.lr_factor);
+            return Err(TrainError::Diverged { step, loss: f64::NAN, lr });
         }
         let total = self.log.seconds();
         let summary = &mut self.summary;

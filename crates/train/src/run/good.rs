@@ -31,13 +31,11 @@ pub(super) struct Good {
 }
 
 impl Good {
-    /// Takes the state that a run begins with, or goes on with after `step` updates; its last good
-    /// one is then `saved`, of so many updates.
+    /// Takes the state that `trainer` has after `step` updates.
     pub(super) fn of(
         trainer: &mut Trainer<'_, '_>,
         settings: &Settings,
         step: u64,
-        saved: Option<(u64, &[u8])>,
     ) -> Result<Self, TrainError> {
         let mut bytes = 0;
         trainer.each_state(&mut |part| {
@@ -45,16 +43,26 @@ impl Good {
             Ok(())
         })?;
         let file = ScratchFile::reserve(&settings.scratch_dir(), 2 * bytes)?;
-        let mut good = Self { file, bytes, good: (0, step), next: None };
-        match saved.filter(|(_, saved)| saved.len() as u64 == bytes) {
-            Some((of, saved)) => {
-                good.file.write(0, saved)?;
-                good.good = (0, of);
-                good.take_if_due(trainer, step)?;
-            }
-            None => good.write(trainer, 0)?,
-        }
+        let good = Self { file, bytes, good: (0, step), next: None };
+        good.write(trainer, 0)?;
         Ok(good)
+    }
+
+    /// With the last good state of a save, of so many updates, if it has one; then the state that
+    /// was taken has to show itself, if it is one of those that are.
+    pub(super) fn or_of_save(
+        mut self,
+        trainer: &mut Trainer<'_, '_>,
+        of: u64,
+        saved: &[u8],
+    ) -> Result<Self, TrainError> {
+        if !saved.is_empty() {
+            let step = self.good.1;
+            self.file.write(0, saved)?;
+            self.good = (0, of);
+            self.take_if_due(trainer, step)?;
+        }
+        Ok(self)
     }
 
     /// Takes note of a finite loss, before which `step` updates were made: of the parameters as

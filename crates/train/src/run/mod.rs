@@ -24,7 +24,7 @@ use crate::control::Control;
 use crate::job::{Job, Planned};
 use crate::metrics::by_name;
 use crate::report::{self, Notes};
-use crate::resume::Identity;
+use crate::resume::{self, Identity};
 use crate::rss::Watch;
 use crate::samples;
 use crate::sensitivity::probe;
@@ -153,16 +153,18 @@ fn run(
     let resolved = told::resolved(&job, &report);
     let identity = Identity::of(&job, &resolved, be)?;
     if let Some(run) = &job.resumed {
-        run.check(&identity, &resolved)?;
-        run.tidy_up();
-        let (step, path) = (run.step(), run.folder().to_owned());
-        on_event(&Event::Resumed { step, steps: report.steps, path });
+        run.check(&identity, &resolved, report.steps)?;
     }
+    resume::tidy_up(&settings.output);
     let shown = Shown::new(settings, model.program.segments.len())?;
     let mut ledger = Ledger::new(report.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
     let planned = Planned { plan, clip, optimizer, report: report.clone() };
     let ready = ready(&job, &model, be, planned, neighbours.as_ref(), &mut ledger)?;
     let Ready { mut trainer, streams, progress } = ready;
+    if let Some(run) = &job.resumed {
+        let (step, path) = (progress.step, run.folder().to_owned());
+        on_event(&Event::Resumed { step, steps: report.steps, path });
+    }
     let held = ledger.live().held();
     trainer.set_observer(shown.timing.observer());
     let around = Around { control, watch: &watch, on_event: &mut *on_event, held, shown };

@@ -15,14 +15,14 @@ use crate::resume::{self, Saved};
 use crate::{Event, RanksLeft, TrainError, Trainer, ranks, save_adapter};
 
 impl Course<'_> {
-    /// Saves what was learned so far.
-    pub(super) fn save(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
+    /// Saves what was learned so far; or not, where the parameters are no numbers.
+    pub(super) fn save(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<bool, TrainError> {
         let (job, step) = (self.job, self.summary.steps);
         let output = &job.settings.output;
         if !trainer.is_finite() {
             // The update to come has a loss that is no number, and goes back. What was saved stays.
             tracing::warn!(step, "not saved: parameters are no numbers");
-            return Ok(());
+            return Ok(false);
         }
         std::fs::create_dir_all(output)
             .map_err(|source| TrainError::Output { path: output.clone(), source })?;
@@ -49,7 +49,7 @@ impl Course<'_> {
             .map(|ranks| RanksLeft { asked: job.settings.adaptive_rank, ..RanksLeft::of(&ranks) });
         tracing::debug!(step, path = %output.display(), "saved");
         (self.on_event)(&Event::Saved { step, path: output.clone() });
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -64,6 +64,9 @@ impl Settings {
         if self.max_steps == Some(0) {
             return bad("max-steps", &0, "at least 1");
         }
+        if i64::try_from(self.seed).is_err() {
+            return bad("seed", &self.seed, "a whole number below 2 to the power of 63");
+        }
         if self.samples > SAMPLES_MAX {
             return bad("samples", &self.samples, "at most 100");
         }

@@ -73,7 +73,12 @@ impl Trainer<'_, '_> {
     ) -> Result<(), TrainError> {
         each(self.held.params.bytes_mut())?;
         self.for_each_state(&mut |words| each(bytemuck::cast_slice_mut(words)))?;
-        each(self.held.scores.get_mut())
+        each(self.held.scores.get_mut())?;
+        if self.ranks.is_some() {
+            // Where pairs are switched off, what is fixed of them is as well.
+            each(bytemuck::cast_slice_mut(self.executor.fixed_mut()))?;
+        }
+        Ok(())
     }
 
     /// The parameters as they lie.

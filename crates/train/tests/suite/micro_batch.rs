@@ -87,3 +87,28 @@ fn states_are_as_wide_as_the_budget_allows() {
     assert_eq!(narrow.optimizer, "adamw8bit");
     assert!(narrow.planned_peak_bytes < wide.smallest_budget);
 }
+
+#[test]
+fn accumulated_micro_batches_are_the_big_batch() {
+    let home = Home::new(&TinyLlama::default());
+    let of = |name: &str, batch_size, grad_accum, optimizer: &str| {
+        let optimizer = optimizer.to_owned();
+        let settings = Settings { batch_size, grad_accum, optimizer, ..settings(&home) };
+        run(&home, name, settings).unwrap()
+    };
+    for optimizer in ["sgd", "adamw"] {
+        // Examples of 12 to 140 tokens: means of means would differ.
+        let (big, at_once) = of("big", 8, 1, optimizer);
+        let (many, in_turn) = of("many", 1, 8, optimizer);
+        assert_eq!((big.steps, big.tokens), (many.steps, many.tokens));
+        for (a, b) in [(big.loss_first, many.loss_first), (big.loss_last, many.loss_last)] {
+            let (a, b) = (a.unwrap(), b.unwrap());
+            assert!((a - b).abs() < 1e-6 * a, "{optimizer}: {a} and {b}");
+        }
+        // AdamW divides a gradient by its size: one that is next to nothing is all rounding.
+        let apart = in_turn.iter().zip(&at_once).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
+        let most = if optimizer == "sgd" { 0 } else { in_turn.len() / 10_000 };
+        assert!(apart <= most, "{optimizer}: {apart} of {} numbers", in_turn.len());
+        assert_close("adapters", &in_turn, &at_once, 1e-3, 0.0);
+    }
+}

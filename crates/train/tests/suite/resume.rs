@@ -158,6 +158,7 @@ fn every_way_to_a_gradient_goes_on_with_its_draws() {
         same(&home, name, |s| Settings { gradient: name.to_owned(), ..s });
     }
     same(&home, "accumulated", |s| Settings { batch_size: 2, grad_accum: 2, ..s });
+    same(&home, "grouped", |s| Settings { batch_size: 2, group_by_length: true, ..s });
     same(&home, "unclipped", |s| Settings { max_grad_norm: 0.0, packing: true, ..s });
 }
 
@@ -174,6 +175,9 @@ fn every_kind_of_adapter_goes_on() {
     same(&home, "coded", |s| Settings { adapter_type: "int8".into(), method_option: code(), ..s });
     same(&home, "bf16", |s| Settings { adapter_type: "bf16".into(), ..s });
     same(&home, "adaptive", |s| Settings { adaptive_rank: Some(3), dropout: 0.0, ..s });
+    let pruned =
+        |s| Settings { adaptive_rank: Some(3), dropout: 0.0, method: "lora-fa".into(), ..s };
+    same(&home, "pruned", pruned);
     same(&home, "budgeted", |s| Settings { adapter_budget: Some("20KB".into()), ..s });
 }
 
@@ -235,6 +239,33 @@ fn a_run_without_state_leaves_a_token_and_others_leave_none() {
     let run = SavedRun::open(&folder).unwrap().settings();
     let error = finetune(&run, &Simd::new(1), 1, &mut |_| ()).unwrap_err().to_string();
     assert!(error.contains("resume.json: `saves` has no entry for the adapter"), "{error}");
+}
+
+#[test]
+fn a_token_and_its_adapter_are_one_at_any_instant() {
+    let home = home();
+    let run = Settings { optimizer: "sgd".into(), save_every: 1, ..settings(&home, "out") };
+    let through = Settings { output: home.path("through"), ..run.clone() };
+    whole(&through);
+    let weights = |of: &Settings| bytes(of, "adapter_model.safetensors");
+    // The folder as it is when an adapter takes the place of another: token and settings are new.
+    stopped_after(&run, 2);
+    let old = weights(&run);
+    let mut next = SavedRun::open(&run.output).unwrap().settings();
+    (next.save_every, next.memory_budget) = (2, Some("1GB".into()));
+    stopped_after(&next, 3);
+    fs::write(run.output.join("adapter_model.safetensors"), old).unwrap();
+    // It goes on from the old one, by the entry that tells of it.
+    let mut heard = None;
+    let again = SavedRun::open(&run.output).unwrap().settings();
+    finetune(&again, &Simd::new(1), 1, &mut |event| {
+        if let Event::Resumed { step, .. } = event {
+            heard = Some(*step);
+        }
+    })
+    .unwrap();
+    assert_eq!(heard, Some(2));
+    assert!(weights(&through) == weights(&run));
 }
 
 /// What is said of a run that goes on with other settings.
