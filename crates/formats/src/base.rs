@@ -157,7 +157,10 @@ impl Base {
     /// # Errors
     /// [`Error::Cut`], naming the file.
     pub fn check_whole(&self) -> Result<(), Error> {
-        self.files().into_iter().try_for_each(MappedFile::check_whole)
+        match &self.store {
+            Store::Gguf(gguf) => gguf.files().try_for_each(MappedFile::check_whole),
+            Store::Hf(folder) => folder.weights().files().try_for_each(MappedFile::check_whole),
+        }
     }
 
     /// Where the tensors whose HF names `wanted` accepts lie in the mapped files.

@@ -336,10 +336,12 @@ impl<'p, 'w> Trainer<'p, 'w> {
         if self.gradient != Gradient::Backprop {
             return Vec::new();
         }
-        let named = self.model.sites.iter().flat_map(|site| {
-            site.params.iter().map(move |spec| format!("{}.{}", site.info.name, spec.name))
+        let specs = self.model.sites.iter().flat_map(|site| {
+            let name = &site.info.name;
+            site.params.iter().map(move |spec| (name, spec.name))
         });
-        named.zip(&self.seen).filter(|(_, seen)| !**seen).map(|(name, _)| name).collect()
+        let without = specs.zip(&self.seen).filter(|(_, seen)| !**seen);
+        without.map(|((site, tensor), _)| format!("{site}.{tensor}")).collect()
     }
 
     /// The gradients of the last update, where they are kept.

@@ -164,9 +164,16 @@ fn a_step_of_a_whole_job_allocates_nothing(home: &Home) {
         layers: "last:1".into(),
         ..home.settings(&[9, 5, 7])
     };
+    steps_of_a_job_allocate_nothing(&settings);
+    let states_in_a_file = Settings { optimizer_states: "file".into(), ..settings.clone() };
+    steps_of_a_job_allocate_nothing(&states_in_a_file);
+    steps_of_a_job_allocate_nothing(&Settings { param_dtype: "bf16".into(), ..settings });
+}
+
+fn steps_of_a_job_allocate_nothing(settings: &Settings) {
     let counting = OnceCell::new();
     let mut steps = Vec::with_capacity(128);
-    finetune(&settings, &Simd::new(1), 1, &mut |event| {
+    finetune(settings, &Simd::new(1), 1, &mut |event| {
         if let Event::Step(report) = event {
             // The first step ends here; from now on every step is counted from event to event.
             let counts = counting.get_or_init(|| ALLOC.count(LARGE)).restart();
@@ -178,8 +185,9 @@ fn a_step_of_a_whole_job_allocates_nothing(home: &Home) {
     .unwrap();
     drop(counting);
     assert_eq!(steps.len(), 119);
+    let (states, dtype) = (&settings.optimizer_states, &settings.param_dtype);
     for (i, counts) in steps.iter().enumerate() {
         let largest: Vec<_> = counts.largest().collect();
-        assert_eq!(counts.requests, 0, "step {}: {largest:?}", i + 2);
+        assert_eq!(counts.requests, 0, "states {states}, {dtype}, step {}: {largest:?}", i + 2);
     }
 }
