@@ -9,7 +9,7 @@ use std::path::Path;
 use half::bf16;
 use lowtide_formats::peft::{
     AdapterError, AdapterFiles, AdapterTensor, CONFIG_FILE, LoraConfig, MethodConfig,
-    TargetModules, WEIGHTS_FILE, parse_lora_config, tensor_name, write,
+    TargetModules, WEIGHTS_FILE, parse_lora_config, set_base, tensor_name, write,
 };
 use lowtide_formats::safe::{Outgoing, PermutedRows, SafeFile, Values};
 use lowtide_formats::{DocumentError, Error, gguf::Gguf, rows, safe};
@@ -88,6 +88,12 @@ fn what_is_written_equals_what_peft_wrote() {
         };
         assert_eq!(document(dir.path()), document(&source), "{adapter}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left there");
+        // A base that is somewhere else changes this and nothing else.
+        let elsewhere = Some("elsewhere".to_owned());
+        let moved = LoraConfig { base_model_name_or_path: elsewhere, ..config };
+        set_base(dir.path(), "elsewhere").unwrap();
+        assert_eq!(document(dir.path()), Value::Object(moved.to_document()), "{adapter}");
+        assert!(read(dir.path(), WEIGHTS_FILE) == read(&source, WEIGHTS_FILE), "{adapter}");
     }
 }
 

@@ -5,7 +5,7 @@ use lowtide_memory::Ledger;
 use lowtide_model::Model;
 
 use crate::job::{Job, Planned};
-use crate::resume::Progress;
+use crate::resume::{Progress, SavedRun};
 use crate::softmax::Neighbours;
 use crate::{TrainError, Trainer};
 
@@ -16,6 +16,7 @@ pub(crate) fn ready<'p, 'w>(
     be: &'p dyn Backend<f32>,
     planned: Planned<'p>,
     neighbours: Option<&'p Neighbours>,
+    resumed: Option<&SavedRun>,
     ledger: &mut Ledger,
 ) -> Result<Ready<'p, 'w>, TrainError> {
     let (settings, Planned { plan, clip, optimizer, report }) = (job.settings, planned);
@@ -39,7 +40,7 @@ pub(crate) fn ready<'p, 'w>(
         }
         None => trainer.initialise(settings.seed),
     }
-    let progress = match &job.resumed {
+    let progress = match resumed {
         Some(run) => run.restore(job, &mut trainer)?,
         None => Progress::default(),
     };

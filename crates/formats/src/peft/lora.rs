@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Number, Value};
 
 use super::variant::{LoraVariant, MAGNITUDE, USE_DORA, refuse_unknown};
-use super::{AdapterError, PREFIX, Weights, patterns, tensor_name};
+use super::{AdapterError, BASE, PREFIX, Weights, patterns, tensor_name};
 use crate::document::shown;
 use crate::json::{Object, parse_object, required, shown_value};
 use crate::{DocumentError, Tensor};
@@ -83,7 +83,7 @@ pub fn parse_lora_config(text: &str) -> Result<LoraConfig, DocumentError> {
 /// Fields of [`LoraConfig`]; all others are kept as they are.
 const READ: &[&str] = &[
     "alpha_pattern",
-    "base_model_name_or_path",
+    BASE,
     "lora_alpha",
     "lora_dropout",
     "peft_type",
@@ -134,7 +134,7 @@ impl LoraConfig {
         }
         let extra = document.iter().filter(|(key, _)| !READ.contains(&key.as_str()));
         Ok(Self {
-            base_model_name_or_path: config.str("base_model_name_or_path")?.map(str::to_owned),
+            base_model_name_or_path: config.str(BASE)?.map(str::to_owned),
             r: rank(r).ok_or_else(|| out_of_range("r", r, ranks))?,
             lora_alpha: positive(alpha).ok_or_else(|| out_of_range("lora_alpha", alpha, alphas))?,
             lora_dropout,
@@ -163,7 +163,7 @@ impl LoraConfig {
         ];
         let own = [
             ("alpha_pattern", patterns::document(&self.alpha_pattern, number)),
-            ("base_model_name_or_path", Value::from(self.base_model_name_or_path.clone())),
+            (BASE, Value::from(self.base_model_name_or_path.clone())),
             ("lora_alpha", number(self.lora_alpha)),
             ("lora_dropout", Value::from(self.lora_dropout)),
             ("peft_type", Value::from("LORA")),

@@ -7,7 +7,7 @@ use lowtide_names::{Pattern, ends_with};
 use serde_json::{Map, Value};
 
 use super::lora::{RANK_MAX, TargetModules, is_on, number, target_modules};
-use super::{VERA, patterns};
+use super::{BASE, VERA, patterns};
 use crate::DocumentError;
 use crate::document::shown;
 use crate::json::{Object, parse_object, required, shown_value};
@@ -109,7 +109,7 @@ impl MethodConfig {
         };
         Ok(Self {
             peft_type,
-            base_model_name_or_path: config.str("base_model_name_or_path")?.map(str::to_owned),
+            base_model_name_or_path: config.str(BASE)?.map(str::to_owned),
             r,
             alpha,
             dropout,
@@ -130,7 +130,7 @@ impl MethodConfig {
             TargetModules::Pattern(pattern) => Value::from(pattern.as_str()),
         });
         let mut fields = vec![
-            ("base_model_name_or_path", Value::from(self.base_model_name_or_path.clone())),
+            (BASE, Value::from(self.base_model_name_or_path.clone())),
             ("inference_mode", Value::from(true)),
             ("peft_type", Value::from(self.peft_type.as_str())),
             ("target_modules", Value::from(targets)),

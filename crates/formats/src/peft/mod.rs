@@ -17,6 +17,7 @@ mod patterns;
 mod variant;
 
 use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use half::bf16;
@@ -34,7 +35,7 @@ pub use lora::{
 pub use method::{MethodConfig, QUANTIZE, parse_method_config};
 pub use variant::{LoraVariant, MAGNITUDE as LORA_MAGNITUDE};
 
-use crate::atomic::FileSet;
+use crate::atomic::{self, FileSet};
 use crate::document::shown;
 use crate::json::{CONFIG_BYTES_MAX, Object, read_object, required};
 use crate::safe::{Outgoing, PermutedRows, SafeFile, Values};
@@ -44,6 +45,8 @@ use crate::{DocumentError, Error, MappedFile, Tensor, safe};
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// File name of the tensors.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// Key of the base in the settings.
+const BASE: &str = "base_model_name_or_path";
 /// What PEFT puts before the name of a module of the base.
 const PREFIX: &str = "base_model.model.";
 /// VeRA's name in PEFT.
@@ -371,10 +374,7 @@ pub fn write(
         let outgoing: Vec<_> = tensors.iter().map(AdapterTensor::outgoing).collect();
         files.add(file, |out| safe::write(out, &outgoing))?;
     }
-    files.add(CONFIG_FILE, |out| {
-        serde_json::to_writer_pretty(&mut *out, &sorted(&config))?;
-        Ok(())
-    })?;
+    files.add(CONFIG_FILE, |out| write_config(out, &config))?;
     // What an earlier run left would be taken for this adapter by a reader that knows no codes.
     files.remove(other);
     files.commit()
@@ -440,6 +440,26 @@ fn not_finite(name: &str, index: usize, value: f32) -> AdapterError {
 }
 
 /// The same settings with the keys of all objects in order.
+/// Has the settings of an adapter folder name another base, which was moved or renamed; the tensors
+/// stay as they are, and the folder is a whole one at any instant.
+///
+/// # Errors
+/// [`Error`] when the settings cannot be read or written.
+pub fn set_base(dir: &Path, base: &str) -> Result<(), Error> {
+    let path = dir.join(CONFIG_FILE);
+    let Some(mut config) = read_object(&path, CONFIG_BYTES_MAX)? else { return Ok(()) };
+    if config.get(BASE).and_then(Value::as_str) == Some(base) {
+        return Ok(());
+    }
+    config.insert(BASE.to_owned(), base.into());
+    atomic::write_file(&path, |out| write_config(out, &config))
+}
+
+/// With sorted keys.
+fn write_config(out: &mut dyn Write, config: &Map<String, Value>) -> io::Result<()> {
+    Ok(serde_json::to_writer_pretty(out, &sorted(config))?)
+}
+
 fn sorted(fields: &Map<String, Value>) -> Map<String, Value> {
     let mut fields: Vec<_> = fields.iter().collect();
     fields.sort_by_key(|(key, _)| key.as_str());

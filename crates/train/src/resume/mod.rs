@@ -14,8 +14,8 @@ mod token;
 
 use std::path::{Path, PathBuf};
 
-use lowtide_formats::atomic;
 use lowtide_formats::snapshot::{self, Section, Snapshot};
+use lowtide_formats::{atomic, peft};
 use lowtide_runtime::LoadedAdapter;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -348,6 +348,8 @@ impl SavedRun {
                 adapter.fill(hyper, &trainer.model().sites, trainer.values_mut())?;
                 let saved = token.of(trainer.params(), &self.folder)?;
                 if same_folder(&self.folder, &job.settings.output) {
+                    // Else the first save would replace the settings, too, and not in one step.
+                    peft::set_base(&self.folder, &job.base.name().display().to_string())?;
                     token::settle(&self.folder, &saved)?;
                 }
                 saved.progress
@@ -443,7 +445,7 @@ impl Settings {
 
     /// Whether the file of the adapter has the parameters bit for bit.
     fn saves_bits(&self) -> bool {
-        let coded = self.method_option.contains_key(lowtide_formats::peft::QUANTIZE);
+        let coded = self.method_option.contains_key(peft::QUANTIZE);
         self.adapter_type == "f32" && !self.keeps_best() && self.adaptive_rank.is_none() && !coded
     }
 }

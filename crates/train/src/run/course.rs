@@ -15,7 +15,7 @@ use crate::control::{Control, Rests};
 use crate::job::Job;
 use crate::log::Log;
 use crate::report::{self, HeldOut};
-use crate::resume::{Identity, Progress};
+use crate::resume::{Identity, Progress, SavedRun};
 use crate::rss::{Watch, memory_now, storage_read};
 use crate::thin::Thinned;
 use crate::{
@@ -98,13 +98,13 @@ impl<'r> Course<'r> {
         job: &'r Job<'r>,
         (resolved, identity): (Settings, Identity),
         plan: &PlanReport,
-        progress: Progress,
+        (resumed, progress): (Option<&SavedRun>, Progress),
         around: Around<'r>,
     ) -> Result<Self, TrainError> {
         let Around { control, watch, on_event, held, shown } = around;
         let mut evaluations = Thinned::new(report::UPDATES_MAX);
         let (from, steps) = (progress.step, plan.steps);
-        let log = match &job.resumed {
+        let log = match resumed {
             Some(run) => {
                 let heard = &mut |step, loss| evaluations.push(HeldOut { step, loss });
                 // The one after the last update is made again, but where the best was looked for.
@@ -184,7 +184,6 @@ impl<'r> Course<'r> {
     /// Trains to the end, or until it is told to stop.
     pub(super) fn train(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
         let (settings, steps) = (self.job.settings, self.steps);
-        self.keep_states(trainer)?;
         if self.from == 0 {
             self.summary.eval_loss_before = self.evaluate(trainer, 0)?;
         }
@@ -242,8 +241,12 @@ impl<'r> Course<'r> {
     }
 
     /// Makes room for the last good state and the best parameters, and takes those of a save.
-    fn keep_states(&mut self, trainer: &mut Trainer<'_, '_>) -> Result<(), TrainError> {
-        let (settings, run) = (self.job.settings, self.job.resumed.as_ref());
+    pub(super) fn keep_states(
+        &mut self,
+        trainer: &mut Trainer<'_, '_>,
+        run: Option<&SavedRun>,
+    ) -> Result<(), TrainError> {
+        let settings = self.job.settings;
         let section = |name, need| run.map_or(Ok(&[][..]), |run| run.section(name, need));
         if settings.max_rollbacks > 0 {
             let good = Good::of(trainer, settings, self.from)?;

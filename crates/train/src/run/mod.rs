@@ -142,6 +142,7 @@ fn run(
     }
     // What probing held is told apart.
     let watch = Watch::start();
+    let resumed = job.resumed.take();
     let model = job.build(methods)?;
     let neighbours = job.neighbours(&model, be, &mut |done, total| {
         on_event(&Event::Progress { phase: Phase::Neighbours, done, total });
@@ -152,23 +153,28 @@ fn run(
     let course = report::course(&plan.timeline());
     let resolved = told::resolved(&job, &report);
     let identity = Identity::of(&job, &resolved, be)?;
-    if let Some(run) = &job.resumed {
+    if let Some(run) = &resumed {
         run.check(&identity, &resolved, report.steps)?;
     }
     resume::tidy_up(&settings.output);
     let shown = Shown::new(settings, model.program.segments.len())?;
     let mut ledger = Ledger::new(report.memory_budget.map_or(Budget::UNLIMITED, Budget::of));
     let planned = Planned { plan, clip, optimizer, report: report.clone() };
-    let ready = ready(&job, &model, be, planned, neighbours.as_ref(), &mut ledger)?;
+    let ready =
+        ready(&job, &model, be, planned, neighbours.as_ref(), resumed.as_ref(), &mut ledger)?;
     let Ready { mut trainer, streams, progress } = ready;
-    if let Some(run) = &job.resumed {
+    if let Some(run) = &resumed {
         let (step, path) = (progress.step, run.folder().to_owned());
         on_event(&Event::Resumed { step, steps: report.steps, path });
     }
     let held = ledger.live().held();
     trainer.set_observer(shown.timing.observer());
     let around = Around { control, watch: &watch, on_event: &mut *on_event, held, shown };
-    let mut run = Course::new(&job, (resolved, identity), &report, progress, around)?;
+    let mut run =
+        Course::new(&job, (resolved, identity), &report, (resumed.as_ref(), progress), around)?;
+    run.keep_states(&mut trainer, resumed.as_ref())?;
+    // The file of a save that is about to be replaced: its room on disk is free from then on.
+    drop(resumed);
     run.train(&mut trainer)?;
     run.finish(&mut trainer)?;
     let (resolved, mut summary, log, evaluations, times) = run.into_told();

@@ -255,16 +255,21 @@ fn a_token_and_its_adapter_are_one_at_any_instant() {
     (next.save_every, next.memory_budget) = (2, Some("1GB".into()));
     stopped_after(&next, 3);
     fs::write(run.output.join("adapter_model.safetensors"), old).unwrap();
-    // It goes on from the old one, by the entry that tells of it.
-    let mut heard = None;
-    let again = SavedRun::open(&run.output).unwrap().settings();
+    // It goes on from the old one, by the entry that tells of it. Before anything is saved, the
+    // settings name the base where it now is: no save has to replace them.
+    fs::rename(home.base(), home.path("moved")).unwrap();
+    let mut again = SavedRun::open(&run.output).unwrap().settings();
+    again.model = home.path("moved");
+    let (mut heard, moved) = (None, again.model.display().to_string());
     finetune(&again, &Simd::new(1), 1, &mut |event| {
         if let Event::Resumed { step, .. } = event {
-            heard = Some(*step);
+            let text = String::from_utf8(bytes(&run, "adapter_config.json")).unwrap();
+            let config: Value = serde_json::from_str(&text).unwrap();
+            heard = Some((*step, config["base_model_name_or_path"] == *moved));
         }
     })
     .unwrap();
-    assert_eq!(heard, Some(2));
+    assert_eq!(heard, Some((2, true)));
     assert!(weights(&through) == weights(&run));
 }
 
