@@ -148,7 +148,7 @@ impl AdapterFiles {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let config_path = dir.join(CONFIG_FILE);
         let missing = || {
-            let none = std::io::Error::from(std::io::ErrorKind::NotFound);
+            let none = io::Error::from(io::ErrorKind::NotFound);
             Error::io(&config_path, "read", &none)
         };
         let config = read_object(&config_path, CONFIG_BYTES_MAX)?.ok_or_else(missing)?;
