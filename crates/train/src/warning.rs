@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-use crate::Settings;
+use crate::resume::same_folder;
+use crate::{SavedRun, Settings};
 
 /// A setting that this run cannot heed. Its words say what is done instead.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,13 @@ pub enum Warning {
     AdapterReplaced {
         /// The folder.
         output: PathBuf,
+    },
+    /// There is a run in the output folder that did not come to its end.
+    UnfinishedReplaced {
+        /// The folder.
+        output: PathBuf,
+        /// Updates it made.
+        step: u64,
     },
     /// LARS pools the whole sequence, of which a token should see only what comes before it.
     LaterTokens,
@@ -86,11 +94,25 @@ impl Warning {
         if settings.method == "lars" && options.get("pool").is_some_and(|pool| pool == "all") {
             all.push(Self::LaterTokens);
         }
-        let output = &settings.output;
-        if output.join("adapter_config.json").exists() {
-            all.push(Self::AdapterReplaced { output: output.clone() });
-        }
+        all.extend(Self::of_replacing(settings));
         all
+    }
+
+    /// What the first save puts an end to, unless it belongs to this run.
+    fn of_replacing(settings: &Settings) -> Option<Self> {
+        let output = settings.output.clone();
+        if settings.resume.as_ref().is_some_and(|folder| same_folder(folder, &output)) {
+            return None;
+        }
+        match SavedRun::find(&output) {
+            Ok(Some(run)) if !run.is_finished() => {
+                Some(Self::UnfinishedReplaced { output, step: run.step() })
+            }
+            _ => {
+                let holds = output.join("adapter_config.json").exists();
+                holds.then_some(Self::AdapterReplaced { output })
+            }
+        }
     }
 }
 
@@ -116,6 +138,12 @@ impl fmt::Display for Warning {
             Self::AdapterReplaced { output } => {
                 write!(f, "{} holds an adapter: saving replaces it", output.display())
             }
+            Self::UnfinishedReplaced { output, step } => write!(
+                f,
+                "{} holds a run that is not finished, {step} updates in: saving replaces it; \
+                 `resume` goes on with it",
+                output.display()
+            ),
             Self::LaterTokens => write!(
                 f,
                 "`pool` is all: a token sees those after it, so losses on next tokens look better \

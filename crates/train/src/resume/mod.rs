@@ -275,6 +275,12 @@ impl SavedRun {
         self.saved.progress.step
     }
 
+    /// Whether it made all its updates before it was saved last.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.saved.progress.settled
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -366,7 +372,7 @@ pub(crate) fn tidy_up(output: &Path) {
     atomic::remove_leftovers(&output.join(FOLDER));
 }
 
-fn same_folder(a: &Path, b: &Path) -> bool {
+pub(crate) fn same_folder(a: &Path, b: &Path) -> bool {
     a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 

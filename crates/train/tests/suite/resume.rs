@@ -9,7 +9,7 @@ use lowtide_backend::Scalar;
 use lowtide_simd::Simd;
 use lowtide_testkit::tiny::TinyLlama;
 use lowtide_train::{
-    Event, ResumeError, SavedRun, Settings, Summary, TrainError, finetune, finetune_until,
+    Event, ResumeError, SavedRun, Settings, Summary, TrainError, finetune, finetune_until, plan,
 };
 use serde_json::Value;
 
@@ -349,6 +349,27 @@ fn memory_may_be_spent_otherwise() {
     let error = finetune(&run, &Simd::new(1), 1, &mut |_| ()).unwrap_err();
     assert!(matches!(error, TrainError::NoPlanFits { .. }), "{error:?}");
     assert_eq!(SavedRun::open(&cut.output).unwrap().step(), 3);
+}
+
+#[test]
+fn what_saving_would_replace_is_told() {
+    let home = home();
+    let cut = settings(&home, "cut");
+    let told = |run: &Settings| {
+        let (_, plan) = plan(run, &Simd::new(1), 1).unwrap();
+        plan.warnings.iter().map(ToString::to_string).collect::<String>()
+    };
+    assert_eq!(told(&cut), "");
+    stopped_after(&cut, 3);
+    let folder = cut.output.display();
+    let unfinished = format!(
+        "{folder} holds a run that is not finished, 3 updates in: saving replaces it; `resume` \
+         goes on with it"
+    );
+    assert_eq!(told(&cut), unfinished);
+    assert_eq!(told(&SavedRun::open(&cut.output).unwrap().settings()), "");
+    resumed(&cut.output);
+    assert_eq!(told(&cut), format!("{folder} holds an adapter: saving replaces it"));
 }
 
 #[test]
