@@ -2,6 +2,8 @@
 //! default of its own, so that what was not given leaves the configuration file its say.
 
 mod conduct;
+mod memory;
+mod rhythm;
 mod updates;
 
 use std::path::{Path, PathBuf};
@@ -9,14 +11,15 @@ use std::str::FromStr;
 
 use clap::Args;
 use lowtide::train::{
-    AdapterType, BudgetError, Gradient, OPTIMIZERS, PARAM_DTYPES, PatternTable, STATE_PLACES,
-    Settings, parse_bytes,
+    AdapterType, BudgetError, Gradient, OPTIMIZERS, PatternTable, Settings, parse_bytes,
 };
 
-use self::updates::{ConstantFlags, ScheduleFlags};
 use super::args::{MaskFlags, PackingFlags};
 use super::computing::ArithmeticFlags;
 use conduct::{ConductFlags, ShowFlags};
+use memory::MemoryFlags;
+use rhythm::RhythmFlags;
+use updates::{ConstantFlags, ScheduleFlags};
 
 /// Settings as far as they were given on the command line.
 #[derive(Debug, Default, Args)]
@@ -71,6 +74,16 @@ struct PathFlags {
     /// same to the last bit
     #[arg(long, requires = "resume")]
     resume_anyway: bool,
+}
+
+impl PathFlags {
+    fn over(&self, s: &mut Settings) {
+        set(&mut s.model, &self.model);
+        set(&mut s.data, &self.data);
+        set(&mut s.output, &self.output);
+        set_option(&mut s.init_adapter, &self.init_adapter);
+        s.resume_anyway = self.resume_anyway;
+    }
 }
 
 #[derive(Debug, Default, Args)]
@@ -134,6 +147,27 @@ struct AdapterFlags {
     /// all, last:N, or ranges such as 0-3,20-29 [default: all]
     #[arg(long, value_name = "LAYERS")]
     layers: Option<String>,
+}
+
+impl AdapterFlags {
+    fn over(&self, s: &mut Settings) {
+        set(&mut s.method, &self.method);
+        set(&mut s.rank, &self.rank);
+        set(&mut s.alpha, &self.alpha);
+        set(&mut s.dropout, &self.dropout);
+        set(&mut s.use_rslora, &self.use_rslora);
+        set_option(&mut s.adapter_budget, &self.adapter_budget);
+        set_option(&mut s.adaptive_rank, &self.adaptive_rank);
+        set(&mut s.probes, &self.probes);
+        set(&mut s.adapter_type, &self.adapter_type);
+        s.method_option.extend(self.method_option.iter().cloned());
+        let pool = self.lars_pool.iter().map(|pool| ("pool".to_owned(), pool.clone()));
+        s.method_option.extend(pool);
+        set_table(&mut s.rank_pattern, &self.rank_pattern);
+        set_table(&mut s.alpha_pattern, &self.alpha_pattern);
+        set(&mut s.target_modules, &self.target_modules);
+        set(&mut s.layers, &self.layers);
+    }
 }
 
 #[derive(Debug, Default, Args)]
@@ -220,6 +254,31 @@ struct TrainingFlags {
     seed: Option<u64>,
 }
 
+impl TrainingFlags {
+    fn over(&self, s: &mut Settings) {
+        set(&mut s.epochs, &self.epochs);
+        set_option(&mut s.max_steps, &self.max_steps);
+        set(&mut s.batch_size, &self.batch_size);
+        set(&mut s.grad_accum, &self.grad_accum);
+        set(&mut s.micro_batch, &self.micro_batch);
+        set(&mut s.max_seq_len, &self.max_seq_len);
+        set(&mut s.group_by_length, &self.group_by_length);
+        set(&mut s.lr, &self.lr);
+        set(&mut s.lora_plus_ratio, &self.lora_plus_ratio);
+        self.schedule.over(s);
+        set(&mut s.optimizer, &self.optimizer);
+        self.constants.over(s);
+        set(&mut s.sparse_updates, &self.sparse_updates);
+        set(&mut s.weight_decay, &self.weight_decay);
+        set(&mut s.max_grad_norm, &self.max_grad_norm);
+        set(&mut s.clipping, &self.clipping);
+        set(&mut s.gradient, &self.gradient);
+        set_option(&mut s.mezo_eps, &self.mezo_eps);
+        set_option(&mut s.partial_blocks, &self.partial_blocks);
+        set(&mut s.seed, &self.seed);
+    }
+}
+
 /// What is minimised.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Training")]
@@ -235,90 +294,11 @@ struct LossFlags {
     sliding_window: Option<usize>,
 }
 
-#[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Memory")]
-struct MemoryFlags {
-    /// Heap that may be held, such as 256MiB; if no plan fits, nothing starts
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    memory_budget: Option<String>,
-    /// What is kept from forward to backward; the rest is computed again: auto, store (everything),
-    /// selective (as much of it as fits the budget), block (each block's input), every:N (every
-    /// N-th's), sqrt (the fewest) [default: auto]
-    #[arg(long, value_name = "POLICY")]
-    checkpointing: Option<String>,
-    /// How block inputs are kept; auto rounds no more than --precision allows [default: auto]
-    #[arg(long, value_name = "STORE", value_parser = ["auto", "f32", "bf16", "int8", "file"])]
-    checkpoint_store: Option<String>,
-    /// What the adapter lies in while it is trained: f32, or bf16, half of it, with updates rounded
-    /// up or down by chance [default: f32]
-    #[arg(long, value_name = "TYPE", value_parser = PARAM_DTYPES)]
-    param_dtype: Option<String>,
-    /// Where the optimizer's states are: ram, file (in --scratch-dir, with those of one block in
-    /// memory; the same result), or auto, which is ram where any plan fits [default: auto]
-    #[arg(long, value_name = "PLACE", value_parser = STATE_PLACES)]
-    optimizer_states: Option<String>,
-    /// Rows that a block works on at a time where it is computed again: auto, all, or a multiple of
-    /// 64 [default: auto]
-    #[arg(long, value_name = "ROWS")]
-    tile_rows: Option<String>,
-    /// Read weights ahead and let go of them block by block; auto where they do not fit in memory
-    /// [default: auto]
-    #[arg(long, value_name = "WHEN", value_parser = ["auto", "on", "off"])]
-    stream_weights: Option<String>,
-    /// Lock what is reserved in memory, so that it is never swapped out; needs a limit of locked
-    /// memory (ulimit -l) above it [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true")]
-    mlock: Option<bool>,
-    /// Folder for temporary files, such as --checkpoint-store file makes [default: the system's]
-    #[arg(long, value_name = "DIR")]
-    scratch_dir: Option<PathBuf>,
-}
-
-#[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Evaluation and saving")]
-struct RhythmFlags {
-    /// Share of the data held out when there is no valid.jsonl [default: 0]
-    #[arg(long, value_name = "SHARE")]
-    #[arg(allow_negative_numbers = true)]
-    val_split: Option<f64>,
-    /// Updates between evaluations; 0 for only before and after [default: 0]
-    #[arg(long, value_name = "N")]
-    #[arg(allow_negative_numbers = true)]
-    eval_every: Option<u64>,
-    /// Updates between saves; 0 for only at the end [default: 0]
-    #[arg(long, value_name = "N")]
-    #[arg(allow_negative_numbers = true)]
-    save_every: Option<u64>,
-    /// End after so many evaluations without a better held-out loss, with the best adapter; needs
-    /// --eval-every
-    #[arg(long, alias = "early-stopping-patience", value_name = "N")]
-    #[arg(allow_negative_numbers = true)]
-    patience: Option<u64>,
-    /// How much lower a held-out loss has to be to count as better [default: 0]
-    #[arg(long, alias = "early-stopping-threshold", value_name = "X")]
-    #[arg(allow_negative_numbers = true)]
-    min_delta: Option<f64>,
-    /// Save the adapter with the best held-out loss in the end, not the last [default: false]
-    #[arg(long, alias = "load-best-model-at-end", value_name = "BOOL", num_args = 0..=1)]
-    #[arg(require_equals = true, default_missing_value = "true")]
-    keep_best: Option<bool>,
-    /// How often to go back to the last good state, with half the learning rate, when a loss is no
-    /// number [default: 3]
-    #[arg(long, value_name = "N")]
-    #[arg(allow_negative_numbers = true)]
-    max_rollbacks: Option<u64>,
-    /// What to do where a loss or a gradient norm is far above the usual [default: warn]
-    #[arg(long, value_name = "WHAT", value_parser = ["warn", "roll-back", "off"])]
-    on_spike: Option<String>,
-    /// Updates between reports [default: 10]
-    #[arg(long, value_name = "N")]
-    #[arg(allow_negative_numbers = true)]
-    report_every: Option<u64>,
-    /// Held-out prompts that the report shows answered before and after; 0 for none [default: 3]
-    #[arg(long, value_name = "N")]
-    #[arg(allow_negative_numbers = true)]
-    samples: Option<usize>,
+impl LossFlags {
+    fn over(&self, s: &mut Settings) {
+        set(&mut s.softmax, &self.softmax);
+        set_option(&mut s.sliding_window, &self.sliding_window);
+    }
 }
 
 impl RunFlags {
@@ -358,74 +338,19 @@ impl RunFlags {
             conduct,
             show,
         } = self;
-        set(&mut s.model, &paths.model);
-        set(&mut s.data, &paths.data);
-        set(&mut s.output, &paths.output);
-        set_option(&mut s.init_adapter, &paths.init_adapter);
-        s.resume_anyway = paths.resume_anyway;
-        set(&mut s.method, &adapter.method);
-        set(&mut s.rank, &adapter.rank);
-        set(&mut s.alpha, &adapter.alpha);
-        set(&mut s.dropout, &adapter.dropout);
-        set(&mut s.use_rslora, &adapter.use_rslora);
-        set_option(&mut s.adapter_budget, &adapter.adapter_budget);
-        set_option(&mut s.adaptive_rank, &adapter.adaptive_rank);
-        set(&mut s.probes, &adapter.probes);
-        set(&mut s.adapter_type, &adapter.adapter_type);
-        s.method_option.extend(adapter.method_option.iter().cloned());
-        let pool = adapter.lars_pool.iter().map(|pool| ("pool".to_owned(), pool.clone()));
-        s.method_option.extend(pool);
-        set_table(&mut s.rank_pattern, &adapter.rank_pattern);
-        set_table(&mut s.alpha_pattern, &adapter.alpha_pattern);
-        set(&mut s.target_modules, &adapter.target_modules);
-        set(&mut s.layers, &adapter.layers);
-        set(&mut s.epochs, &training.epochs);
-        set_option(&mut s.max_steps, &training.max_steps);
-        set(&mut s.batch_size, &training.batch_size);
-        set(&mut s.grad_accum, &training.grad_accum);
-        set(&mut s.micro_batch, &training.micro_batch);
-        set(&mut s.max_seq_len, &training.max_seq_len);
-        set(&mut s.group_by_length, &training.group_by_length);
-        set(&mut s.lr, &training.lr);
-        set(&mut s.lora_plus_ratio, &training.lora_plus_ratio);
-        training.schedule.over(s);
-        set(&mut s.optimizer, &training.optimizer);
-        training.constants.over(s);
-        set(&mut s.sparse_updates, &training.sparse_updates);
-        set(&mut s.weight_decay, &training.weight_decay);
-        set(&mut s.max_grad_norm, &training.max_grad_norm);
-        set(&mut s.clipping, &training.clipping);
-        set(&mut s.gradient, &training.gradient);
-        set_option(&mut s.mezo_eps, &training.mezo_eps);
-        set_option(&mut s.partial_blocks, &training.partial_blocks);
-        set(&mut s.seed, &training.seed);
-        set(&mut s.softmax, &loss.softmax);
-        set_option(&mut s.sliding_window, &loss.sliding_window);
+        paths.over(s);
+        adapter.over(s);
+        training.over(s);
+        loss.over(s);
         set(&mut s.packing, &packing.given());
         set(&mut s.mask_prompt, &mask.given());
-        set_option(&mut s.memory_budget, &memory.memory_budget);
-        set(&mut s.checkpointing, &memory.checkpointing);
-        set(&mut s.checkpoint_store, &memory.checkpoint_store);
-        set(&mut s.param_dtype, &memory.param_dtype);
-        set(&mut s.optimizer_states, &memory.optimizer_states);
-        set(&mut s.tile_rows, &memory.tile_rows);
-        set(&mut s.stream_weights, &memory.stream_weights);
-        set(&mut s.mlock, &memory.mlock);
-        set_option(&mut s.scratch_dir, &memory.scratch_dir);
+        memory.over(s);
         set(&mut s.precision, &arithmetic.precision);
         set(&mut s.compute, &arithmetic.compute);
-        set(&mut s.val_split, &rhythm.val_split);
-        set(&mut s.eval_every, &rhythm.eval_every);
-        set(&mut s.save_every, &rhythm.save_every);
-        set_option(&mut s.patience, &rhythm.patience);
-        set(&mut s.min_delta, &rhythm.min_delta);
-        set(&mut s.keep_best, &rhythm.keep_best);
-        set(&mut s.max_rollbacks, &rhythm.max_rollbacks);
-        set(&mut s.on_spike, &rhythm.on_spike);
-        set(&mut s.report_every, &rhythm.report_every);
-        set(&mut s.samples, &rhythm.samples);
-        conduct.put(s);
-        show.put(s);
+        rhythm.over(s);
+        conduct.over(s);
+        // Last, for it asks for the output folder.
+        show.over(s);
         settings
     }
 }

@@ -36,20 +36,20 @@ pub(super) struct ShowFlags {
 }
 
 impl ShowFlags {
-    /// Puts what was given into `settings`, whose output folder is known.
-    pub(super) fn put(&self, settings: &mut Settings) {
+    /// Puts what was given into settings, whose output folder is known.
+    pub(super) fn over(&self, s: &mut Settings) {
         if let Some(folder) = &self.tensorboard {
-            let usual = || settings.output.join("runs");
-            settings.tensorboard = Some(folder.clone().unwrap_or_else(usual));
+            let usual = || s.output.join("runs");
+            s.tensorboard = Some(folder.clone().unwrap_or_else(usual));
         }
-        set_option(&mut settings.trace, &self.trace);
+        set_option(&mut s.trace, &self.trace);
     }
 }
 
 impl ConductFlags {
-    /// Puts what was given into `settings`.
-    pub(super) fn put(&self, settings: &mut Settings) {
-        set_option(&mut settings.pause_file, &self.pause_file);
-        set(&mut settings.duty, &self.duty);
+    /// Puts what was given into settings.
+    pub(super) fn over(&self, s: &mut Settings) {
+        set_option(&mut s.pause_file, &self.pause_file);
+        set(&mut s.duty, &self.duty);
     }
 }
