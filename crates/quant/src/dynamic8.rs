@@ -5,8 +5,6 @@
 //! [`UNSIGNED`] one. Reference: Dettmers et al., "8-bit Optimizers via Block-wise Quantization"
 //! (2022); the levels and the codes are those of bitsandbytes to the bit.
 
-use core::ptr;
-
 use crate::absmax::absmax;
 
 /// Values that share an absmax. Blocks start anew at each tensor; its last one may be shorter.
@@ -18,12 +16,12 @@ pub const ZERO_SIGNED: u8 = 127;
 /// The code of zero in [`UNSIGNED`].
 pub const ZERO_UNSIGNED: u8 = 0;
 
-/// Levels for values of either sign: ascending, zero at code 127, one at code 255. The most
-/// negative is −0.99297.
-pub static SIGNED: [f32; 256] = signed();
+/// For values of either sign: zero at code 127, one at code 255. The most negative level is
+/// −0.99297.
+pub static SIGNED: Map = Map::new(signed());
 
-/// Levels for values that are never negative: ascending, zero at code 0, one at code 255.
-pub static UNSIGNED: [f32; 256] = unsigned();
+/// For values that are never negative: zero at code 0, one at code 255.
+pub static UNSIGNED: Map = Map::new(unsigned());
 
 /// How many blocks, and so how many absmax values, a tensor of `len` values has.
 pub const fn blocks(len: usize) -> usize {
@@ -36,85 +34,105 @@ pub const fn blocks(len: usize) -> usize {
 /// A block of zeros has absmax 0 and code 0 throughout. A block that holds a NaN or an infinity
 /// has an absmax that is not finite, so that it does not decode to plausible numbers.
 ///
-/// `map` is ascending, such as [`SIGNED`] or [`UNSIGNED`]; for these two, the midpoints are made
-/// once and for all.
-///
 /// # Panics
 /// If `x` and `codes` differ in length.
-pub fn encode_block(x: &[f32], map: &[f32; 256], codes: &mut [u8]) -> f32 {
+pub fn encode_block(x: &[f32], map: &Map, codes: &mut [u8]) -> f32 {
     assert!(x.len() == codes.len(), "{} values for {} codes", x.len(), codes.len());
     let absmax = absmax(x);
     if absmax == 0.0 {
         codes.fill(0);
         return 0.0;
     }
-    let made;
-    let midpoints = if ptr::eq(map, &SIGNED) {
-        &SIGNED_MIDPOINTS
-    } else if ptr::eq(map, &UNSIGNED) {
-        &UNSIGNED_MIDPOINTS
-    } else {
-        made = Midpoints::new(map);
-        &made
-    };
     for (x, code) in x.iter().zip(codes) {
-        *code = midpoints.code(*x / absmax);
+        *code = map.code(*x / absmax);
     }
     absmax
 }
 
-/// Puts `map[code] * absmax` for each code of a block; exact zeros where `absmax` is zero.
+/// Puts the level of each code of a block times `absmax`; exact zeros where `absmax` is zero.
 ///
 /// # Panics
 /// If `codes` and `out` differ in length.
-pub fn decode_block(codes: &[u8], absmax: f32, map: &[f32; 256], out: &mut [f32]) {
+pub fn decode_block(codes: &[u8], absmax: f32, map: &Map, out: &mut [f32]) {
     assert!(codes.len() == out.len(), "{} codes for {} values", codes.len(), out.len());
     if absmax == 0.0 {
         out.fill(0.0);
         return;
     }
     for (code, y) in codes.iter().zip(out) {
-        *y = map[usize::from(*code)] * absmax;
+        *y = map.levels[usize::from(*code)] * absmax;
     }
 }
 
-/// The borders between levels, cut into sixteen rows so that a code is found in two looks.
-struct Midpoints {
-    /// In reading order, entry `i` lies halfway between levels `i` and `i + 1`; nothing lies above
-    /// the last level.
-    rows: [[f32; 16]; 16],
-    /// The last entry of each row.
-    ends: [f32; 16],
+/// A code book, and what finds the code of a value in a few steps, whatever the value.
+#[derive(Debug)]
+pub struct Map {
+    /// What the codes stand for: ascending.
+    pub levels: [f32; 256],
+    /// Entry `i` lies halfway between levels `i` and `i + 1`; nothing lies above the last level.
+    midpoints: [f32; 256],
+    /// How many midpoints lie below all values of a bucket: of those that are positive, and of
+    /// those that are negative. A bucket has one more at the most.
+    below: [[u8; BUCKETS]; 2],
 }
 
-/// Those of [`SIGNED`].
-static SIGNED_MIDPOINTS: Midpoints = Midpoints::new(&signed());
+/// The upper half of a float, which numbers the buckets, of `2^-23`: nothing but zero has a level
+/// below.
+const LOW: u32 = (127 - 23) << 7;
+/// That of one: no value is above.
+const HIGH: u32 = 1.0_f32.to_bits() >> 16;
+/// Buckets of the magnitudes up to one, each a 128th of a power of two wide.
+const BUCKETS: usize = (HIGH - LOW) as usize + 1;
 
-/// Those of [`UNSIGNED`].
-static UNSIGNED_MIDPOINTS: Midpoints = Midpoints::new(&unsigned());
-
-impl Midpoints {
-    const fn new(map: &[f32; 256]) -> Self {
-        let mut rows = [[f32::INFINITY; 16]; 16];
-        let mut ends = [f32::INFINITY; 16];
+impl Map {
+    const fn new(levels: [f32; 256]) -> Self {
+        let mut midpoints = [f32::INFINITY; 256];
         let mut i = 0;
         while i < 255 {
-            let midpoint = (map[i] + map[i + 1]) / 2.0;
-            rows[i / 16][i % 16] = midpoint;
-            if i % 16 == 15 {
-                ends[i / 16] = midpoint;
-            }
+            midpoints[i] = (levels[i] + levels[i + 1]) / 2.0;
             i += 1;
         }
-        Self { rows, ends }
+        let mut below = [[0; BUCKETS]; 2];
+        // Towards larger values: first the negative buckets, the outermost of which comes first.
+        let (mut n, mut bucket) = (0, BUCKETS);
+        while bucket > 0 {
+            bucket -= 1;
+            let (lower, upper) = edges(bucket);
+            while midpoints[n] <= -upper {
+                n += 1;
+            }
+            assert!(midpoints[n + 1] >= -lower, "a bucket has two midpoints");
+            below[1][bucket] = n as u8;
+        }
+        while bucket < BUCKETS {
+            let (lower, upper) = edges(bucket);
+            while midpoints[n] < lower {
+                n += 1;
+            }
+            assert!(n == 255 || midpoints[n + 1] >= upper, "a bucket has two midpoints");
+            below[0][bucket] = n as u8;
+            bucket += 1;
+        }
+        Self { levels, midpoints, below }
     }
 
-    /// The number of midpoints below `v`: the code of the level nearest to it. Two counts over
-    /// sixteen entries each have no branch to mispredict, which a binary search has eight of.
+    /// The number of midpoints below `v`, which is the code of the level nearest to it.
     fn code(&self, v: f32) -> u8 {
-        let below = |row: &[f32; 16]| row.iter().map(|mid| u32::from(*mid < v)).sum::<u32>();
-        let row = below(&self.ends);
-        (16 * row + below(&self.rows[row as usize % 16])) as u8
+        let bits = v.to_bits();
+        let bucket = ((bits & 0x7fff_ffff) >> 16).clamp(LOW, HIGH) - LOW;
+        let below = self.below[(bits >> 31) as usize][bucket as usize];
+        below + u8::from(self.midpoints[usize::from(below)] < v)
+    }
+}
+
+/// The magnitudes that a bucket begins with and ends before.
+const fn edges(bucket: usize) -> (f32, f32) {
+    let bits = (LOW + bucket as u32) << 16;
+    let (lower, upper) = (f32::from_bits(bits), f32::from_bits(bits + (1 << 16)));
+    match bucket {
+        0 => (0.0, upper),
+        _ if bucket + 1 == BUCKETS => (lower, f32::INFINITY),
+        _ => (lower, upper),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Updates of parameters.
 
-use lowtide_backend::{AdamHyper, Moments8};
+use lowtide_backend::{AdamHyper, LionHyper, Moments8, Momentum8};
 use lowtide_quant::dynamic8;
 
 use super::{Kernel, numbers};
@@ -19,7 +19,10 @@ const HYPER: AdamHyper = AdamHyper {
     grad_scale: 1.0,
 };
 
-/// AdamW with moments in f32 and in 8 bits.
+const LION: LionHyper =
+    LionHyper { lr: 1e-9, beta1: 0.9, beta2: 0.99, weight_decay: 0.01, grad_scale: 1.0 };
+
+/// AdamW and Lion with moments in f32 and in 8 bits.
 pub(super) fn push(kernels: &mut Vec<Kernel>, len: usize) {
     kernels.push(Kernel::new(format!("adamw {len}"), Work::new(0, 7 * FLOAT * len), move || {
         let (mut p, g) = (numbers(len), numbers(len));
@@ -36,6 +39,19 @@ pub(super) fn push(kernels: &mut Vec<Kernel>, len: usize) {
             let moments =
                 Moments8 { m: &mut m, v: &mut v, m_absmax: &mut m_absmax, v_absmax: &mut v_absmax };
             backend.adamw8(&mut p, &g, moments, &HYPER);
+        })
+    }));
+    kernels.push(Kernel::new(format!("lion {len}"), Work::new(0, 5 * FLOAT * len), move || {
+        let (mut p, g, mut m) = (numbers(len), numbers(len), vec![0.01; len]);
+        Box::new(move |backend| backend.lion(&mut p, &g, &mut m, &LION))
+    }));
+    let bytes = 3 * FLOAT * len + 2 * (len + FLOAT * blocks);
+    kernels.push(Kernel::new(format!("lion8 {len}"), Work::new(0, bytes), move || {
+        let (mut p, g) = (numbers(len), numbers(len));
+        let (mut m, mut absmax) = (vec![140_u8; len], vec![0.1; blocks]);
+        Box::new(move |backend| {
+            let momentum = Momentum8 { m: &mut m, absmax: &mut absmax };
+            backend.lion8(&mut p, &g, momentum, &LION);
         })
     }));
 }

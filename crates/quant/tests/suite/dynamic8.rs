@@ -1,21 +1,22 @@
 //! The 8-bit dynamic maps against bitsandbytes, and what holds for every block.
 
-use lowtide_quant::dynamic8::{BLOCK, SIGNED, UNSIGNED, blocks, decode_block, encode_block};
+use lowtide_quant::dynamic8::{BLOCK, Map, SIGNED, UNSIGNED, blocks, decode_block, encode_block};
 use lowtide_testkit::golden;
 use proptest::collection::vec;
 use proptest::num::f32::{ANY, NEGATIVE, NORMAL, POSITIVE, SUBNORMAL, ZERO};
 use proptest::prelude::*;
 
-const MAPS: [(&str, &[f32; 256]); 2] = [("signed", &SIGNED), ("unsigned", &UNSIGNED)];
+static MAPS: [(&str, &Map); 2] = [("signed", &SIGNED), ("unsigned", &UNSIGNED)];
 
 #[test]
 fn maps_are_those_of_bitsandbytes_to_the_bit() {
     let file = golden::load_safetensors(&golden::golden_dir().join("bnb/bnb.safetensors"));
     for (name, map) in MAPS {
-        assert_eq!(&file[&format!("dynamic_{name}")].data[..], map, "{name}");
-        assert!(map.is_sorted(), "{name}");
+        assert_eq!(&file[&format!("dynamic_{name}")].data[..], map.levels, "{name}");
+        assert!(map.levels.is_sorted(), "{name}");
     }
-    assert_eq!((SIGNED[127], SIGNED[255], UNSIGNED[0], UNSIGNED[255]), (0.0, 1.0, 0.0, 1.0));
+    let (signed, unsigned) = (SIGNED.levels, UNSIGNED.levels);
+    assert_eq!([signed[127], signed[255], unsigned[0], unsigned[255]], [0.0, 1.0, 0.0, 1.0]);
 }
 
 #[test]
@@ -49,7 +50,7 @@ fn blocks_round_up() {
 fn every_level_has_its_own_code() {
     for (name, map) in MAPS {
         let mut codes = [0; 256];
-        assert_eq!(encode_block(map, map, &mut codes), 1.0);
+        assert_eq!(encode_block(&map.levels, map, &mut codes), 1.0);
         assert_eq!(codes, core::array::from_fn(|i| i as u8), "{name}");
     }
 }
@@ -58,7 +59,7 @@ fn every_level_has_its_own_code() {
 fn a_midpoint_gets_the_lower_code() {
     for (name, map) in MAPS {
         for i in 0..255usize {
-            let midpoint = (map[i] + map[i + 1]) / 2.0;
+            let midpoint = (map.levels[i] + map.levels[i + 1]) / 2.0;
             let mut codes = [0; 3];
             encode_block(&[1.0, midpoint, midpoint.next_up()], map, &mut codes);
             assert_eq!(codes, [255, i as u8, i as u8 + 1], "{name}");
@@ -66,14 +67,20 @@ fn a_midpoint_gets_the_lower_code() {
     }
 }
 
+/// The upper halves of all floats up to one, with lower halves that are least, most and in between.
 #[test]
-fn a_copy_of_a_map_gives_its_codes() {
-    let x: [f32; BLOCK] = core::array::from_fn(|i| (i as f32 * 0.37).sin().powi(3));
+fn the_code_is_the_number_of_midpoints_below() {
     for (name, map) in MAPS {
-        let (mut codes, mut copied) = ([0; BLOCK], [1; BLOCK]);
-        let copy = *map;
-        assert_eq!(encode_block(&x, map, &mut codes), encode_block(&x, &copy, &mut copied));
-        assert_eq!(codes, copied, "{name}");
+        let midpoints: Vec<f32> = map.levels.windows(2).map(|l| (l[0] + l[1]) / 2.0).collect();
+        let halves = (0..=1.0_f32.to_bits() >> 16).flat_map(|half| {
+            [0, 1, 0x1234, 0x8000, 0xffff].map(|low| f32::from_bits(half << 16 | low).min(1.0))
+        });
+        for v in halves.flat_map(|v| [v, -v]) {
+            let below = midpoints.partition_point(|midpoint| *midpoint < v);
+            let mut codes = [0; 2];
+            encode_block(&[1.0, v], map, &mut codes);
+            assert_eq!(usize::from(codes[1]), below, "{name} {v:e}");
+        }
     }
 }
 
@@ -131,10 +138,10 @@ proptest! {
             for (x, code) in x.iter().zip(codes) {
                 let v = f64::from(*x / absmax);
                 let distance = |level: &f32| (v - f64::from(*level)).abs();
-                let nearest = map.iter().map(distance).fold(f64::INFINITY, f64::min);
+                let nearest = map.levels.iter().map(distance).fold(f64::INFINITY, f64::min);
                 // Midpoints are rounded to f32, which can favour a level farther by an ulp.
                 let slack = f64::from(f32::EPSILON) * v.abs();
-                let taken = distance(&map[usize::from(code)]);
+                let taken = distance(&map.levels[usize::from(code)]);
                 prop_assert!(taken <= nearest + slack, "{} {}", name, x);
             }
         }
