@@ -27,7 +27,7 @@ fn a_folder_is_enough_to_go_on() {
 #[test]
 fn a_folder_is_enough_from_anywhere() {
     let place = Place::new();
-    let shown = "--tensorboard --trace trace.json";
+    let shown = "--tensorboard --trace trace.json --val-split 0.25";
     let line = format!("{RUN} --output cut --save-every 3 --backend ndarray {shown}");
     place.lowtide(&line).done();
     let before = [files(&place.path("cut")), files(&place.path("cut/runs"))];
