@@ -43,6 +43,8 @@ mod base;
 mod document;
 mod error;
 mod family;
+#[cfg(unix)]
+mod fault;
 mod fingerprint;
 mod hyper;
 mod json;
@@ -59,6 +61,8 @@ pub use error::Error;
 pub use family::{
     GgufSettings, ROPE_FACTORS, gguf_architecture, gguf_tensor_name, hf_config, hf_tensor_name,
 };
+#[cfg(unix)]
+pub use fault::end_at_fault;
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use hyper::{Activation, Hyperparameters, LocalAttention, Pairing, Rope, RopeScaling};
 pub use map::MappedFile;

@@ -1,4 +1,4 @@
-//! Read-only mapping of a file: the only `unsafe` of the crate.
+//! Read-only mapping of a file.
 #![allow(unsafe_code, reason = "mapping a file is unsafe: another process may change it")]
 
 use std::fs::File;
@@ -14,7 +14,8 @@ use crate::Error;
 ///
 /// The bytes are in nobody's heap: the system reads pages when they are touched and may drop them
 /// again. Changing or truncating a file while it is mapped is outside what a reader can guard
-/// against; the writers of this crate replace files by renaming, which leaves a mapping intact.
+/// against, though a program may ask for last words (`end_at_fault`); the writers of this crate
+/// replace files by renaming, which leaves a mapping intact.
 #[derive(Clone, Debug)]
 pub struct MappedFile {
     path: PathBuf,

@@ -20,6 +20,9 @@ use super::{config, inputs, show, signals};
 pub(crate) fn run(args: &FinetuneArgs) -> Result<(), Failure> {
     let resolved = config::resolve(&args.run).map_err(|error| Failure::Files(error.into()))?;
     let Resolved { settings, machine, begins } = resolved;
+    // Before anything of the base is read.
+    #[cfg(unix)]
+    signals::end_at_cut_file(&cut(&settings)).map_err(Failure::Output)?;
     inputs::check_all(&settings, args.run.voice)?;
     let machine = Machine::start(machine, &settings)?;
     let mut console = Console::new(args.run.voice);
@@ -38,8 +41,6 @@ fn train(settings: &Settings, machine: &Machine, console: Console) -> Result<(),
     let mut teller = Teller::new(console, settings);
     let (stop, pause) = (signals::stop_flag(), signals::pause_number());
     let control = Control { stop: &stop, pause: &pause };
-    #[cfg(unix)]
-    signals::end_at_cut_file(cut(settings)).map_err(Failure::Output)?;
     let done = machine.run(|backend, threads| {
         let mut hear = |event: &Event| teller.hear(event);
         lowtide::finetune_until(settings, backend, threads, &mut hear, control)

@@ -43,23 +43,15 @@ pub(crate) fn pause_number() -> Arc<AtomicUsize> {
     pause
 }
 
-/// Ends the process with a message when a mapped file was cut and what is missing is read, which
-/// would otherwise end it without a word. `last_words` are told.
+/// Ends the process with a message when a part of a mapped file is read that the file no longer
+/// has, which would otherwise end it without a word. `last_words` are told. Once a process.
 ///
-/// The thread that reads tries again until the process ends; nothing can be saved any more.
+/// # Errors
+/// A system that lets nobody handle the signal, or has no room for one more open file.
 #[cfg(unix)]
-#[expect(clippy::print_stderr, reason = "nothing after it could report the failure")]
-pub(crate) fn end_at_cut_file(last_words: String) -> std::io::Result<()> {
-    use std::io::Read;
-    use std::os::unix::net::UnixStream;
+pub(crate) fn end_at_cut_file(last_words: &str) -> std::io::Result<()> {
+    use std::os::fd::AsFd;
 
-    let (mut told, tells) = UnixStream::pair()?;
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGBUS, tells)?;
-    let wait = move || {
-        if told.read_exact(&mut [0]).is_ok() {
-            eprintln!("error: {last_words}");
-            std::process::exit(1);
-        }
-    };
-    std::thread::Builder::new().name("lowtide-signals".into()).spawn(wait).map(drop)
+    let to = std::io::stderr().as_fd().try_clone_to_owned()?;
+    lowtide::formats::end_at_fault(to, format!("error: {last_words}\n"), 1)
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use lowtide::train::SavedRun;
 use lowtide_testkit::rng::Rng;
+use lowtide_testkit::tiny::{TinyLlama, tiny_llama_folder};
 
 use crate::place::Place;
 
@@ -76,33 +77,61 @@ fn a_run_survives_two_hundred_kills() {
     survives(200, 300);
 }
 
-/// Cuts the weights under a run, which then ends with a message and with what it had saved.
+/// Begins a run of many updates on `model`, cuts its weights `after` a line of standard output in
+/// which `word` is, and returns the exit code and what it said.
 #[cfg(target_os = "linux")]
-#[test]
-fn a_base_that_is_cut_while_in_use_ends_the_run_and_keeps_its_saves() {
+fn cut(place: &Place, output: &str, word: &str, after: Duration) -> (Option<i32>, String) {
     use std::io::{BufRead, BufReader, Read};
 
-    let place = Place::new();
-    let weights = place.path("model/model.safetensors");
-    let whole = fs::read(&weights).unwrap();
-    let line = "finetune --model model --data data.jsonl --max-steps 100000 --save-every 2 \
-                --samples 0 --json";
+    let line = format!(
+        "finetune --model model --data data.jsonl --output {output} --max-steps 100000 \
+         --save-every 2 --batch-size 64 --threads 2 --samples 0 --json"
+    );
     let mut command = Command::new(env!("CARGO_BIN_EXE_lowtide"));
     let command = command.args(line.split_whitespace()).current_dir(place.root());
     let mut run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut whole = true;
     for line in BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok) {
-        if line.contains("\"event\":\"step\",\"step\":3,") {
-            fs::File::options().write(true).open(&weights).unwrap().set_len(4096).unwrap();
+        if whole && line.contains(word) {
+            sleep(after);
+            let weights = place.path("model/model.safetensors");
+            fs::File::options().write(true).open(weights).unwrap().set_len(4096).unwrap();
+            whole = false;
         }
     }
     let mut told = String::new();
     run.stderr.take().unwrap().read_to_string(&mut told).unwrap();
-    assert_eq!(run.wait().unwrap().code(), Some(1), "{told}");
-    assert!(told.starts_with("error: model") && told.contains("cut"), "{told}");
-    let saved = SavedRun::open(&place.path("adapter")).unwrap().step();
-    assert!(saved >= 2, "{saved}");
-    // With its base as it was, the run goes on.
-    fs::write(&weights, whole).unwrap();
-    let out = place.lowtide("finetune --resume adapter --max-steps 100000 --dry-run").done();
+    (run.wait().unwrap().code(), told)
+}
+
+/// Cuts the weights under runs at many instants, while two threads read them: each ends with a
+/// message and with what it had saved.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_base_that_is_cut_while_in_use_ends_the_run_and_keeps_its_saves() {
+    let place = Place::new();
+    // Some megabytes and some work, so that most cuts fall into the middle of an update.
+    let model = TinyLlama { hidden: 256, layers: 4, intermediate: 512, ..TinyLlama::default() };
+    tiny_llama_folder(&place.path("model"), &model);
+    let weights = place.path("model/model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    for tries in 0..8 {
+        // While it plans, and during updates.
+        let (word, saved) = match tries {
+            0 => ("\"event\":\"data\"", 0),
+            1 => ("\"event\":\"plan\"", 0),
+            _ => ("\"event\":\"step\",\"step\":3,", 2),
+        };
+        let (output, after) = (format!("adapter{tries}"), Duration::from_millis(13 * tries));
+        let (code, told) = cut(&place, &output, word, after);
+        assert_eq!(code, Some(1), "try {tries}: {told}");
+        assert!(told.starts_with("error: model") && told.contains("cut"), "try {tries}: {told}");
+        assert_eq!(told.matches("error: ").count(), 1, "try {tries}: {told}");
+        fs::write(&weights, &whole).unwrap();
+        let step = SavedRun::find(&place.path(&output)).unwrap().map_or(0, |run| run.step());
+        assert!(step >= saved, "try {tries}: {step}");
+    }
+    // With its base as it was, a run goes on.
+    let out = place.lowtide("finetune --resume adapter7 --max-steps 100000 --dry-run").done();
     assert!(out.contains("max-steps = 100000"), "{out}");
 }
