@@ -62,7 +62,7 @@ pub enum ResumeError {
     },
     /// A save whose file is damaged.
     #[error("{0}; {WAY_OUT}")]
-    Damaged(#[source] lowtide_formats::Error),
+    Damaged(#[source] Box<lowtide_formats::Error>),
     /// The adapter beside a token cannot be read.
     #[error("{0}; its parameters are what the run would go on with, and {WAY_OUT}")]
     NoAdapter(#[source] Box<lowtide_runtime::RuntimeError>),
@@ -238,7 +238,8 @@ impl SavedRun {
     }
 
     fn of_snapshot(folder: &Path, path: &Path) -> Result<Self, TrainError> {
-        let snapshot = Snapshot::open(path).map_err(ResumeError::Damaged)?;
+        let snapshot =
+            Snapshot::open(path).map_err(|error| ResumeError::Damaged(Box::new(error)))?;
         let mut document = snapshot.document().clone();
         let settings = match document.remove(SETTINGS) {
             Some(Value::String(text)) => settings(&text, path)?,
