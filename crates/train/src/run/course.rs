@@ -26,7 +26,7 @@ use crate::{
 /// A run under way.
 pub(super) struct Course<'r> {
     pub(super) job: &'r Job<'r>,
-    /// The settings with nothing left to choose.
+    /// The settings with nothing left to choose, with paths that mean the same from anywhere.
     pub(super) resolved: Settings,
     pub(super) identity: Identity,
     batches: Batches<'r>,
@@ -133,7 +133,7 @@ impl<'r> Course<'r> {
         };
         Ok(Self {
             job,
-            resolved,
+            resolved: resolved.with_whole_paths(),
             identity,
             batches: job.batches(),
             sequences: plan.micro_batch,
