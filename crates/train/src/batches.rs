@@ -1,5 +1,6 @@
 //! Which sequences an update takes: a function of the seed and the update's number.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use lowtide_data::order::permutation;
@@ -19,6 +20,8 @@ pub(crate) struct Batches<'d> {
     by_length: bool,
     /// Of the update asked for last, or of all in its window.
     sequences: Vec<usize>,
+    /// Lengths of those of a window with their places in it, while they are sorted.
+    lengths: Vec<(u32, u32, usize)>,
     /// Epoch and number of the window that is there.
     window: Option<(u64, usize)>,
 }
@@ -27,9 +30,21 @@ impl<'d> Batches<'d> {
     /// Updates of `per_update` sequences of `data`, of about one length each if `by_length` says
     /// so.
     pub(crate) fn new(data: &'d Dataset, seed: u64, per_update: usize, by_length: bool) -> Self {
-        let windows = if by_length { WINDOW } else { 1 };
-        let sequences = Vec::with_capacity(per_update.saturating_mul(windows).min(data.len()));
-        Self { data, seed, per_update, by_length, sequences, window: None }
+        let [sequences, sorted] = Self::room(data.len(), per_update, by_length);
+        let (sequences, lengths) = (Vec::with_capacity(sequences), Vec::with_capacity(sorted));
+        Self { data, seed, per_update, by_length, sequences, lengths, window: None }
+    }
+
+    /// Sequences held at once, and those of them that are sorted.
+    fn room(all: usize, per_update: usize, by_length: bool) -> [usize; 2] {
+        let of = |updates: usize| per_update.saturating_mul(updates).min(all);
+        if by_length { [of(WINDOW), of(WINDOW)] } else { [of(1), 0] }
+    }
+
+    /// Bytes held for updates of `per_update` out of `all` sequences.
+    pub(crate) fn bytes(all: usize, per_update: usize, by_length: bool) -> u64 {
+        let [sequences, sorted] = Self::room(all, per_update, by_length);
+        (sequences * size_of::<usize>() + sorted * size_of::<(u32, u32, usize)>()) as u64
     }
 
     /// Updates of one pass over the data.
@@ -74,14 +89,15 @@ impl<'d> Batches<'d> {
 
     /// Brings those of one length together, longest first.
     fn sort(&mut self) -> Result<(), DataError> {
-        let mut lengths = Vec::with_capacity(self.sequences.len());
-        for &sequence in &self.sequences {
-            lengths.push((self.data.sequence(sequence)?.tokens, sequence));
+        let Self { data, sequences, lengths, .. } = self;
+        lengths.clear();
+        for (place, &sequence) in (0..).zip(&*sequences) {
+            lengths.push((data.sequence(sequence)?.tokens as u32, place, sequence));
         }
-        // Of equal ones in the order in which they were drawn.
-        lengths.sort_by_key(|(tokens, _)| std::cmp::Reverse(*tokens));
-        self.sequences.clear();
-        self.sequences.extend(lengths.into_iter().map(|(_, sequence)| sequence));
+        // Of equal ones in the order in which they were drawn; a stable sort would want room.
+        lengths.sort_unstable_by_key(|&(tokens, place, _)| (Reverse(tokens), place));
+        sequences.clear();
+        sequences.extend(lengths.iter().map(|&(.., sequence)| sequence));
         Ok(())
     }
 }

@@ -204,6 +204,12 @@ impl<'s> Job<'s> {
         Batches::new(&self.data.train, seed, self.settings.per_update(), group_by_length)
     }
 
+    /// Bytes that [`batches`](Self::batches) hold.
+    fn batches_bytes(&self) -> u64 {
+        let Settings { group_by_length, .. } = *self.settings;
+        Batches::bytes(self.data.train.len(), self.settings.per_update(), group_by_length)
+    }
+
     /// Updates of the run.
     pub(crate) fn steps(&self) -> u64 {
         let epochs = self.settings.epochs;

@@ -9,6 +9,7 @@ use crate::AdapterType;
 
 mod bytes;
 mod check;
+mod paths;
 mod patterns;
 mod preset;
 mod schedule;

@@ -167,7 +167,9 @@ fn a_step_of_a_whole_job_allocates_nothing(home: &Home) {
     steps_of_a_job_allocate_nothing(&settings);
     let states_in_a_file = Settings { optimizer_states: "file".into(), ..settings.clone() };
     steps_of_a_job_allocate_nothing(&states_in_a_file);
-    steps_of_a_job_allocate_nothing(&Settings { param_dtype: "bf16".into(), ..settings });
+    let in_bf16 = Settings { param_dtype: "bf16".into(), ..settings.clone() };
+    steps_of_a_job_allocate_nothing(&in_bf16);
+    steps_of_a_job_allocate_nothing(&Settings { group_by_length: true, ..settings });
 }
 
 fn steps_of_a_job_allocate_nothing(settings: &Settings) {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use lowtide::train::Precision;
-use lowtide::{Compute, Isa, Settings};
+use lowtide::{Compute, Isa, Kernels, Settings};
 use serde::Deserialize;
 
 /// How many threads may be asked for.
@@ -54,6 +54,19 @@ impl MachineFlags {
             isa: self.isa.or(other.isa),
             threads: self.threads.or(other.threads),
         }
+    }
+
+    /// These, or what computed a run that is to go on, if it is here and nothing else was asked
+    /// for.
+    pub(crate) fn or_of_save(self, (backend, isa): (&str, &str)) -> Self {
+        if self.backend.is_some() || self.isa.is_some() {
+            return self;
+        }
+        if backend == "ndarray" {
+            return Self { backend: Some(BackendName::Ndarray), ..self };
+        }
+        let here = Isa::by_name(isa).filter(|isa| Kernels::of(*isa).is_some());
+        Self { isa: here.map(IsaName::Of), ..self }
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<Resolved, TrainError> {
     let ranked = goes_on || file.settings.contains_key("rank") || args.flags.ranked();
     let preset = args.preset.as_deref().map(Preset::named).transpose()?.or(file.preset);
     let usual = || preset.map(Preset::settings).unwrap_or_default();
+    let machine = args.machine.or(file.machine);
+    let machine = saved.as_ref().map_or(machine, |run| machine.or_of_save(run.machine()));
     let settings = file.over(saved.map_or_else(usual, |run| run.settings()))?;
     let mut settings = args.flags.over(settings);
     if goes_on {
@@ -61,7 +63,7 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<Resolved, TrainError> {
         }
     }
     settings.check()?;
-    Ok(Resolved { settings, machine: args.machine.or(file.machine), begins })
+    Ok(Resolved { settings, machine, begins })
 }
 
 /// The run that is to go on, if one is. In a folder that is named there has to be one; where the

@@ -34,6 +34,8 @@ pub(crate) enum Failure {
     Hub { flag: &'static str, error: HubError },
     /// `finetune` or `plan`, and what was asked of it.
     Training(Box<TrainError>, Box<Settings>),
+    /// A run that failed after some of its updates were saved.
+    AfterSave { failure: Box<Failure>, updates: u64, output: PathBuf },
     /// `eval`.
     Evaluation(Box<TrainError>),
     /// `bench`.
@@ -88,6 +90,7 @@ impl Failure {
             Self::Training(error, _) | Self::Files(error) if usage(error).is_some() => 2,
             Self::Generation(error) if speaker(error).is_some() => 2,
             Self::Interrupted { .. } => INTERRUPTED,
+            Self::AfterSave { failure, .. } => failure.exit_code(),
             _ if self.smallest_budget().is_some() => 3,
             _ => 1,
         }
@@ -103,6 +106,7 @@ impl Failure {
         match self {
             Self::Training(error, _) | Self::Evaluation(error) => error.smallest_budget(),
             Self::Generation(error) => error.smallest_budget(),
+            Self::AfterSave { failure, .. } => failure.smallest_budget(),
             Self::Conversion(error) => match **error {
                 ConvertError::Budget { needed, .. } => Some(needed),
                 _ => None,
@@ -125,6 +129,14 @@ impl fmt::Display for Failure {
             Self::Conversion(error) => write!(f, "{error}"),
             Self::Hub { flag, error } => write!(f, "--{flag} {error}"),
             Self::Training(error, settings) => training(f, error, settings),
+            Self::AfterSave { failure, updates, output } => {
+                let (updates, output) = (number::counted(*updates, "update"), output.display());
+                write!(
+                    f,
+                    "{failure}\n{updates} are saved in {output}, and `lowtide finetune --resume \
+                     {output}` goes on from there"
+                )
+            }
             Self::Evaluation(error) => evaluation(f, error),
             Self::Generation(error) => generation(f, error),
             Self::Bench(error) => match blamed(error) {

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use lowtide::data::DataFiles;
-use lowtide::train::{Control, DataReport, PlanReport, StepReport};
-use lowtide::{Event, Settings, Summary};
+use lowtide::train::{Control, DataReport, PlanReport, SavedRun, StepReport};
+use lowtide::{Event, Settings, Summary, TrainError};
 use serde::Serialize;
 
 use super::args::FinetuneArgs;
@@ -46,7 +46,7 @@ fn train(settings: &Settings, machine: &Machine, console: Console) -> Result<(),
         lowtide::finetune_until(settings, backend, threads, &mut hear, control)
     });
     teller.console.settle();
-    let done = done.map_err(|error| Failure::training(error, settings))?;
+    let done = done.map_err(|error| teller.failure(error))?;
     teller.console.finish()?;
     match done.interrupted {
         true => {
@@ -75,6 +75,8 @@ pub(super) struct Teller<'a> {
     /// Updates the run will make.
     pub(super) steps: u64,
     pace: show::step::Pace,
+    /// The update that was heard of last, and the last one that was saved.
+    heard: (u64, u64),
     /// The run is a part of a larger job, which has the last word and speaks to programs itself.
     part: bool,
 }
@@ -83,7 +85,7 @@ impl<'a> Teller<'a> {
     /// Tells a run of its own.
     pub(super) fn new(console: Console, settings: &'a Settings) -> Self {
         let pace = show::step::Pace::of_duty(settings.duty);
-        Self { console, settings, steps: 0, pace, part: false }
+        Self { console, settings, steps: 0, pace, heard: (0, 0), part: false }
     }
 
     /// Tells a run that is a part of a larger job.
@@ -112,6 +114,7 @@ impl<'a> Teller<'a> {
                 self.console.text(&format!("{}\n", show::plan::plan(report)));
             }
             Event::Resumed { step, steps, path } => {
+                self.heard = (*step, *step);
                 let (of, path) = (updates(*steps), path.display());
                 let made = show::number::count(*step);
                 self.console.text(&format!("goes on from {path}: {made} of {of} were made\n"));
@@ -140,9 +143,12 @@ impl<'a> Teller<'a> {
             Event::Continued { seconds, .. } => {
                 self.console.text(&format!("{}\n", show::step::continued(*seconds)));
             }
-            // The last save is part of the summary.
-            Event::Saved { step, .. } if *step == self.steps => {}
             Event::Saved { step, path } => {
+                self.heard.1 = *step;
+                // The last save is part of the summary.
+                if *step == self.steps {
+                    return;
+                }
                 let path = path.display();
                 self.console.text(&format!("saved {path} after {}\n", updates(*step)));
             }
@@ -151,7 +157,22 @@ impl<'a> Teller<'a> {
         }
     }
 
+    /// Why the run failed, and what is left of it.
+    fn failure(&self, error: TrainError) -> Failure {
+        let (made, saved) = self.heard;
+        let output = self.settings.output.clone();
+        let failure = Failure::training(error, self.settings);
+        // A disk may be full after the state is whole and before the adapter is.
+        match SavedRun::find(&output) {
+            Ok(Some(run)) if run.step() > 0 && [made, saved].contains(&run.step()) => {
+                Failure::AfterSave { failure: failure.into(), updates: run.step(), output }
+            }
+            _ => failure,
+        }
+    }
+
     fn step(&mut self, step: &StepReport) {
+        self.heard.0 = step.step;
         self.pace.count(step);
         if self.console.live() {
             let (before, behind) = (show::step::number(step), show::step::live(step, &self.pace));

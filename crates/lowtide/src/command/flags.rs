@@ -80,7 +80,9 @@ impl PathFlags {
     fn over(&self, s: &mut Settings) {
         set(&mut s.model, &self.model);
         set(&mut s.data, &self.data);
-        set(&mut s.output, &self.output);
+        if let Some(output) = &self.output {
+            *s = std::mem::take(s).into_folder(output.clone());
+        }
         set_option(&mut s.init_adapter, &self.init_adapter);
         s.resume_anyway = self.resume_anyway;
     }

@@ -73,8 +73,13 @@ impl Place {
 
     /// Runs `lowtide` with the words of `line`.
     pub(crate) fn lowtide(&self, line: &str) -> Ran {
+        self.lowtide_in("", line)
+    }
+
+    /// Runs `lowtide` in a folder in it.
+    pub(crate) fn lowtide_in(&self, folder: &str, line: &str) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lowtide"));
-        let command = command.args(line.split_whitespace()).current_dir(self.0.path());
+        let command = command.args(line.split_whitespace()).current_dir(self.path(folder));
         Ran::of(command.stdin(Stdio::null()).output().unwrap())
     }
 

@@ -23,6 +23,28 @@ fn a_folder_is_enough_to_go_on() {
     assert_eq!(lines("copy"), lines("cut"));
 }
 
+/// Where a service manager starts it, say, and with the backend that the run was begun with.
+#[test]
+fn a_folder_is_enough_from_anywhere() {
+    let place = Place::new();
+    let shown = "--tensorboard --trace trace.json --val-split 0.25";
+    let line = format!("{RUN} --output cut --save-every 3 --backend ndarray {shown}");
+    place.lowtide(&line).done();
+    let before = [files(&place.path("cut")), files(&place.path("cut/runs"))];
+    let trace = fs::read(place.path("trace.json")).unwrap();
+    let [cut, copy] = ["cut", "copy"].map(|name| place.path(name).display().to_string());
+    fs::create_dir(place.path("elsewhere")).unwrap();
+    let line = format!("finetune --resume {cut} --output {copy}");
+    place.lowtide_in("elsewhere", &line).done();
+    assert_eq!(place.json("copy/summary.json")["backend"], "ndarray/matrixmultiply");
+    let weights = |of: &str| fs::read(place.path(of).join("adapter_model.safetensors")).unwrap();
+    assert!(weights("copy") == weights("cut"));
+    // What shows the run goes with it, and the folder it came from is as it was.
+    assert_eq!(files(&place.path("copy/runs")).len(), 1);
+    assert_eq!([files(&place.path("cut")), files(&place.path("cut/runs"))], before);
+    assert!(fs::read(place.path("trace.json")).unwrap() == trace);
+}
+
 #[test]
 fn flags_beside_a_save_must_be_its_own() {
     let place = Place::new();
@@ -106,6 +128,8 @@ fn a_full_disk_keeps_the_save_before() {
     let error = String::from_utf8(ran.stderr).unwrap();
     assert_eq!(ran.status.code(), Some(1), "{error}");
     assert!(error.contains("cut/checkpoint/state.safetensors: cannot write: "), "{error}");
+    let left = "8 updates are saved in cut, and `lowtide finetune --resume cut` goes on from there";
+    assert!(error.contains(left), "{error}");
     assert_eq!(now(), before);
     place.lowtide("finetune --resume cut").done();
 }

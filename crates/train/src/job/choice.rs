@@ -113,7 +113,8 @@ impl Job<'_> {
     ) -> Result<Vec<Size>, TrainError> {
         let datasets = || [Some(&self.data.train), self.data.valid.as_ref()].into_iter().flatten();
         let longest = datasets().map(|data| data.stats().longest).max().unwrap_or(0);
-        let data_bytes = datasets().map(|data| data.heap_bytes() as u64).sum();
+        let data_bytes: u64 = datasets().map(|data| data.heap_bytes() as u64).sum();
+        let data_bytes = data_bytes + self.batches_bytes();
         let trained = model.tensors_per_segment().iter().filter(|&&tensors| tensors > 0).count();
         let gradient = self.settings.gradient_for(trained)?;
         let size = |micro_batch| {

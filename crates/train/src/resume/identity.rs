@@ -41,7 +41,9 @@ fn is_free(key: &str, settings: &Settings) -> bool {
         // What the best is chosen among.
         "eval-every" => !settings.keeps_best(),
         // What is computed again begins with what was rounded.
-        "checkpointing" | "memory-budget" => !settings.rounds(),
+        "checkpointing" => !settings.rounds(),
+        // How much is kept, where that hangs on the room there is.
+        "memory-budget" => !settings.rounds() || settings.checkpointing != "selective",
         _ => FREE.contains(&key),
     }
 }
@@ -140,6 +142,11 @@ impl Identity {
         Ok(())
     }
 
+    /// Names of the backend and the instruction set.
+    pub(super) fn machine(&self) -> (&str, &str) {
+        (&self.backend, &self.isa)
+    }
+
     /// Whether it is the same run, wherever it is computed.
     pub(super) fn is_run_of(&self, other: &Self) -> bool {
         let run = |id: &Self| (id.model.clone(), id.data.clone(), id.config.clone());
@@ -158,10 +165,14 @@ impl Identity {
     }
 }
 
-/// A hash of the settings that a result depends on, wherever it is computed.
+/// A hash of the settings that a result depends on, wherever it is computed. Those that are as
+/// they are by default do not count: a later version may have more of them.
 fn config(settings: &Settings) -> String {
-    let mut told = told(settings);
-    told.retain(|key, _| !is_free(key, settings) && !ANYWAY.contains(&key.as_str()));
+    let (mut told, usual) = (told(settings), told(&Settings::default()));
+    told.retain(|key, value| {
+        let counts = !is_free(key, settings) && !ANYWAY.contains(&key.as_str());
+        counts && usual.get(key) != Some(value)
+    });
     let told: BTreeMap<String, Value> = told.into_iter().collect();
     short(&hex(&Sha256::digest(serde_json::to_vec(&told).expect("settings are plain values"))))
 }

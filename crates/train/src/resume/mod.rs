@@ -36,6 +36,10 @@ const STATE: &str = "state.safetensors";
 /// How what is saved is laid out; another number is another layout.
 const LAYOUT: u32 = 1;
 
+/// What can be done about a save that is not whole.
+const WAY_OUT: &str = "the run cannot go on: begin another, perhaps from an adapter with \
+                       --init-adapter";
+
 /// Why a run cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
@@ -49,13 +53,19 @@ pub enum ResumeError {
         path: PathBuf,
     },
     /// A save that says less than it should, or something else.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}; {WAY_OUT}", path.display())]
     Broken {
         /// The file.
         path: PathBuf,
         /// Which field, and what is wrong with it.
         reason: String,
     },
+    /// A save whose file is damaged.
+    #[error("{0}; {WAY_OUT}")]
+    Damaged(#[source] Box<lowtide_formats::Error>),
+    /// The adapter beside a token cannot be read.
+    #[error("{0}; its parameters are what the run would go on with, and {WAY_OUT}")]
+    NoAdapter(#[source] Box<lowtide_runtime::RuntimeError>),
     /// This run is not the one that was saved.
     #[error(
         "{}: `{what}` is {now}, and the run that was saved had {then}: {}", path.display(),
@@ -112,6 +122,9 @@ pub(crate) struct Progress {
     /// Updates before the last good state.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) good_step: u64,
+    /// Whether another was taken after the last update.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) good_next: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) usual: Watched,
     #[serde(skip_serializing_if = "is_default")]
@@ -148,6 +161,7 @@ impl Default for Progress {
             rollbacks: 0,
             spikes: 0,
             good_step: 0,
+            good_next: false,
             usual: Watched::default(),
             held_out: Held::default(),
             evaluated: None,
@@ -224,7 +238,8 @@ impl SavedRun {
     }
 
     fn of_snapshot(folder: &Path, path: &Path) -> Result<Self, TrainError> {
-        let snapshot = Snapshot::open(path)?;
+        let snapshot =
+            Snapshot::open(path).map_err(|error| ResumeError::Damaged(Box::new(error)))?;
         let mut document = snapshot.document().clone();
         let settings = match document.remove(SETTINGS) {
             Some(Value::String(text)) => settings(&text, path)?,
@@ -244,6 +259,7 @@ impl SavedRun {
             .map_err(|source| TrainError::Output { path: path.clone(), source })?;
         let settings = settings(&text, &path)?;
         saved.identity.check_config(&settings, &path)?;
+        LoadedAdapter::open(folder).map_err(|error| ResumeError::NoAdapter(Box::new(error)))?;
         Ok(Self { folder: folder.to_owned(), settings, saved, state: State::Adapter(token) })
     }
 
@@ -263,9 +279,10 @@ impl SavedRun {
             tile_rows: free.tile_rows,
             optimizer_states: free.optimizer_states,
             clipping: if exact_clipping { free.clipping } else { own.clipping },
-            output: self.folder.clone(),
+            // Of the updates of one process.
+            trace: None,
             resume: Some(self.folder.clone()),
-            ..self.settings.clone()
+            ..self.settings.clone().into_folder(self.folder.clone())
         }
     }
 
@@ -273,6 +290,12 @@ impl SavedRun {
     #[must_use]
     pub fn step(&self) -> u64 {
         self.saved.progress.step
+    }
+
+    /// Names of the backend and of the instruction set that computed it.
+    #[must_use]
+    pub fn machine(&self) -> (&str, &str) {
+        self.saved.identity.machine()
     }
 
     /// Whether it made all its updates before it was saved last.

@@ -88,7 +88,7 @@ impl Token {
         let Saved { identity, progress, .. } = saved;
         // A run that goes on from a token begins with its state as the last good one.
         let seconds = (progress.seconds * 1e3).round() / 1e3;
-        let progress = Progress { good_step: 0, seconds, ..progress };
+        let progress = Progress { good_step: 0, good_next: false, seconds, ..progress };
         let mut saves = match Self::read(folder) {
             // The adapter there is that of the last entry, and stays until it is replaced.
             Ok(token) if token.identity.is_run_of(&identity) => token.saves,

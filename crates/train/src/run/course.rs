@@ -9,6 +9,7 @@ use super::best::{BEST, Best, Held};
 use super::good::{GOOD, Good};
 use super::shown::Shown;
 use super::spikes::Usual;
+use super::watching::GRADIENTS_BY;
 use crate::adapter_io::settle;
 use crate::batches::Batches;
 use crate::control::{Control, Rests};
@@ -52,10 +53,14 @@ pub(super) struct Course<'r> {
     /// What the learning rate has become by going back.
     pub(super) lr_factor: f64,
     pub(super) usual: Watched,
+    /// Updates of this process since it last went back, until it is known that all trained tensors
+    /// have gradients.
+    pub(super) unchecked: Option<u64>,
     /// What is gone back to, where that is allowed.
     pub(super) good: Option<Good>,
-    /// Updates before the last good state of the save that the run goes on from.
-    good_step: u64,
+    /// Updates before the last good state of the save that the run goes on from, and whether that
+    /// run had just taken another.
+    saved_good: (u64, bool),
     held_out: Held,
     /// Updates before the last evaluation.
     evaluated: Option<u64>,
@@ -149,8 +154,9 @@ impl<'r> Course<'r> {
             settled: progress.settled,
             lr_factor: progress.lr_factor,
             usual: progress.usual,
+            unchecked: (from < GRADIENTS_BY).then_some(0),
             good: None,
-            good_step: progress.good_step,
+            saved_good: (progress.good_step, progress.good_next),
             held_out: progress.held_out,
             evaluated: progress.evaluated,
             best: None,
@@ -175,6 +181,7 @@ impl<'r> Course<'r> {
             rollbacks: summary.rollbacks,
             spikes: summary.spikes,
             good_step: self.good.as_ref().map_or(0, Good::step),
+            good_next: self.good.as_ref().is_some_and(Good::waits),
             usual: self.usual,
             held_out: self.held_out,
             evaluated: self.evaluated,
@@ -252,7 +259,7 @@ impl<'r> Course<'r> {
         if settings.max_rollbacks > 0 {
             let good = Good::of(trainer, settings, self.from)?;
             let saved = section(GOOD, good.bytes())?;
-            self.good = Some(good.or_of_save(trainer, self.good_step, saved)?);
+            self.good = Some(good.or_of_save(trainer, self.saved_good, saved)?);
         }
         if settings.keeps_best() && self.job.data.valid.is_some() {
             let best = Best::of(trainer, settings)?;
@@ -344,6 +351,7 @@ impl<'r> Course<'r> {
         self.summary.steps = step;
         self.summary.tokens += update.tokens;
         self.summary.labelled_tokens += update.sum.labelled as u64;
+        self.log.time(seconds);
         if !loss.is_finite() || update.non_finite > 0 {
             return self.go_back(trainer, step, loss, lr);
         }
@@ -360,7 +368,6 @@ impl<'r> Course<'r> {
             gradient: self.gradient,
             report,
         };
-        self.log.time(seconds);
         self.summary.loss_first.get_or_insert(loss);
         self.summary.loss_last = Some(loss);
         if report {

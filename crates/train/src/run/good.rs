@@ -49,18 +49,20 @@ impl Good {
     }
 
     /// With the last good state of a save, of so many updates, if it has one; then the state that
-    /// was taken has to show itself, if it is one of those that are.
+    /// was taken has to show itself, if the run that was saved had taken it, too.
     pub(super) fn or_of_save(
         mut self,
         trainer: &mut Trainer<'_, '_>,
-        of: u64,
+        (of, next): (u64, bool),
         saved: &[u8],
     ) -> Result<Self, TrainError> {
         if !saved.is_empty() {
             let step = self.good.1;
             self.file.write(0, saved)?;
             self.good = (0, of);
-            self.take_if_due(trainer, step)?;
+            if next {
+                self.take_if_due(trainer, step)?;
+            }
         }
         Ok(self)
     }
@@ -106,6 +108,11 @@ impl Good {
     /// Updates made before the last good state.
     pub(super) fn step(&self) -> u64 {
         self.good.1
+    }
+
+    /// Whether a state was taken that has to show itself yet.
+    pub(super) fn waits(&self) -> bool {
+        self.next.is_some()
     }
 
     /// Of a state.

@@ -27,7 +27,8 @@ impl Course<'_> {
         std::fs::create_dir_all(output)
             .map_err(|source| TrainError::Output { path: output.clone(), source })?;
         // Before the state, which goes on from them: of lines behind its update none is taken.
-        let config = self.resolved.to_toml();
+        let resolved = self.resolved.with_whole_paths();
+        let config = resolved.to_toml();
         atomic::write_file(&file(output, "config.toml"), |out| out.write_all(config.as_bytes()))?;
         self.log.publish(output)?;
         let saved = Saved::new(self.identity.clone(), self.progress(trainer));
@@ -39,7 +40,7 @@ impl Course<'_> {
             Section { name: BEST, bytes: best.map_or(0, Best::bytes), write: &write_best },
             Section { name: GOOD, bytes: good.map_or(0, Good::bytes), write: &write_good },
         ];
-        resume::save(output, &self.resolved, saved, trainer, &kept, |trainer| {
+        resume::save(output, &resolved, saved, trainer, &kept, |trainer| {
             bytes = save_compacted(job, trainer)?;
             Ok(())
         })?;

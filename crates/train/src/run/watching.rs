@@ -7,9 +7,13 @@ use crate::{Event, TrainError, Trainer, Update};
 /// Spikes that are told of one by one; of more there is a number in the end.
 const TOLD_MAX: u64 = 5;
 
+/// How many times the mean of the first losses one may be, and how much larger at the least, before
+/// more is known of them. Norms of gradients rise by more when second factors leave zero.
+const EARLY: f32 = 3.0;
+
 /// After how many updates every trained tensor has had a gradient: second factors begin at zero, so
 /// that the first ones have none in the first update.
-const GRADIENTS_BY: u64 = 3;
+pub(super) const GRADIENTS_BY: u64 = 3;
 
 impl Course<'_> {
     /// Looks at an update whose loss is a number. Its step is of this process.
@@ -25,9 +29,10 @@ impl Course<'_> {
         let mut spiked = false;
         if action != "off" {
             let usual = &mut self.usual;
-            let loss = usual.loss.see(loss).map(|usual| ("loss", loss, usual));
+            let loss = usual.loss.see(loss, Some(EARLY)).map(|usual| ("loss", loss, usual));
             let norm = update.grad_norm;
-            let norm = norm.and_then(|norm| Some(("grad_norm", norm, usual.grad_norm.see(norm)?)));
+            let norm =
+                norm.and_then(|norm| Some(("grad_norm", norm, usual.grad_norm.see(norm, None)?)));
             for (what, value, usual) in loss.into_iter().chain(norm) {
                 spiked = true;
                 self.summary.spikes += 1;
@@ -42,13 +47,23 @@ impl Course<'_> {
         if let Some(good) = &mut self.good {
             good.passed(trainer, step - 1)?;
         }
-        if step == GRADIENTS_BY.min(self.steps) && self.from == 0 && step > 1 {
-            let tensors = trainer.without_gradient();
-            if !tensors.is_empty() {
-                (self.on_event)(&Event::Untrained { updates: step, tensors });
-            }
-        }
+        self.check_gradients(trainer, step);
         Ok(())
+    }
+
+    /// Names tensors without a gradient, once there were updates enough.
+    fn check_gradients(&mut self, trainer: &Trainer<'_, '_>, step: u64) {
+        let Some(updates) = &mut self.unchecked else { return };
+        *updates += 1;
+        let updates = *updates;
+        if updates < GRADIENTS_BY && (step < self.steps || updates == 1) {
+            return;
+        }
+        self.unchecked = None;
+        let tensors = trainer.without_gradient();
+        if !tensors.is_empty() {
+            (self.on_event)(&Event::Untrained { updates, tensors });
+        }
     }
 
     fn may_go_back(&self) -> bool {
@@ -74,6 +89,8 @@ impl Course<'_> {
             return Err(TrainError::Diverged { step, loss, lr });
         };
         let to = good.restore(trainer)?;
+        // At the start of a run, second factors are zero.
+        self.unchecked = self.unchecked.map(|_| 0);
         if to == 0 && step == self.steps {
             // Nothing was learned.
             return Err(TrainError::Diverged { step, loss, lr });

@@ -341,6 +341,21 @@ fn memory_may_be_spent_otherwise() {
     assert!(leaner.peak_bytes < summary.peak_bytes);
     let file = "adapter_model.safetensors";
     assert!(bytes(&through, file) == bytes(&cut, file));
+    // So it may where block inputs are rounded: by the same policy.
+    let rounding = |output| Settings {
+        precision: "balanced".into(),
+        checkpointing: "block".into(),
+        checkpoint_store: "bf16".into(),
+        memory_budget: Some("1GB".into()),
+        ..settings(&home, output)
+    };
+    whole(&rounding("rounded"));
+    let cut = rounding("rounded-cut");
+    stopped_after(&cut, 3);
+    let mut run = SavedRun::open(&cut.output).unwrap().settings();
+    run.memory_budget = Some("800000KB".into());
+    whole(&run);
+    assert!(bytes(&rounding("rounded"), file) == bytes(&cut, file));
     // Where nothing fits, the save stays what it is.
     let cut = settings(&home, "other");
     stopped_after(&cut, 3);

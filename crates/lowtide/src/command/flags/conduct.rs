@@ -39,8 +39,7 @@ impl ShowFlags {
     /// Puts what was given into settings, whose output folder is known.
     pub(super) fn over(&self, s: &mut Settings) {
         if let Some(folder) = &self.tensorboard {
-            let usual = || s.output.join("runs");
-            s.tensorboard = Some(folder.clone().unwrap_or_else(usual));
+            s.tensorboard = Some(folder.clone().unwrap_or_else(|| s.usual_board()));
         }
         set_option(&mut s.trace, &self.trace);
     }

@@ -31,6 +31,11 @@ pub(crate) fn summary(summary: &Summary, settings: &Settings, next: Next<'_>) ->
         None => "not measured: no valid.jsonl, and no --val-split".into(),
     };
     facts.add("held-out loss", held_out);
+    if let (Some(before), Some(after)) = (summary.eval_loss_before, summary.eval_loss_after)
+        && after > before
+    {
+        facts.add("", "training made it worse: a lower --lr or fewer updates may help");
+    }
     facts.add("speed", speed(summary));
     if let Some(idle) = idle(summary) {
         facts.add("idle", idle);
@@ -233,6 +238,16 @@ or load it with Hugging Face PEFT
         let stopped = Summary { interrupted: true, ..done() };
         let expected = expected.replacen("Done", "Stopped", 1);
         assert_eq!(summary(&stopped, &settings(), next()), expected);
+    }
+
+    #[test]
+    fn what_training_made_worse_is_told() {
+        let worse = Summary { eval_loss_after: Some(7.25), ..done() };
+        let text = summary(&worse, &settings(), next());
+        let told =
+            "2.5000 → 7.2500 (before and after training)\n                training made it worse";
+        assert!(text.contains(told), "{text}");
+        assert!(!summary(&done(), &settings(), next()).contains("worse"));
     }
 
     #[test]
