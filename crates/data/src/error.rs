@@ -15,9 +15,9 @@ pub enum IoAction {
     Open,
     /// Reading from it.
     Read,
-    /// Creating it.
+    /// Making a temporary file in it.
     Create,
-    /// Writing to it.
+    /// Writing to a temporary file in it.
     Write,
 }
 
@@ -26,8 +26,8 @@ impl std::fmt::Display for IoAction {
         f.write_str(match self {
             Self::Open => "open",
             Self::Read => "read",
-            Self::Create => "create",
-            Self::Write => "write",
+            Self::Create => "make a temporary file for the data in this folder",
+            Self::Write => "write the data to a temporary file in this folder",
         })
     }
 }

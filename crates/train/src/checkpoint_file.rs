@@ -8,7 +8,7 @@ use lowtide_formats::{Error, ScratchFile};
 use lowtide_memory::{ByCategory, Category, Ledger, LockError, Slab};
 use lowtide_tape::{CheckpointError, CheckpointFile};
 
-use crate::TrainError;
+use crate::{TrainError, place};
 
 /// Values on their way to or from the file at once.
 pub(crate) const BUFFERS: usize = 2;
@@ -56,7 +56,7 @@ impl ScratchCheckpoints {
         ledger: &mut Ledger,
     ) -> Result<Self, TrainError> {
         let bytes = (elements * size_of::<f32>()) as u64;
-        let file = ScratchFile::reserve(folder, bytes * count as u64)?;
+        let file = place::reserve(folder, bytes * count as u64, "what backward needs")?;
         let mut free = Vec::with_capacity(BUFFERS);
         for _ in 0..BUFFERS {
             match Slab::reserve(ledger, ByCategory::of(Category::Checkpoint, bytes)) {

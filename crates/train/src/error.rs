@@ -112,6 +112,16 @@ pub enum TrainError {
     /// Two settings cannot be had together.
     #[error("{0}")]
     Unsupported(String),
+    /// A temporary file cannot be made or written.
+    #[error("{}: no temporary file for {purpose} can be written there: {reason}", folder.display())]
+    Scratch {
+        /// Its folder.
+        folder: PathBuf,
+        /// What it is for.
+        purpose: &'static str,
+        /// The system's words.
+        reason: String,
+    },
     /// A file of the output folder cannot be written.
     #[error("{}: {source}", path.display())]
     Output {

@@ -24,6 +24,7 @@ use crate::adapter_io::saved_bytes;
 use crate::batches::Batches;
 use crate::metrics::by_name;
 use crate::pace;
+use crate::place::{folder_of, nearest};
 use crate::room::{Allowed, Room, cache_bytes};
 use crate::sensitivity::{self, Chosen};
 use crate::softmax::Neighbours;
@@ -105,6 +106,7 @@ impl<'s> Job<'s> {
         };
         check_output(&settings.output)?;
         settings.tensorboard.as_deref().map_or(Ok(()), check_output)?;
+        settings.trace.as_deref().map_or(Ok(()), check_file)?;
         let base = OpenBase::open(&settings.model)?.with_window(settings.sliding_window)?;
         let base = base.with_budget(settings.budget()?);
         let mut patterns = settings.patterns()?;
@@ -428,10 +430,22 @@ fn take_options(
     Ok(())
 }
 
+/// Refuses a file that cannot be written, in a folder that may have to be made. Leaves no trace.
+fn check_file(path: &Path) -> Result<(), TrainError> {
+    let refuse = |source| TrainError::Output { path: path.to_owned(), source };
+    if path.is_dir() {
+        return Err(refuse(io::ErrorKind::IsADirectory.into()));
+    }
+    check_output(folder_of(path)).map_err(|error| match error {
+        TrainError::Output { source, .. } => refuse(source),
+        error => error,
+    })
+}
+
 /// Refuses an output folder that cannot be written, before any work is done. Leaves no trace.
 fn check_output(output: &Path) -> Result<(), TrainError> {
     let refuse = |source| TrainError::Output { path: output.to_owned(), source };
-    let there = output.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    let there = nearest(output);
     if !there.is_dir() {
         return Err(refuse(io::Error::from(io::ErrorKind::NotADirectory)));
     }

@@ -30,6 +30,7 @@ mod metrics;
 mod micro_batch;
 mod pace;
 mod param_dtype;
+mod place;
 mod planner;
 mod precision;
 mod prepare;

@@ -3,14 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lowtide_formats::atomic;
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
 use crate::metrics::file;
 use crate::thin::Thinned;
+use crate::{TrainError, place};
 
 /// Most times that are kept for their median.
 const TIMES_MAX: usize = 4096;
@@ -31,13 +31,14 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// An empty log.
+    /// An empty log, with temporary files in `scratch`.
     ///
     /// # Errors
-    /// [`TrainError::Output`] when the system has no room for a temporary file.
-    pub(crate) fn new() -> Result<Self, TrainError> {
+    /// [`TrainError::Scratch`] when the system has no room for a temporary file.
+    pub(crate) fn new(scratch: &Path) -> Result<Self, TrainError> {
         let times = Thinned::new(TIMES_MAX);
-        Ok(Self { updates: Lines::new()?, evaluations: Lines::new()?, times, seconds: 0.0 })
+        let (updates, evaluations) = (Lines::new(scratch)?, Lines::new(scratch)?);
+        Ok(Self { updates, evaluations, times, seconds: 0.0 })
     }
 
     /// The log of a run that goes on after `step` updates, which took so many seconds, from the
@@ -48,12 +49,13 @@ impl Log {
     /// # Errors
     /// When a file cannot be read, or there is no room for a temporary one.
     pub(crate) fn of_run(
+        scratch: &Path,
         folder: &Path,
         (step, last): (u64, u64),
         seconds: f64,
         evaluated: &mut dyn FnMut(u64, f64),
     ) -> Result<Self, TrainError> {
-        let mut log = Self { seconds, ..Self::new()? };
+        let mut log = Self { seconds, ..Self::new(scratch)? };
         let times = &mut log.times;
         log.updates.take_over(&file(folder, UPDATES), step, &mut |line| {
             line.seconds.into_iter().for_each(|seconds| times.push(seconds));
@@ -122,15 +124,18 @@ struct Line {
 #[derive(Debug)]
 pub(crate) struct Lines {
     file: File,
+    /// The folder it lies in.
+    folder: PathBuf,
     /// The line being written.
     line: Vec<u8>,
     bytes: u64,
 }
 
 impl Lines {
-    fn new() -> Result<Self, TrainError> {
-        let file = tempfile::tempfile().map_err(temporary)?;
-        Ok(Self { file, line: Vec::with_capacity(512), bytes: 0 })
+    fn new(folder: &Path) -> Result<Self, TrainError> {
+        let file = tempfile::tempfile_in(folder).map_err(|error| temporary(folder, &error))?;
+        let (folder, line) = (folder.to_owned(), Vec::with_capacity(512));
+        Ok(Self { file, folder, line, bytes: 0 })
     }
 
     fn is_empty(&self) -> bool {
@@ -147,7 +152,7 @@ impl Lines {
             .map_err(io::Error::from)
             .and_then(|()| self.line.write_all(b"\n"))
             .and_then(|()| self.file.write_all(&self.line))
-            .map_err(temporary)?;
+            .map_err(|error| temporary(&self.folder, &error))?;
         self.bytes += self.line.len() as u64;
         Ok(())
     }
@@ -175,7 +180,8 @@ impl Lines {
     /// Those of the temporary file.
     pub(crate) fn read(&self) -> Result<impl BufRead, TrainError> {
         let mut lines = &self.file;
-        lines.seek(SeekFrom::Start(0)).map_err(temporary)?;
+        let refuse = |error| temporary(&self.folder, &error);
+        lines.seek(SeekFrom::Start(0)).map_err(refuse)?;
         Ok(BufReader::new(lines))
     }
 
@@ -203,7 +209,8 @@ impl Lines {
             // What is not one of our lines is somebody else's, and not part of this run.
             match serde_json::from_slice::<Line>(&self.line) {
                 Ok(line) if line.step <= step && self.line.ends_with(b"\n") => {
-                    self.file.write_all(&self.line).map_err(temporary)?;
+                    let refuse = |error| temporary(&self.folder, &error);
+                    self.file.write_all(&self.line).map_err(refuse)?;
                     self.bytes += self.line.len() as u64;
                     tell(line);
                 }
@@ -213,8 +220,8 @@ impl Lines {
     }
 }
 
-fn temporary(source: io::Error) -> TrainError {
-    TrainError::Output { path: std::env::temp_dir(), source }
+fn temporary(folder: &Path, error: &io::Error) -> TrainError {
+    place::refused(folder, "the log of updates", error)
 }
 
 #[cfg(test)]
@@ -240,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_median_stays_exact_enough_in_little_memory() {
-        let mut log = Log::new().unwrap();
+        let mut log = Log::new(&std::env::temp_dir()).unwrap();
         for i in 0..20_000 {
             log.time(f64::from(i % 1000));
         }
@@ -248,15 +255,15 @@ mod tests {
         let median = log.median().unwrap();
         assert!((median - 500.0).abs() <= 8.0, "{median}");
 
-        let mut log = Log::new().unwrap();
+        let mut log = Log::new(&std::env::temp_dir()).unwrap();
         [3.0, 1.0, 2.0].into_iter().for_each(|seconds| log.time(seconds));
         assert_eq!(log.median(), Some(2.0));
-        assert_eq!(Log::new().unwrap().median(), None);
+        assert_eq!(Log::new(&std::env::temp_dir()).unwrap().median(), None);
     }
 
     #[test]
     fn lines_are_copied_whole_and_go_on_behind() {
-        let mut log = Log::new().unwrap();
+        let mut log = Log::new(&std::env::temp_dir()).unwrap();
         let text = |log: &Log| {
             let mut out = Vec::new();
             log.updates.copy_to(&mut out).unwrap();
@@ -275,7 +282,7 @@ mod tests {
     #[test]
     fn a_run_that_goes_on_has_the_lines_up_to_there() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = Log::new().unwrap();
+        let mut log = Log::new(&std::env::temp_dir()).unwrap();
         (1..=9).for_each(|step| log.updates.write(&report(step)).unwrap());
         for step in [0, 4, 9] {
             let loss = step as f64 / 2.0;
@@ -292,7 +299,9 @@ mod tests {
         {
             let mut heard = Vec::new();
             let mut tell = |step, loss| heard.push((step, loss));
-            let again = Log::of_run(dir.path(), (step, step - 1), 3.5, &mut tell).unwrap();
+            let again =
+                Log::of_run(&std::env::temp_dir(), dir.path(), (step, step - 1), 3.5, &mut tell)
+                    .unwrap();
             assert_eq!(
                 (heard, again.seconds(), again.median()),
                 (held_out, 3.5, Some(f64::from(0.1_f32)))
@@ -305,7 +314,14 @@ mod tests {
             again.evaluations.copy_to(&mut out).unwrap();
             assert!(evaluations.starts_with(&String::from_utf8(out).unwrap()));
         }
-        let nothing = Log::of_run(&dir.path().join("none"), (9, 9), 0.0, &mut |_, _| ()).unwrap();
+        let nothing = Log::of_run(
+            &std::env::temp_dir(),
+            &dir.path().join("none"),
+            (9, 9),
+            0.0,
+            &mut |_, _| (),
+        )
+        .unwrap();
         assert!(nothing.updates.is_empty());
     }
 }

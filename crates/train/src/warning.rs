@@ -31,6 +31,8 @@ pub enum Warning {
         /// Updates between evaluations.
         eval_every: u64,
     },
+    /// The best adapter is to be kept, and nothing is held out to tell which that is.
+    NoBest,
     /// There is an adapter in the output folder.
     AdapterReplaced {
         /// The folder.
@@ -85,6 +87,9 @@ impl Warning {
         if eval_every > 0 && !held_out {
             all.push(Self::NothingHeldOut { eval_every });
         }
+        if settings.keep_best && !held_out {
+            all.push(Self::NoBest);
+        }
         let rhythms = [("eval-every", eval_every * u64::from(held_out))];
         for (field, every) in rhythms.into_iter().chain([("save-every", settings.save_every)]) {
             if every >= steps && every > 0 {
@@ -134,6 +139,11 @@ impl fmt::Display for Warning {
                 f,
                 "`eval-every` is {eval_every} and there is nothing to measure: give a file of \
                  held-out examples, or `val-split`"
+            ),
+            Self::NoBest => write!(
+                f,
+                "`keep-best` is set and there is nothing to measure, so the last adapter is saved: \
+                 give a file of held-out examples, or `val-split`"
             ),
             Self::AdapterReplaced { output } => {
                 write!(f, "{} holds an adapter: saving replaces it", output.display())
@@ -223,6 +233,13 @@ mod tests {
             words(&settings, None, false),
             ["`eval-every` is 2 and there is nothing to measure: give a file of held-out \
               examples, or `val-split`"]
+        );
+        let settings = Settings { keep_best: true, ..Settings::default() };
+        assert_eq!(words(&settings, None, true), [""; 0]);
+        assert_eq!(
+            words(&settings, None, false),
+            ["`keep-best` is set and there is nothing to measure, so the last adapter is saved: \
+              give a file of held-out examples, or `val-split`"]
         );
         let pooled = |method: &str, pool: &str| {
             let method_option = [("pool".to_owned(), pool.to_owned())].into();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use lowtide::train::Preset;
+use lowtide::train::{Preset, SettingsError};
 
 use super::bench::BenchArgs;
 use super::chat::ChatArgs;
@@ -141,6 +141,31 @@ pub(crate) struct RunArgs {
     pub(crate) machine: MachineFlags,
     #[command(flatten)]
     pub(crate) voice: Voice,
+}
+
+impl RunArgs {
+    /// Refuses what a run that goes on from the save in a folder that is named has no use for.
+    /// Beside a bare `--resume` the same line may begin the run.
+    ///
+    /// # Errors
+    /// [`SettingsError::BadValue`] naming the flag.
+    pub(crate) fn check_beside_save(&self) -> Result<(), SettingsError> {
+        if self.flags.resumed().is_none() {
+            return Ok(());
+        }
+        let bad = |field, found: String, expected| {
+            Err(SettingsError::BadValue { field, found, expected })
+        };
+        if let Some(preset) = &self.preset {
+            let expected = "none beside a folder to resume, whose run has its settings";
+            return bad("preset", preset.clone(), expected);
+        }
+        if let Some(adapter) = self.flags.init_adapter() {
+            let expected = "none beside a folder to resume, whose run has its adapter";
+            return bad("init-adapter", adapter.display().to_string(), expected);
+        }
+        Ok(())
+    }
 }
 
 /// `lowtide plan`.

@@ -30,6 +30,7 @@ pub(crate) struct Resolved {
 /// or data that neither the flags nor the file name; a value outside its range; a run to go on with
 /// that is not there.
 pub(crate) fn resolve(args: &RunArgs) -> Result<Resolved, TrainError> {
+    args.check_beside_save()?;
     let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
     let saved = saved_run(args, &file)?;
     let begins = args.flags.resumes() && saved.is_none();

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lowtide::adapter::BuildError;
 use lowtide::bench::BenchError;
@@ -172,6 +172,11 @@ fn training(f: &mut fmt::Formatter<'_>, error: &TrainError, settings: &Settings)
     match error {
         TrainError::NoPlanFits { budget, smallest, policy, from } => {
             over_budget(f, *budget, *smallest, &format!("the leanest, policy `{policy}`,"))?;
+            if settings.resume.is_some() {
+                // All that would hold less is refused beside a save.
+                f.write_str("; the save stays as it is")?;
+                return source(f, from);
+            }
             if settings.checkpointing == "store" {
                 f.write_str("; --checkpointing auto or block may need less")?;
             }
@@ -183,15 +188,38 @@ fn training(f: &mut fmt::Formatter<'_>, error: &TrainError, settings: &Settings)
         }
         TrainError::Runtime(runtime) if runtime.smallest_budget().is_some() => {
             shared(f, runtime)?;
-            f.write_str("; a smaller --rank holds less")
+            match settings.resume {
+                Some(_) => Ok(()),
+                None => f.write_str("; a smaller --rank holds less"),
+            }
         }
-        TrainError::Output { path, source } if *path == settings.output => {
-            write!(f, "--output {}: no folder can be written there: {source}", path.display())
-        }
+        TrainError::Output { path, source } => match written(path, settings) {
+            Some((flag, what)) => {
+                let path = path.display();
+                write!(f, "--{flag} {path}: no {what} can be written there: {source}")
+            }
+            None => chain(f, error),
+        },
+        TrainError::Scratch { folder, .. } => match &settings.scratch_dir {
+            Some(named) if named == folder => write!(f, "--scratch-dir {error}"),
+            _ => write!(f, "{error}\n--scratch-dir names another folder"),
+        },
         error => match usage(error) {
             Some(words) => f.write_str(&words),
             None => chain(f, error),
         },
+    }
+}
+
+/// The flag that names a folder or file to write, and which of both it is.
+fn written(path: &Path, settings: &Settings) -> Option<(&'static str, &'static str)> {
+    let is = |of: &Option<PathBuf>| of.as_deref() == Some(path);
+    if path == settings.output {
+        Some(("output", "folder"))
+    } else if is(&settings.tensorboard) {
+        Some(("tensorboard", "folder"))
+    } else {
+        is(&settings.trace).then_some(("trace", "file"))
     }
 }
 

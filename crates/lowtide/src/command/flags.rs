@@ -319,6 +319,11 @@ impl RunFlags {
         self.paths.resume.as_ref()?.as_deref()
     }
 
+    /// The adapter to start from, where one is named.
+    pub(crate) fn init_adapter(&self) -> Option<&Path> {
+        self.paths.init_adapter.as_deref()
+    }
+
     /// The folder to write, where it is named.
     pub(crate) fn output(&self) -> Option<&Path> {
         self.paths.output.as_deref()

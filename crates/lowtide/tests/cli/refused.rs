@@ -48,6 +48,12 @@ fn bad_usage_exits_2() {
         ),
         ("plan", "--gradient partial --partial-blocks 0", "--partial-blocks is 0, expected 1"),
         ("plan", "--gradient partial --partial-blocks 9", "--partial-blocks is 9 of 2 trained"),
+        (
+            "plan",
+            "--min-delta 0.1",
+            "error: --min-delta is 0.1, expected 0 unless patience or keep",
+        ),
+        ("plan", "--packing --group-by-length", "error: --group-by-length is true, expected false"),
         ("plan", "--precision quick", "[possible values: exact, balanced, fast]"),
         ("plan", "--softmax union:0", "error: --softmax is union:0, expected exact, or union:K"),
         ("eval", "--batch-size 0", "error: --batch-size is 0, expected a whole number from 1"),
@@ -103,6 +109,12 @@ fn bad_input_exits_1_and_names_the_file() {
         ),
         ("finetune --init-adapter torn", "--init-adapter torn: no adapter_config.json in it; "),
         ("finetune --output data.jsonl", "--output data.jsonl: no folder can be written there: "),
+        (
+            "finetune --tensorboard data.jsonl/a",
+            "--tensorboard data.jsonl/a: no folder can be written there: ",
+        ),
+        ("finetune --trace data.jsonl/a", "--trace data.jsonl/a: no file can be written there: "),
+        ("finetune --trace model", "--trace model: no file can be written there: is a directory\n"),
     ] {
         let error = place.on_model(flags).failed(1);
         assert!(error.starts_with(&format!("error: {says}")), "{flags}: {error}");

@@ -55,8 +55,22 @@ fn flags_beside_a_save_must_be_its_own() {
     fs::write(place.path("other.toml"), "lr = 0.5\noutput = 'cut'\n").unwrap();
     let error = place.lowtide("finetune --resume --config other.toml").failed(1);
     assert!(error.contains("`lr` is 0.5, and the run that was saved had 0.0002"), "{error}");
+    for (flags, says) in [
+        ("--preset phone", "--preset is phone, expected none beside a folder to resume"),
+        (
+            "--init-adapter other",
+            "--init-adapter is other, expected none beside a folder to resume",
+        ),
+    ] {
+        let error = place.lowtide(&format!("finetune --resume cut {flags}")).failed(2);
+        assert!(error.starts_with(&format!("error: {says}")), "{error}");
+    }
     assert_eq!(files(&place.path("cut")), before);
     place.lowtide("plan --resume cut").done();
+    // The same line begins a run and goes on with it.
+    let line = format!("{RUN} --output new --preset pi --init-adapter cut --resume");
+    place.lowtide(&line).done();
+    place.lowtide(&line).done();
 }
 
 #[test]
@@ -70,6 +84,27 @@ fn without_a_save_a_run_begins_where_nothing_is_named() {
     assert!(out.starts_with("no save in new yet: the run begins\n"), "{out}");
     let error = place.lowtide("finetune --resume-anyway").failed(2);
     assert!(error.contains("--resume"), "{error}");
+}
+
+/// A scratch folder without room: files cannot grow beyond a few KiB.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_scratch_folder_is_named_with_its_flag_and_purpose() {
+    use std::process::Command;
+
+    let place = Place::new();
+    fs::create_dir(place.path("sc")).unwrap();
+    let line = format!(
+        "trap '' XFSZ; ulimit -f 8; exec {} {RUN} --scratch-dir sc --quiet",
+        env!("CARGO_BIN_EXE_lowtide")
+    );
+    let mut shell = Command::new("bash");
+    let ran = shell.args(["-c", &line]).current_dir(place.root()).output().unwrap();
+    let error = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{error}");
+    let says = "error: --scratch-dir sc: no temporary file for the last good state can be written \
+                there: ";
+    assert!(error.starts_with(says), "{error}");
 }
 
 /// A disk that is full while a run saves: files cannot grow beyond a few KiB.

@@ -6,7 +6,7 @@ use lowtide_formats::ScratchFile;
 use serde::{Deserialize, Serialize};
 
 use super::good::copy;
-use crate::{Settings, TrainError, Trainer};
+use crate::{Settings, TrainError, Trainer, place};
 
 /// How held-out losses have gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ impl Best {
     /// Takes the parameters that `trainer` has.
     pub(super) fn of(trainer: &Trainer<'_, '_>, settings: &Settings) -> Result<Self, TrainError> {
         let bytes = trainer.param_bytes();
-        let file = ScratchFile::reserve(&settings.scratch_dir(), bytes.len() as u64)?;
+        let file = place::reserve(&settings.scratch_dir(), bytes.len() as u64, "the best adapter")?;
         file.write(0, bytes)?;
         Ok(Self { file })
     }

@@ -109,15 +109,16 @@ impl<'r> Course<'r> {
         let Around { control, watch, on_event, held, shown } = around;
         let mut evaluations = Thinned::new(report::UPDATES_MAX);
         let (from, steps) = (progress.step, plan.steps);
+        let scratch = job.settings.scratch_dir();
         let log = match resumed {
             Some(run) => {
                 let heard = &mut |step, loss| evaluations.push(HeldOut { step, loss });
                 // The one after the last update is made again, but where the best was looked for.
                 let best = job.settings.keeps_best() && progress.evaluated == Some(from);
                 let last = if best { from } else { from.min(steps.saturating_sub(1)) };
-                Log::of_run(run.folder(), (from, last), progress.seconds, heard)?
+                Log::of_run(&scratch, run.folder(), (from, last), progress.seconds, heard)?
             }
-            None => Log::new()?,
+            None => Log::new(&scratch)?,
         };
         let summary = Summary {
             steps: from,

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use lowtide_formats::ScratchFile;
 
-use crate::{Settings, TrainError, Trainer};
+use crate::{Settings, TrainError, Trainer, place};
 
 /// Updates between states.
 const EVERY: u64 = 20;
@@ -42,7 +42,7 @@ impl Good {
             bytes += part.len() as u64;
             Ok(())
         })?;
-        let file = ScratchFile::reserve(&settings.scratch_dir(), 2 * bytes)?;
+        let file = place::reserve(&settings.scratch_dir(), 2 * bytes, "the last good state")?;
         let good = Self { file, bytes, good: (0, step), next: None };
         good.write(trainer, 0)?;
         Ok(good)

@@ -79,6 +79,14 @@ impl Settings {
         if !self.min_delta.is_finite() || self.min_delta < 0.0 {
             return bad("min-delta", &self.min_delta, "a finite number, 0 or more");
         }
+        if self.min_delta > 0.0 && !self.keeps_best() {
+            let expected = "0 unless patience or keep-best is beside it";
+            return bad("min-delta", &self.min_delta, expected);
+        }
+        if self.group_by_length && self.packing {
+            let expected = "false beside packing, whose sequences are of one length";
+            return bad("group-by-length", &true, expected);
+        }
         if !SPIKES.contains(&self.on_spike.as_str()) {
             return bad("on-spike", &self.on_spike, "warn, roll-back or off");
         }
@@ -191,5 +199,20 @@ mod tests {
         assert_eq!((ratio(16.0), ratio(0.0)), (None, Some("lora-plus-ratio")));
         assert_eq!(field(Settings { val_split: 1.0, ..base() }), Some("val-split"));
         assert_eq!(field(Settings { lr_scheduler: "step".into(), ..base() }), Some("lr-scheduler"));
+    }
+
+    #[test]
+    fn what_would_do_nothing_is_refused() {
+        let words = |settings: Settings| settings.check().map_err(|error| error.to_string());
+        let delta = Settings { min_delta: 0.5, ..Settings::default() };
+        let says = "`min-delta` is 0.5, expected 0 unless patience or keep-best is beside it";
+        assert_eq!(words(delta.clone()), Err(says.into()));
+        assert_eq!(words(Settings { keep_best: true, ..delta.clone() }), Ok(()));
+        assert_eq!(words(Settings { patience: Some(2), eval_every: 3, ..delta }), Ok(()));
+        let grouped = Settings { group_by_length: true, ..Settings::default() };
+        assert_eq!(words(grouped.clone()), Ok(()));
+        let says = "`group-by-length` is true, expected false beside packing, whose sequences are \
+                    of one length";
+        assert_eq!(words(Settings { packing: true, ..grouped }), Err(says.into()));
     }
 }

@@ -3,7 +3,7 @@
 use super::{Settings, SettingsError};
 
 /// A kind of machine, and what a run is given on it unless something else is said. The guide to
-/// budgets says why each value is what it is.
+/// devices, docs/devices.md, says why each value is what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// A phone: little memory beside other programs, a battery, no fan.

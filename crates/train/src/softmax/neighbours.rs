@@ -12,8 +12,8 @@ use lowtide_tensor::{Mat, MatMut};
 
 use super::UnionReport;
 use super::union::WordSet;
-use crate::TrainError;
 use crate::prepare::Largest;
+use crate::{TrainError, place};
 
 /// Words of the head whose similarities are made at once.
 const TILE: usize = 1024;
@@ -59,7 +59,7 @@ impl Neighbours {
             return Ok(Self { targets, count, vocabulary, lists: None });
         }
         let bytes = (targets.len() * count * size_of::<u32>()) as u64;
-        let lists = ScratchFile::reserve(folder, bytes)?;
+        let lists = place::reserve(folder, bytes, "the words of --softmax")?;
         let mut search = Search::new(head, be, count);
         let mut at = 0;
         for (done, some) in targets.chunks(search.group).enumerate() {

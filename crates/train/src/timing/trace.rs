@@ -1,13 +1,15 @@
 //! The first updates as a Chrome trace, which `chrome://tracing` and ui.perfetto.dev show: complete
 //! events, times in microseconds, all on one thread.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use lowtide_formats::atomic;
 use lowtide_tape::Stage;
+
+use crate::place::{folder_of, nearest};
 
 /// Updates that are traced: the first, which reads the base from storage, and some like all others.
 const UPDATES_MAX: u64 = 5;
@@ -31,13 +33,10 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// For a file at `path`, in whose folder there must be room for the events.
+    /// For a file at `path`, in whose folder, or in the one that this is made in, there must be
+    /// room for the events.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let events = BufWriter::new(tempfile::tempfile_in(folder)?);
+        let events = BufWriter::new(tempfile::tempfile_in(nearest(folder_of(path)))?);
         let origin = Instant::now();
         Ok(Self { path: path.to_owned(), events, origin, updates: 0, stages: 0, failed: None })
     }
@@ -96,7 +95,7 @@ impl Trace {
         }
     }
 
-    /// Writes the file whole, or leaves what was there.
+    /// Writes the file whole, in a folder that is made if need be, or leaves what was there.
     pub(super) fn write(self) -> io::Result<()> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -104,6 +103,7 @@ impl Trace {
         let mut events = self.events.into_inner().map_err(io::IntoInnerError::into_error)?;
         events.seek(SeekFrom::Start(0))?;
         let mut block = [0; 4096];
+        fs::create_dir_all(folder_of(&self.path))?;
         atomic::write_file(&self.path, |out| {
             out.write_all(HEAD.as_bytes())?;
             loop {
@@ -137,7 +137,7 @@ mod tests {
         trace.update(1, origin + at(5), origin + at(80));
         assert!(!path.exists());
         trace.write().unwrap();
-        let trace: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let trace: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
         assert_eq!(events[0]["ph"], "M");
         let told: Vec<_> = events[1..]
@@ -171,8 +171,13 @@ mod tests {
         (0..=STAGES_MAX).for_each(|_| trace.stage(Stage::Head, now, now));
         assert!(!trace.has_room());
         trace.write().unwrap();
-        let lines = std::fs::read_to_string(&path).unwrap().lines().count() as u64;
+        let lines = fs::read_to_string(&path).unwrap().lines().count() as u64;
         assert_eq!(lines, 2 + STAGES_MAX + 1);
-        assert!(Trace::open(&folder.path().join("none/trace.json")).is_err());
+        let path = folder.path().join("new/deep/trace.json");
+        let trace = Trace::open(&path).unwrap();
+        assert!(!folder.path().join("new").exists(), "nothing is made before there is a trace");
+        trace.write().unwrap();
+        assert!(path.is_file());
+        assert!(Trace::open(&path.join("trace.json")).is_err());
     }
 }

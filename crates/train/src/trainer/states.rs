@@ -7,7 +7,7 @@ use std::path::Path;
 use lowtide_formats::ScratchFile;
 use lowtide_memory::{ByCategory, Category, Ledger, LockError, ReserveError, Slab};
 
-use crate::{RunPlan, TrainError};
+use crate::{RunPlan, TrainError, place};
 
 /// Bytes of a word of state.
 const WORD: u64 = size_of::<f32>() as u64;
@@ -36,7 +36,8 @@ impl States {
     /// Takes the file's space in `folder`, if the plan has one.
     pub(super) fn open(&mut self, folder: &Path) -> Result<(), TrainError> {
         if self.filed > 0 {
-            self.file = Some(ScratchFile::reserve(folder, self.filed as u64 * WORD)?);
+            let bytes = self.filed as u64 * WORD;
+            self.file = Some(place::reserve(folder, bytes, "the optimizer's states")?);
         }
         Ok(())
     }

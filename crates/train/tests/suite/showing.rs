@@ -93,5 +93,17 @@ fn a_place_that_takes_no_file_is_refused_before_the_run() {
         assert!(!settings.output.exists());
     };
     refused(Settings { tensorboard: Some(file.join("runs")), ..plain.clone() });
-    refused(Settings { trace: Some(file.join("trace.json")), ..plain });
+    refused(Settings { trace: Some(file.join("trace.json")), ..plain.clone() });
+    // A folder takes no file's place, and one that is not there yet is made.
+    let error = finetune(
+        &Settings { trace: Some(home.path("")), ..plain.clone() },
+        &Simd::new(1),
+        1,
+        &mut |_| (),
+    );
+    assert!(error.is_err() && !plain.output.exists());
+    let trace = plain.output.join("deep/trace.json");
+    finetune(&Settings { trace: Some(trace.clone()), ..plain }, &Simd::new(1), 1, &mut |_| ())
+        .unwrap();
+    assert!(trace.is_file());
 }

@@ -97,7 +97,10 @@ fn a_folder_that_cannot_take_the_lists_is_an_error() {
     let scratch_dir = Some(home.path("absent"));
     let union = Settings { softmax: "union:6".into(), scratch_dir, ..home.settings(LENGTHS) };
     let error = finetune(&union, &*Kind::fastest().make(2), 2, &mut |_| ()).unwrap_err();
-    assert!(matches!(error, TrainError::Formats(_)), "{error}");
+    assert!(
+        matches!(error, TrainError::Scratch { purpose: "the words of --softmax", .. }),
+        "{error}"
+    );
     assert!(error.to_string().contains("absent"), "{error}");
     assert!(!union.output.exists());
 }

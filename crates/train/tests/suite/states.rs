@@ -149,7 +149,10 @@ fn a_folder_without_room_for_the_file_is_named() {
         ..home.settings(&[20])
     };
     let error = finetune(&settings, &Simd::new(1), 1, &mut |_| ()).unwrap_err().to_string();
-    assert!(error.contains("nowhere: cannot make a temporary file"), "{error}");
+    assert!(
+        error.contains("nowhere: no temporary file for the optimizer's states can be written"),
+        "{error}"
+    );
     let settings = Settings { optimizer_states: "tape".into(), ..settings };
     let error = finetune(&settings, &Simd::new(1), 1, &mut |_| ()).unwrap_err().to_string();
     assert!(error.contains("`optimizer-states` is tape, expected auto, ram or file"), "{error}");

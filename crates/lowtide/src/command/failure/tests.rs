@@ -177,6 +177,46 @@ fn an_output_that_cannot_be_written_names_its_flag() {
 }
 
 #[test]
+fn what_cannot_be_written_names_its_flag_and_purpose() {
+    let settings = Settings {
+        trace: Some("t/a.json".into()),
+        tensorboard: Some("board".into()),
+        scratch_dir: Some("sc".into()),
+        ..Settings::default()
+    };
+    let told = |error| Failure::training(error, &settings).to_string();
+    let output = |path: &str| {
+        told(TrainError::Output { path: path.into(), source: io::ErrorKind::NotADirectory.into() })
+    };
+    let says = "--trace t/a.json: no file can be written there: not a directory";
+    assert_eq!(output("t/a.json"), says);
+    let says = "--tensorboard board: no folder can be written there: not a directory";
+    assert_eq!(output("board"), says);
+    let full = |folder: &str| TrainError::Scratch {
+        folder: folder.into(),
+        purpose: "the last good state",
+        reason: "disk full".into(),
+    };
+    let says = "no temporary file for the last good state can be written there: disk full";
+    assert_eq!(told(full("sc")), format!("--scratch-dir sc: {says}"));
+    let unnamed = format!("/tmp: {says}\n--scratch-dir names another folder");
+    assert_eq!(training(full("/tmp")).to_string(), unnamed);
+}
+
+#[test]
+fn a_run_that_goes_on_is_told_of_a_larger_budget_only() {
+    let settings = Settings {
+        resume: Some("adapter".into()),
+        checkpointing: "store".into(),
+        ..Settings::default()
+    };
+    let told = Failure::training(no_plan(42_257_408), &settings).to_string();
+    let end =
+        "holds 42,257,408 bytes\nuse --memory-budget 40.3MiB or more; the save stays as it is";
+    assert!(told.ends_with(end), "{told}");
+}
+
+#[test]
 fn an_interrupted_run_says_what_was_saved() {
     let stopped = |updates| Failure::Interrupted { updates, of: 1200, output: "out".into() };
     assert_eq!(stopped(1).exit_code(), 130);

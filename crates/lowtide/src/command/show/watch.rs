@@ -17,9 +17,10 @@ pub(crate) fn watch(event: &Event) -> String {
             format!("warning: update {step}: the {what} is {value:.4}, usually {usual:.4}\n")
         }
         Event::RolledBack { step, to, loss, lr_factor } => format!(
-            "warning: update {step} has loss {loss}: back to the state after {}, with {lr_factor} \
-             times the learning rate; the data in between is left out\n",
+            "warning: update {step} has loss {loss}: back to the state after {}, with {} times the \
+             learning rate; the data in between is left out\n",
             counted(*to, "update"),
+            factor(*lr_factor),
         ),
         Event::Untrained { updates, tensors } => {
             let names = tensors.iter().take(NAMES_MAX).map(String::as_str);
@@ -33,6 +34,11 @@ pub(crate) fn watch(event: &Event) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// A factor of halvings: as it is where few digits say it, else in two digits.
+fn factor(factor: f64) -> String {
+    if factor >= 0.01 { factor.to_string() } else { format!("{factor:.1e}") }
 }
 
 #[cfg(test)]
@@ -52,6 +58,8 @@ mod tests {
             "warning: update 70 has loss NaN: back to the state after 60 updates, with 0.5 times \
              the learning rate; the data in between is left out\n"
         );
+        let halved = |times| factor(0.5_f64.powi(times));
+        assert_eq!([1, 3, 49].map(halved), ["0.5", "0.125", "1.8e-15"]);
         let tensors = ["a", "b", "c", "d", "e"].map(String::from).to_vec();
         assert_eq!(
             watch(&Event::Untrained { updates: 3, tensors }),
