@@ -36,6 +36,11 @@ use args::{Cli, Job, Voice};
 use console::Console;
 use failure::{Failure, Report};
 
+/// What is said when a mapped file cannot be read any more.
+#[cfg(unix)]
+const CUT: &str = "a part of a file that was mapped cannot be read: the file was cut, or its disk \
+                   failed, while in use";
+
 /// Runs the command line that the process was started with.
 pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -44,6 +49,13 @@ pub(crate) fn run() -> ExitCode {
     };
     let voice = cli.job.voice();
     listen(voice);
+    // A run has words of its own, for it has saved something.
+    #[cfg(unix)]
+    if !matches!(cli.job, Job::Finetune(_))
+        && let Err(error) = signals::end_at_cut_file(CUT)
+    {
+        return complain(&Failure::Output(error), voice);
+    }
     let done = match &cli.job {
         Job::Quickstart(args) => quickstart::run(args),
         Job::Finetune(args) => finetune::run(args),
