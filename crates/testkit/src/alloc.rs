@@ -15,8 +15,10 @@
 //! ```
 //!
 //! Counts are of the whole process, other threads included, because that is the claim under test.
-//! So put such a test alone in its binary, or let every test of the binary hold the same state
-//! through [`TestAlloc::counting`] and [`TestAlloc::forbidding`], which take turns.
+//! So put such a test alone in its binary, and without the harness of tests (`harness = false`),
+//! whose own thread allocates beside it; or let every test of the binary hold the same state
+//! through [`TestAlloc::counting`] and [`TestAlloc::forbidding`], which take turns, and bear with
+//! a few requests of the harness.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;

@@ -73,9 +73,8 @@ fn counts(setup: &Setup<'_>, home: &Home) -> (Vec<Counts>, u64) {
     (all, library_bytes)
 }
 
-/// One test, because the allocator counts what other tests and their harness do as well.
-#[test]
-fn from_the_second_update_on_nothing_large_is_allocated() {
+/// Without the harness of tests: the allocator counts what its threads do as well.
+fn main() {
     let home = Home::new(&TinyLlama::default());
     home.data(LENGTHS);
     an_update_on_the_specification_allocates_nothing(&home);
